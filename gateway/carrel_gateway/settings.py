@@ -1,0 +1,154 @@
+"""All settings of the gateway process, in one object.
+
+Each is an environment variable `CARREL_<NAME>`; the names of the source documents (`DSAGENT_<NAME>`, `LLM_MODEL`, …)
+are aliases. `./.env` and then `~/.carrel/.env` are read below the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_MIB = 1024 * 1024
+
+
+def _setting(name: str, default: Any, description: str, *aliases: str, **bounds: Any) -> Any:
+    upper = name.upper()
+    names = AliasChoices(f"CARREL_{upper}", f"DSAGENT_{upper}", *aliases, name)
+    return Field(default, validation_alias=names, description=description, **bounds)
+
+
+class Settings(BaseSettings):
+    """Settings of one gateway process; see `docs/reference/settings.md`."""
+
+    model_config = SettingsConfigDict(
+        env_file=(str(Path.home() / ".carrel" / ".env"), ".env"),
+        env_file_encoding="utf-8",
+        extra="ignore",  # .env files are shared with other programs; misspelt names are found by `carrel doctor`
+        populate_by_name=True,
+        frozen=True,
+    )
+
+    # server
+    host: str = _setting("host", "127.0.0.1", "Address to listen on; the local executor allows loopback only.")
+    port: int = _setting("port", 8000, "Port to listen on.", ge=0, le=65535)
+    metrics_port: int = _setting(
+        "metrics_port", 0, "Port of /metrics on its own listener; 0 means off.", ge=0, le=65535
+    )
+    api_key: SecretStr | None = _setting(
+        "api_key", None, "Key that callers present; the embedded default makes one on its first start."
+    )
+    cors_origins: Annotated[list[str], NoDecode] = _setting(
+        "cors_origins", [], "Origins, separated by commas, whose pages may call the API."
+    )
+    allowed_hosts: Annotated[list[str], NoDecode] = _setting(
+        "allowed_hosts", [], "Host names, separated by commas, that requests may name; empty means any, but local."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "log_level", "info", "Least level that is logged."
+    )
+    log_format: Literal["json", "console"] = _setting("log_format", "json", "How log lines are written.")
+
+    # history
+    data_dir: Path = _setting(
+        "data_dir", Path("~/.carrel"), "Folder of the embedded product: database, files, sockets."
+    )
+    database_url: str | None = _setting(
+        "database_url", None, "postgresql://… or sqlite:///…; empty means SQLite in the data folder."
+    )
+    db_pool_size: int = _setting("db_pool_size", 5, "Connections kept open to Postgres.", ge=1, le=1000)
+    db_max_overflow: int = _setting("db_max_overflow", 10, "Further connections under load.", ge=0, le=1000)
+    redis_url: str | None = _setting("redis_url", None, "redis://…; empty means the bus is in this process.")
+
+    # artifacts
+    storage_type: Literal["local", "s3"] = _setting("storage_type", "local", "Where artifacts are kept.")
+    storage_path: Path | None = _setting(
+        "storage_path", None, "Folder of the local store; empty means in the data folder."
+    )
+    s3_bucket: str | None = _setting("s3_bucket", None, "Bucket of the S3 store.")
+    s3_region: str = _setting("s3_region", "us-east-1", "Region of the bucket.")
+    s3_access_key: SecretStr | None = _setting("s3_access_key", None, "Access key; empty means the platform's own.")
+    s3_secret_key: SecretStr | None = _setting("s3_secret_key", None, "Secret key.")
+    s3_endpoint: str | None = _setting("s3_endpoint", None, "Endpoint, for stores other than AWS.")
+    s3_public_endpoint: str | None = _setting(
+        "s3_public_endpoint", None, "Endpoint in signed addresses, where callers reach the store by another name."
+    )
+    public_url: str | None = _setting(
+        "public_url", None, "Address of this gateway in signed addresses of the local store."
+    )
+    upload_max_bytes: int = _setting("upload_max_bytes", 512 * _MIB, "Largest file that may be uploaded.", ge=1)
+    signed_url_seconds: int = _setting("signed_url_seconds", 300, "Life of a signed address.", ge=1, le=300)
+
+    # execution
+    executor_type: Literal["local", "kubernetes"] = _setting("executor_type", "local", "Where kernels run.")
+    execution_timeout_seconds: float = _setting(
+        "execution_timeout_seconds", 300.0, "Longest time of one cell.", "SANDBOX_MAX_EXECUTION_TIME", gt=0
+    )
+    kernel_memory_bytes: int = _setting(
+        "kernel_memory_bytes", 2048 * _MIB, "Memory of one kernel of the local executor.", ge=128 * _MIB
+    )
+    kernel_start_seconds: float = _setting(
+        "kernel_start_seconds", 60.0, "Longest wait for a kernel host to be there.", gt=0
+    )
+    kernel_private_key_file: Path | None = _setting(
+        "kernel_private_key_file", None, "Ed25519 key (PKCS #8 PEM) that signs calls to kernel hosts."
+    )
+    kernel_key_id: str = _setting("kernel_key_id", "gateway-1", "Name of that key in the hosts' key set.")
+    session_namespace: str = _setting("session_namespace", "carrel-sessions", "Namespace of AgentSession objects.")
+    session_class: str = _setting(
+        "session_class", "", "SessionClass of new sessions; empty means the cluster's default."
+    )
+
+    # agents
+    llm_model: str = _setting(
+        "llm_model", "demo/analyst", "Model of new sessions; demo/analyst needs no key.", "LLM_MODEL", "OPENAI_MODEL"
+    )
+    llm_api_key: SecretStr | None = _setting("llm_api_key", None, "Key of the model's provider.", "LLM_API_KEY")
+    llm_api_base: str | None = _setting("llm_api_base", None, "Address of the provider or of a proxy.", "LLM_API_BASE")
+    models: Annotated[list[str], NoDecode] = _setting(
+        "models", [], "Further models, separated by commas, that sessions may choose."
+    )
+    agent_max_retries: int = _setting(
+        "agent_max_retries", 3, "Times that a failing cell of one step is corrected.", "AGENT_MAX_RETRIES", ge=0, le=20
+    )
+    agent_max_steps: int = _setting("agent_max_steps", 20, "Model calls of one run.", ge=1, le=500)
+    agent_timeout_seconds: float = _setting(
+        "agent_timeout_seconds", 600.0, "Wall time of one run.", "AGENT_TIMEOUT_SECONDS", gt=0
+    )
+    max_tokens_per_request: int = _setting(
+        "max_tokens_per_request", 4000, "Tokens of one reply of a model.", "MAX_TOKENS_PER_REQUEST", ge=16
+    )
+    run_lease_seconds: float = _setting(
+        "run_lease_seconds", 15.0, "Time after which another gateway takes over a run whose owner is silent.", gt=0
+    )
+
+    @field_validator("cors_origins", "allowed_hosts", "models", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("data_dir", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if self.storage_type == "s3" and not self.s3_bucket:
+            raise ValueError("CARREL_S3_BUCKET must be set when CARREL_STORAGE_TYPE is s3")
+        if self.executor_type == "kubernetes" and not self.kernel_private_key_file:
+            raise ValueError("CARREL_KERNEL_PRIVATE_KEY_FILE must be set when CARREL_EXECUTOR_TYPE is kubernetes")
+        return self
+
+    @property
+    def database(self) -> str:
+        """URL of the database in force."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'carrel.db'}"
+
+    @property
+    def objects_dir(self) -> Path:
+        """Folder of the local object store."""
+        return self.storage_path or self.data_dir / "objects"

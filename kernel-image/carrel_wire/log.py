@@ -1,0 +1,193 @@
+"""The closed set of event types of a session's append-only log.
+
+Each event of the log is one of these payloads under its type. Messages, cells and artifacts are read models filled
+from them in the same transaction. Types are added, never changed in meaning.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+from uuid import UUID
+
+import msgspec
+
+from carrel_wire.events import Outcome
+
+CellStatus: TypeAlias = Outcome | Literal["intended", "running", "outcome_unknown"]
+RunStatus: TypeAlias = Literal["running", "succeeded", "failed", "cancelled"]
+RunKind: TypeAlias = Literal["chat", "execute"]
+FileCategory: TypeAlias = Literal["data", "artifacts", "notebooks"]
+
+
+class _Payload(msgspec.Struct, tag_field="type", frozen=True, kw_only=True, omit_defaults=True):
+    pass
+
+
+class SessionCreated(_Payload, tag="session.created", kw_only=True, frozen=True):
+    title: str
+
+
+class SessionChanged(_Payload, tag="session.changed", kw_only=True, frozen=True):
+    """Title, status or configuration is now another one; only what changed is named."""
+
+    changes: dict[str, Any]
+
+
+class UserMessage(_Payload, tag="message.user", kw_only=True, frozen=True):
+    message_id: UUID
+    content: str
+    run_id: UUID | None = None
+
+
+class AssistantMessage(_Payload, tag="message.assistant", kw_only=True, frozen=True):
+    message_id: UUID
+    content: str
+    run_id: UUID | None = None
+    artifact_ids: list[UUID] = []
+
+
+class RunStarted(_Payload, tag="run.started", kw_only=True, frozen=True):
+    run_id: UUID
+    kind: RunKind
+    model: str | None = None
+
+
+class RunTakenOver(_Payload, tag="run.taken_over", kw_only=True, frozen=True):
+    """The gateway that owned the run is gone; another one goes on from the log."""
+
+    run_id: UUID
+    generation: int
+
+
+class RunFinished(_Payload, tag="run.finished", kw_only=True, frozen=True):
+    run_id: UUID
+    status: RunStatus
+    code: str | None = None
+    """Why, when it did not succeed: `cancelled`, `step_limit`, `model_failed`, …"""
+    message: str | None = None
+
+
+class PlanStep(msgspec.Struct, frozen=True, kw_only=True):
+    title: str
+    status: Literal["open", "done", "skipped"] = "open"
+
+
+class PlanMade(_Payload, tag="plan", kw_only=True, frozen=True):
+    """The plan as it stands now; a later one replaces it."""
+
+    run_id: UUID
+    steps: list[PlanStep]
+
+
+class ModelCalled(_Payload, tag="model.call", kw_only=True, frozen=True):
+    """A reply of a model, whole: what the loop decides from when it is taken over."""
+
+    run_id: UUID
+    model: str
+    purpose: str
+    text: str
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost: float | None = None
+    """US dollars at the price of the day; none when the price is not known."""
+    duration_seconds: float | None = None
+    finish_reason: str | None = None
+
+
+class CellIntended(_Payload, tag="cell.intended", kw_only=True, frozen=True):
+    """Committed before the code is sent to the kernel."""
+
+    execution_id: UUID
+    code: str
+    run_id: UUID | None = None
+
+
+class CellOutputs(_Payload, tag="cell.outputs", kw_only=True, frozen=True):
+    """A part of a cell's outputs, in Jupyter's notebook format (nbformat 4), in order."""
+
+    execution_id: UUID
+    last_n: int
+    """Number of the last execution event in it; what is stored up to here may be acknowledged."""
+    outputs: list[dict[str, Any]]
+
+
+class CellFinished(_Payload, tag="cell.finished", kw_only=True, frozen=True):
+    """What the caller saw as `finished`: whoever saw it finds all of the cell in the history."""
+
+    execution_id: UUID
+    status: CellStatus
+    code: str | None = None
+    """The code, where no `cell.intended` came before (plain interactive requests)."""
+    run_id: UUID | None = None
+    execution_count: int | None = None
+    wall_seconds: float | None = None
+    cpu_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    bytes_out: int = 0
+    message: str | None = None
+
+
+class ArtifactStored(_Payload, tag="artifact.stored", kw_only=True, frozen=True):
+    """An upload (category `data`) or a file that a cell made (`artifacts`): a new version of its name."""
+
+    artifact_id: UUID
+    name: str
+    version: int
+    size: int
+    content_type: str
+    sha256: str
+    category: FileCategory
+    execution_id: UUID | None = None
+    run_id: UUID | None = None
+
+
+class FileDeleted(_Payload, tag="file.deleted", kw_only=True, frozen=True):
+    artifact_id: UUID
+    name: str
+    category: FileCategory
+
+
+class KernelChanged(_Payload, tag="kernel.changed", kw_only=True, frozen=True):
+    """The session's kernel is a new one, and why; `lost_state` when variables went with the old one."""
+
+    reason: Literal["started", "restarted", "reset", "died", "host_lost"]
+    incarnation: str | None = None
+    lost_state: bool = False
+    message: str | None = None
+
+
+LogPayload: TypeAlias = (
+    SessionCreated
+    | SessionChanged
+    | UserMessage
+    | AssistantMessage
+    | RunStarted
+    | RunTakenOver
+    | RunFinished
+    | PlanMade
+    | ModelCalled
+    | CellIntended
+    | CellOutputs
+    | CellFinished
+    | ArtifactStored
+    | FileDeleted
+    | KernelChanged
+)
+
+_decoder: msgspec.json.Decoder[LogPayload] = msgspec.json.Decoder(LogPayload)
+
+
+def type_of(payload: LogPayload) -> str:
+    """Return the event type, such as `message.user`."""
+    return str(payload.__struct_config__.tag)
+
+
+def decode_payload(data: bytes | str) -> LogPayload:
+    """Return the payload of one stored event.
+
+    Raises
+    ------
+    msgspec.ValidationError
+        It is none of the closed set.
+    """
+    return _decoder.decode(data)
