@@ -1,0 +1,109 @@
+"""Sets a fresh machine up for work on Carrel; run by every target of the Makefile, quick when there is nothing to do.
+
+    python3 -m tools.setup           virtual environment with the locked packages, and Carrel itself (editable)
+    python3 -m tools.setup system    also the Debian packages that tests start as servers (root only)
+
+Uses the standard library alone, because it runs before anything is installed. It does not build Go tools or images:
+`tools.go_tools` and `tools.images` do, when they are first needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+ENVIRONMENT: Final = ROOT / ".venv"
+LOCK: Final = ROOT / "requirements" / "dev.txt"
+BOOTSTRAP: Final = ROOT / "requirements" / "bootstrap.txt"
+STAMP: Final = ENVIRONMENT / "carrel-setup"
+UV_SECONDS: Final = 300
+"""uv has been seen to hang where pip went through; after this long pip does it instead."""
+
+DEBIAN: Final = (
+    "postgresql",
+    "redis-server",
+    "containerd",
+    "runc",
+    "containernetworking-plugins",
+    "iproute2",
+    "iptables",
+    "ebtables",
+    "conntrack",
+    "openssl",
+    "buildah",
+    "debootstrap",
+    "util-linux",
+    "chromium",
+)
+
+
+def _digest() -> str:
+    """Return what the environment was made from: the lock, the build settings and the interpreter."""
+    digest = hashlib.sha256(sys.version.encode())
+    for path in (LOCK, BOOTSTRAP, ROOT / "pyproject.toml"):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _run(*command: str | Path, timeout: float | None = None) -> None:
+    subprocess.run([str(part) for part in command], cwd=ROOT, check=True, timeout=timeout)
+
+
+def environment() -> None:
+    """Make the virtual environment hold exactly the locked packages."""
+    wanted = _digest()
+    if STAMP.exists() and STAMP.read_text() == wanted:
+        return
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        found = ".".join(map(str, sys.version_info[:2]))
+        raise SystemExit(f"Carrel needs Python 3.11, 3.12 or 3.13; this is {found}. Try: make PYTHON=python3.12 …")
+    sys.stderr.write("setting up .venv (once)\n")
+    python = ENVIRONMENT / "bin" / "python"
+    if not python.exists():
+        venv.create(ENVIRONMENT, with_pip=True)
+    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    _run(*pip, "--require-hashes", "-r", BOOTSTRAP)
+    try:
+        uv = (ENVIRONMENT / "bin" / "uv", "pip", "install", "--quiet", "--python", python)
+        _run(*uv, "--require-hashes", "-r", LOCK, timeout=UV_SECONDS)
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        sys.stderr.write("uv did not get through; trying pip\n")
+        _run(*pip, "--require-hashes", "-r", LOCK)
+    _run(*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT)
+    STAMP.write_text(wanted)
+
+
+def system_packages() -> None:
+    """Install the Debian packages that are missing; without root or apt, say which tests will be skipped."""
+    dpkg, apt = shutil.which("dpkg-query"), shutil.which("apt-get")
+    if dpkg is None or apt is None:
+        sys.stderr.write("not a Debian machine: tests skip the servers that are not on PATH\n")
+        return
+    missing = [name for name in DEBIAN if not _installed(dpkg, name)]
+    if not missing:
+        return
+    if os.geteuid() != 0:
+        sys.stderr.write(f"not root: install for all tests: apt-get install {' '.join(missing)}\n")
+        return
+    sys.stderr.write(f"installing {' '.join(missing)} (once)\n")
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in ([apt, "update", "-qq"], [apt, "install", "-qqy", "--no-install-recommends", *missing]):
+        subprocess.run(command, env=quiet, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def _installed(dpkg: str, name: str) -> bool:
+    asked = subprocess.run([dpkg, "-W", "-f", "${Status}", name], capture_output=True, text=True)
+    return asked.stdout == "install ok installed"
+
+
+if __name__ == "__main__":
+    environment()
+    if "system" in sys.argv[1:]:
+        system_packages()
