@@ -1,0 +1,122 @@
+"""The processes of the bare-host cluster: started once, known by id and start time, ended by id only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.cluster.bare.layout import LOGS, PIDS
+from tests.cluster.bare.shell import ClusterError, write
+
+
+def began_at(pid: int) -> str:
+    """Return what tells one process from a later one with the same id; empty if there is none (or only its corpse)."""
+    fields = _stat(pid)
+    return "" if not fields or fields[0] in "ZX" else fields[19]
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the state on (proc(5): field 3); none where there is no process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+class Components:
+    """What one `up` started: waiting for anything ends as soon as one of them has ended."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, *command: str | Path, cwd: Path | None = None) -> None:
+        """Start a component in a session of its own, with its output in the log of its name."""
+        with (LOGS / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=cwd,
+            )
+        self._started[name] = process
+        write(PIDS / name, f"{process.pid} {began_at(process.pid)}")
+
+    def wait(self, what: str, ready: Callable[[], bool], seconds: float) -> None:
+        """Wait until something is ready.
+
+        Raises
+        ------
+        ClusterError
+            A component ended, or the time is over.
+        """
+        deadline = time.monotonic() + seconds
+        while not ready():
+            for name, process in self._started.items():
+                if process.poll() is not None:
+                    last = (LOGS / f"{name}.log").read_text(errors="replace").strip().rpartition("\n")[2]
+                    raise ClusterError(f"{name} ended with {process.returncode}: {last}")
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{what} not ready after {seconds:.0f} s; see {LOGS}")
+            time.sleep(0.1)
+
+
+def recorded(name: str) -> tuple[int, bool]:
+    """Return the id of a component that was started, and whether that very process lives."""
+    pid, _, began = (PIDS / name).read_text().strip().partition(" ")
+    return int(pid), bool(began) and began_at(int(pid)) == began
+
+
+def lives(name: str) -> bool:
+    """Tell whether a component was started and lives."""
+    return (PIDS / name).exists() and recorded(name)[1]
+
+
+def end(pids: set[int], patience: float = 5.0) -> None:
+    """End processes by id: politely, and after `patience` seconds not."""
+    began = {pid: began_at(pid) for pid in pids}
+    for step, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 2.0)):
+        deadline = time.monotonic() + seconds
+        left = {pid for pid in pids if began[pid] and began_at(pid) == began[pid]}
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, step)
+        while any(began_at(pid) == began[pid] for pid in left) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+def session(leader: int) -> set[int]:
+    """Return what a component left running: containerd's shims keep its session, even when it died before them."""
+    members: set[int] = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        fields = _stat(int(entry.name))
+        if fields and int(fields[3]) == leader:
+            members.add(int(entry.name))
+    return members
+
+
+def end_pods() -> None:
+    """End every process in a pod's cgroup and the shims above them, then remove the cgroups."""
+    for _ in range(50):
+        pids = {int(pid) for path in _pod_cgroups() for pid in (path / "cgroup.procs").read_text().split()}
+        if not pids:
+            break
+        # a process in a pod whose parent is in none has a shim as its parent
+        parents = {int(fields[1]) for pid in pids if (fields := _stat(pid))}
+        end(pids, patience=0)
+        end(parents - pids - {0, 1}, patience=0)
+        time.sleep(0.05)
+    for path in sorted(_pod_cgroups(), key=lambda path: -len(path.parts)):
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+def _pod_cgroups() -> list[Path]:
+    roots = [*Path("/sys/fs/cgroup").glob("*/kubepods"), *Path("/sys/fs/cgroup").glob("kubepods")]
+    return [path for root in roots for path in (root, *root.rglob("*")) if path.is_dir()]

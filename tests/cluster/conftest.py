@@ -1,0 +1,65 @@
+"""Fixtures of tests that need a real Kubernetes: the cluster, namespaces, images. Without a cluster they are skipped.
+
+The cluster outlives the test run, so that the next one starts at once; `make cluster-down` ends it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pytest
+from tests.cluster.provider.base import Cluster
+from tests.cluster.provider.choice import NoCluster, choose
+from tools.go_tools import ensure
+from tools.images import Image, build
+
+FIRST_START_SECONDS = 1800
+"""Building Kubernetes, CoreDNS and the images for the first time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give what uses the cluster its mark, and time for the first start."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "cluster" in item.fixturenames:
+            item.add_marker("cluster")
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(FIRST_START_SECONDS))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """A cluster for tests: `kubeconfig`, `kubectl()`, `apply()`, `get()`, `load_image()`."""
+    try:
+        return choose()
+    except NoCluster as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Generator[str]:
+    """An empty namespace that enforces the restricted Pod Security Standard; gone after the test."""
+    name = f"carrel-test-{secrets.token_hex(4)}"
+    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": restricted}})
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def image(cluster: Cluster) -> Callable[[str], Image]:
+    """Build one of the product's images (`kernel`, `gateway`, `operator`) and load it; unchanged ones cost nothing."""
+
+    def loaded(name: str) -> Image:
+        built = build(name)
+        cluster.load_image(built.archive)
+        return built
+
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    """Path of the pinned Helm."""
+    return ensure("helm")

@@ -1,0 +1,68 @@
+"""What a cluster is to tests: a kubeconfig, kubectl, and a way to bring image archives into it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Final
+
+KUBECTL_SECONDS: Final = 300
+"""Longest wait for one kubectl call; `kubectl wait` in tests brings a shorter one of its own."""
+
+
+class ProviderError(Exception):
+    """A cluster cannot be had or a call to it failed; the message says what to do."""
+
+
+class KubectlError(ProviderError):
+    """kubectl ended with an error; the message is what it wrote."""
+
+
+class Cluster(ABC):
+    """One cluster under test."""
+
+    name: str
+    """How the choice calls it, in messages."""
+    node_address: str
+    """Where a NodePort is reached from this host."""
+
+    def __init__(self, kubeconfig: Path, kubectl: Path) -> None:
+        self.kubeconfig = kubeconfig
+        self._kubectl = kubectl
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = KUBECTL_SECONDS) -> str:
+        """Return what kubectl prints.
+
+        Raises
+        ------
+        KubectlError
+            It ended with an error, or took longer than `timeout` seconds.
+        """
+        command = [str(self._kubectl), *self._subcommand(), f"--kubeconfig={self.kubeconfig}", *arguments]
+        try:
+            done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise KubectlError(f"kubectl {' '.join(arguments)}: no answer in {timeout:.0f} s") from error
+        if done.returncode:
+            raise KubectlError(done.stderr.strip() or done.stdout.strip())
+        return done.stdout
+
+    def _subcommand(self) -> tuple[str, ...]:
+        """Words between the program and kubectl's arguments, where kubectl is part of a larger program."""
+        return ()
+
+    def get(self, *arguments: str) -> Any:
+        """Return the JSON of `kubectl get …`."""
+        return json.loads(self.kubectl("get", *arguments, "--output=json"))
+
+    def apply(self, *objects: dict[str, Any], namespace: str | None = None) -> None:
+        """Apply objects on the server's side."""
+        document = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        where = (f"--namespace={namespace}",) if namespace else ()
+        self.kubectl("apply", "--server-side", "--filename=-", *where, stdin=json.dumps(document))
+
+    @abstractmethod
+    def load_image(self, archive: Path) -> None:
+        """Bring a docker archive onto every node; an unchanged one is not brought twice."""
