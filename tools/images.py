@@ -34,7 +34,7 @@ BUILDAH: Final = ("buildah", "--storage-driver", "overlay")
 HOST_FILES: Final = ("/etc/ssl/certs", "/etc/pip.conf")
 """How this host reaches the package index; seen by the build, never part of an image."""
 KEPT_ARCHIVES: Final = 2
-"""Per image: the one in use and the one before."""
+"""Per image: the newest ones, and the one in use."""
 
 
 class ImageError(Exception):
@@ -132,7 +132,6 @@ def build(name: str) -> Image:
             new = archive.with_suffix(".new")
             engine.build(SOURCES[name], tag, base, new)
             new.rename(archive)
-        os.utime(archive)  # the last one used is the last one forgotten
         _forget_old(folder, name, archive)
     return Image(tag, archive, digest)
 

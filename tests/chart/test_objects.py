@@ -1,0 +1,137 @@
+"""The other objects of the chart: the session namespace, custom resources, network policies, the ways in.
+
+Plan: the namespace enforces the restricted standard and survives an uninstall; the definitions are byte for byte those
+of `crds/`, with a keep policy; the default class comes as a hook at first and as an ordinary object later; policies
+close all ports that nobody was named for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from tests.chart.rendering import MINIMAL, ROOT, merged, of_kind, one, render
+
+from carrel_api.session_class import SessionClass
+
+KEEP = {"helm.sh/resource-policy": "keep"}
+
+
+@pytest.fixture(scope="module")
+def objects() -> list[dict[str, Any]]:
+    return render()
+
+
+def test_the_session_namespace_enforces_the_restricted_standard_and_is_kept(objects: list[dict[str, Any]]) -> None:
+    metadata = one(objects, "Namespace", "carrel-sessions")["metadata"]
+    for mode in ("enforce", "audit", "warn"):
+        assert metadata["labels"][f"pod-security.kubernetes.io/{mode}"] == "restricted"
+    assert metadata["annotations"] == KEEP
+
+
+def test_labels_of_the_namespace_cannot_weaken_it() -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "privileged", "team": "a"}
+    metadata = one(
+        render(merged(MINIMAL, {"sessions": {"namespace": {"labels": labels}}})), "Namespace", "carrel-sessions"
+    )["metadata"]
+    assert metadata["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert metadata["labels"]["team"] == "a"
+
+
+def test_definitions_are_those_of_the_repository_and_are_kept(objects: list[dict[str, Any]]) -> None:
+    found = {crd["metadata"]["name"]: crd for crd in of_kind(objects, "CustomResourceDefinition")}
+    wanted = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "crds").glob("*.yaml"))]
+    assert sorted(found) == sorted(crd["metadata"]["name"] for crd in wanted) != []
+    for crd in wanted:
+        crd["metadata"]["annotations"] = KEEP
+        assert found[crd["metadata"]["name"]] == crd
+
+
+def test_definitions_can_be_left_to_somebody_else() -> None:
+    assert of_kind(render(merged(MINIMAL, {"crds": {"install": False}})), "CustomResourceDefinition") == []
+
+
+def test_the_default_class_is_one_that_the_operator_accepts(objects: list[dict[str, Any]]) -> None:
+    document = one(objects, "SessionClass", "default")
+    parsed = SessionClass.parse(document)
+    assert parsed.is_default
+    assert parsed.spec.images[0].reference == "carrel-kernel:0.1.0"
+    assert parsed.spec.allow_tags
+
+
+def test_the_default_class_is_a_hook_at_first_and_an_object_later(objects: list[dict[str, Any]]) -> None:
+    first = one(objects, "SessionClass", "default")["metadata"]["annotations"]
+    later = one(render(upgrade=True), "SessionClass", "default")["metadata"]["annotations"]
+    assert first["helm.sh/hook"] == "post-install"
+    assert "helm.sh/hook" not in later
+    for noted in (first, later):
+        assert noted["helm.sh/resource-policy"] == "keep"
+        assert noted["meta.helm.sh/release-name"] == "release-name"
+        assert noted["meta.helm.sh/release-namespace"] == "carrel"
+
+
+def test_the_default_class_can_be_changed_and_pinned() -> None:
+    digest = "sha256:" + "b" * 64
+    values = {
+        "images": {"kernel": {"digest": digest}},
+        "sessions": {"defaultClass": {"spec": {"maximumResources": {"cpu": "8"}, "runtimeClassName": "gvisor"}}},
+    }
+    spec = SessionClass.parse(one(render(merged(MINIMAL, values)), "SessionClass", "default")).spec
+    assert spec.images[0].reference == f"carrel-kernel@{digest}"
+    assert not spec.allow_tags
+    assert spec.maximum_resources.cpu == "8"
+    assert spec.runtime_class_name == "gvisor"
+
+
+def test_policies_open_the_gateways_port_alone(objects: list[dict[str, Any]]) -> None:
+    gateway = one(objects, "NetworkPolicy", "-gateway")["spec"]
+    operator = one(objects, "NetworkPolicy", "-operator")["spec"]
+    assert gateway["ingress"] == [{"ports": [{"port": "http"}]}]
+    assert operator["ingress"] == []
+    assert operator["policyTypes"] == ["Ingress", "Egress"]
+    assert {} not in operator["egress"]
+    for policy, component in ((gateway, "gateway"), (operator, "operator")):
+        selected = policy["podSelector"]["matchLabels"].items()
+        labels = one(objects, "Deployment", f"-{component}")["spec"]["template"]["metadata"]["labels"]
+        assert selected <= labels.items()
+
+
+def test_policies_can_be_narrowed() -> None:
+    ingress = [{"namespaceSelector": {"matchLabels": {"name": "ingress"}}}]
+    monitoring = [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]
+    database = [{"ports": [{"port": 5432}], "to": [{"ipBlock": {"cidr": "192.0.2.7/32"}}]}]
+    narrowed = {"gatewayFrom": ingress, "metricsFrom": monitoring, "gatewayEgress": database}
+    objects = render(merged(MINIMAL, {"networkPolicy": narrowed}))
+    gateway = one(objects, "NetworkPolicy", "-gateway")["spec"]
+    assert gateway["ingress"] == [
+        {"ports": [{"port": "http"}], "from": ingress},
+        {"ports": [{"port": "metrics"}], "from": monitoring},
+    ]
+    assert database[0] in gateway["egress"]
+    assert {} not in gateway["egress"]
+    operator = one(objects, "NetworkPolicy", "-operator")["spec"]
+    assert operator["ingress"] == [{"ports": [{"port": "metrics"}], "from": monitoring}]
+
+
+def test_without_policies_there_are_none() -> None:
+    assert of_kind(render(merged(MINIMAL, {"networkPolicy": {"enabled": False}})), "NetworkPolicy") == []
+
+
+def test_the_service_leads_to_the_gateways_port(objects: list[dict[str, Any]]) -> None:
+    service = one(objects, "Service", "-gateway")["spec"]
+    template = one(objects, "Deployment", "-gateway")["spec"]["template"]
+    assert service["selector"].items() <= template["metadata"]["labels"].items()
+    assert service["ports"] == [{"name": "http", "port": 80, "targetPort": "http"}]
+    node_port = {"gateway": {"service": {"type": "NodePort", "nodePort": 30800}}}
+    changed = one(render(merged(MINIMAL, node_port)), "Service", "-gateway")["spec"]
+    assert (changed["type"], changed["ports"][0]["nodePort"]) == ("NodePort", 30800)
+
+
+def test_an_ingress_is_made_when_asked_for(objects: list[dict[str, Any]]) -> None:
+    assert of_kind(objects, "Ingress") == []
+    wanted = {"enabled": True, "className": "nginx", "host": "carrel.test", "tlsSecret": "tls"}
+    spec = one(render(merged(MINIMAL, {"gateway": {"ingress": wanted}})), "Ingress", "-gateway")["spec"]
+    assert spec["ingressClassName"] == "nginx"
+    assert spec["tls"] == [{"hosts": ["carrel.test"], "secretName": "tls"}]
+    assert spec["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"] == "release-name-carrel-gateway"

@@ -1,0 +1,56 @@
+"""What the chart lets gateway and operator do in a cluster.
+
+Plan: all rights together equal a golden file, so that a new one is seen in review; beside it, what may never be granted
+is looked for by rule, so that a thoughtless update of the golden file does not pass either.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from tests.chart.rendering import ROOT, of_kind, render
+
+GOLDEN = ROOT / "tests" / "chart" / "data" / "rbac.yaml"
+KINDS = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
+
+
+def rights() -> list[dict[str, Any]]:
+    """Roles and bindings without their labels."""
+    return [
+        {
+            "kind": found["kind"],
+            "name": found["metadata"]["name"],
+            "namespace": found["metadata"].get("namespace"),
+            **{key: found[key] for key in ("rules", "roleRef", "subjects") if key in found},
+        }
+        for found in of_kind(render(), *KINDS)
+    ]
+
+
+def test_the_rights_are_those_of_the_golden_file() -> None:
+    assert rights() == yaml.safe_load(GOLDEN.read_text())
+
+
+def test_nothing_is_granted_that_would_be_a_way_to_more() -> None:
+    forbidden_verbs = {"*", "escalate", "bind", "impersonate", "deletecollection"}
+    forbidden_resources = {"*", "secrets", "pods/exec", "pods/attach", "pods/portforward", "pods/ephemeralcontainers",
+                           "nodes", "nodes/proxy", "serviceaccounts/token", "roles", "clusterroles"}  # fmt: skip
+    rules = [rule for right in rights() for rule in right.get("rules", [])]
+    assert rules
+    for rule in rules:
+        assert not forbidden_verbs & set(rule["verbs"]), rule
+        assert not forbidden_resources & set(rule["resources"]), rule
+        assert "*" not in rule["apiGroups"], rule
+
+
+def test_only_classes_are_cluster_wide_and_only_to_read() -> None:
+    rules = [rule for right in rights() if right["kind"] == "ClusterRole" for rule in right["rules"]]
+    assert rules == [{"apiGroups": ["carrel.dev"], "resources": ["sessionclasses"], "verbs": ["get", "list", "watch"]}]
+
+
+def test_the_gateway_has_no_rights_in_its_own_namespace() -> None:
+    for right in rights():
+        subjects = {subject["name"] for subject in right.get("subjects", [])}
+        if any(name.endswith("-gateway") for name in subjects):
+            assert right["namespace"] == "carrel-sessions"
