@@ -14,7 +14,8 @@
     ├── TooMany                429   over a limit of number or rate
     ├── ModelFailed            502   the model's provider did not answer as it should
     └── Unavailable            503   a part that is needed is away; try again
-        └── ExecutorFailed     503   no kernel could be had
+        ├── ExecutorFailed     503   no kernel could be had
+        └── KernelLost         503   the kernel host went away in the middle of a call
 
 Messages are for the caller: they say what happened and what to do, and hold no secret and no path of the server.
 """
@@ -105,3 +106,8 @@ class Unavailable(CarrelError):
 
 class ExecutorFailed(Unavailable):
     code = "executor_failed"
+
+
+class KernelLost(Unavailable):
+    code = "kernel_lost"
+    retry_after_seconds = 1

@@ -1,0 +1,82 @@
+"""What an executor is: it starts and finds the kernel host of a session, and ends it.
+
+It does not speak to kernels (`carrel_gateway.kernels` does) and knows nothing of cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRef:
+    """A session, as far as an executor must know it."""
+
+    tenant_id: UUID
+    session_id: UUID
+    owner_id: UUID
+    session_class: str = ""
+    """SessionClass of the cluster; empty means its default. The local executor has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostEndpoint:
+    """Where a kernel host listens, and what tokens for it must say."""
+
+    session_uid: str
+    """Session that tokens name: the AgentSession's UID, or the session's id for local hosts."""
+    audience: str
+    """Identity of the host: the pod's UID, or the local host's id."""
+    url: str
+    """Base address without a path; the host part means nothing when there is a socket."""
+    unix_socket: Path | None = None
+    boot_id: str | None = None
+    """Boot that was seen last, where the executor knows it."""
+
+
+class Executor(Protocol):
+    """Starts, finds and ends kernel hosts."""
+
+    name: str
+    binds: bool
+    """Whether the gateway binds the host to its session; on a cluster the operator does."""
+
+    async def acquire(self, session: SessionRef) -> HostEndpoint:
+        """Return the session's host, started when there is none, as soon as it can be talked to.
+
+        Raises
+        ------
+        ExecutorFailed
+            No host could be had; the message says why and what to do.
+        """
+        ...
+
+    async def find(self, session: SessionRef) -> HostEndpoint | None:
+        """Return the session's host when it is there and alive; starts nothing."""
+        ...
+
+    async def release(self, session: SessionRef) -> None:
+        """End the session's host and remove its workspace; nothing happens when there is none."""
+        ...
+
+    async def sessions(self) -> Sequence[SessionRef]:
+        """Return the sessions whose hosts this gateway alone looks after; empty where it shares them with others."""
+        ...
+
+    async def ping(self) -> None:
+        """Check that hosts can be started.
+
+        Raises
+        ------
+        Unavailable
+            They cannot.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Free what is held; the local executor ends its hosts, whose spools stay in the workspaces."""
+        ...

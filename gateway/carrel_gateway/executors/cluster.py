@@ -1,0 +1,216 @@
+"""The few calls to the API server that the kubernetes executor makes; the only module of the gateway that makes any.
+
+Plain requests over aiohttp; address and credentials as the Kubernetes client library reads them: inside a cluster the
+mounted service account, outside the kubeconfig. Objects are plain dictionaries, checked where they are used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final, cast
+
+import aiohttp
+import msgspec
+from kubernetes.aio import client, config
+from kubernetes.aio.client.rest import RESTClientObject
+from kubernetes.aio.config import ConfigException
+
+from carrel_gateway.errors import ExecutorFailed, Unavailable
+from carrel_gateway.kernels.ndjson import LineTooLongError, TornLineError, lines
+
+Object = dict[str, Any]
+
+GROUP: Final = "carrel.dev"
+VERSION: Final = "v1alpha1"
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=15, sock_connect=5)
+_PAGE: Final = 500
+
+
+class ConflictError(Exception):
+    """The object is there already, or is not what the call expected (409)."""
+
+
+class Cluster:
+    """AgentSessions and pods of one namespace."""
+
+    def __init__(self, configuration: client.Configuration, namespace: str) -> None:
+        self._configuration = configuration
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=RESTClientObject(configuration).ssl_context, limit=0)
+        )
+        base = str(configuration.host).rstrip("/")
+        self._sessions = f"{base}/apis/{GROUP}/{VERSION}/namespaces/{namespace}/agentsessions"
+        self._pods = f"{base}/api/v1/namespaces/{namespace}/pods"
+
+    @classmethod
+    async def open(cls, namespace: str) -> Cluster:
+        """Read address and credentials of the API server.
+
+        Raises
+        ------
+        Unavailable
+            There are none.
+        """
+        configuration = client.Configuration()
+        try:
+            if os.environ.get("KUBERNETES_SERVICE_HOST"):
+                config.load_incluster_config(client_configuration=configuration)
+            else:
+                await config.load_kube_config(client_configuration=configuration)
+        except (ConfigException, OSError) as error:
+            raise Unavailable(
+                "The kubernetes executor found no cluster: run the gateway in a pod, or set KUBECONFIG."
+            ) from error
+        return cls(configuration, namespace)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.close()
+
+    async def get_session(self, name: str) -> Object | None:
+        """Return the AgentSession of this name."""
+        return await self._get(f"{self._sessions}/{name}")
+
+    async def find_session(self, uid: str) -> Object | None:
+        """Return the AgentSession with this `metadata.uid`, looked for page by page: there is no selector for it."""
+        token = ""
+        while True:
+            page = await self._get(self._sessions, {"limit": str(_PAGE), **({"continue": token} if token else {})})
+            if page is None:
+                return None
+            for item in page["items"]:
+                if item["metadata"]["uid"] == uid:
+                    return cast("Object", item)
+            token = page["metadata"].get("continue") or ""
+            if not token:
+                return None
+
+    async def create_session(self, name: str, spec: Mapping[str, Any], labels: Mapping[str, str]) -> Object:
+        """Create an AgentSession.
+
+        Raises
+        ------
+        ConflictError
+            The name is taken.
+        """
+        body = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "AgentSession",
+            "metadata": {"name": name, "labels": dict(labels)},
+            "spec": dict(spec),
+        }
+        return msgspec.json.decode(await self._call("POST", self._sessions, body=body), type=Object)
+
+    async def delete_session(self, name: str, uid: str) -> None:
+        """Delete this very AgentSession, and with it what it owns; nothing happens when it is gone."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid},
+            "propagationPolicy": "Background",
+        }
+        try:
+            await self._call("DELETE", f"{self._sessions}/{name}", body=body)
+        except (_MissingError, ConflictError):  # 409: another object has the name by now
+            return
+
+    async def get_pod(self, name: str) -> Object | None:
+        """Return the pod of this name."""
+        return await self._get(f"{self._pods}/{name}")
+
+    async def count(self) -> None:
+        """Ask for one AgentSession: checks address, credentials, permission and the definition at once."""
+        if await self._get(self._sessions, {"limit": "1"}) is None:
+            raise Unavailable("The cluster has no AgentSession resource; install Carrel's CRDs and operator.")
+
+    async def watch_session(self, name: str, *, seconds: float) -> AsyncGenerator[Object | None, None]:
+        """Yield the AgentSession as it is, and at every change for a time; none when it was deleted."""
+        query = {
+            "watch": "true",
+            "fieldSelector": f"metadata.name={name}",
+            "timeoutSeconds": str(max(1, int(seconds))),
+        }
+        timeout = aiohttp.ClientTimeout(total=seconds + 5, sock_connect=5)
+        try:
+            async with (
+                self._request("GET", self._sessions, query=query, timeout=timeout) as reply,
+                aclosing(lines(reply.content.iter_any())) as stream,
+            ):
+                async for line in stream:
+                    event = msgspec.json.decode(line, type=Object)
+                    if event["type"] == "ERROR":
+                        return  # such as 410 Gone: the caller begins again
+                    yield None if event["type"] == "DELETED" else event["object"]
+        except (TornLineError, LineTooLongError):
+            return
+
+    # ------------------------------------------------------------------ transport
+
+    async def _get(self, url: str, query: Mapping[str, str] | None = None) -> Object | None:
+        try:
+            return msgspec.json.decode(await self._call("GET", url, query=query), type=Object)
+        except _MissingError:
+            return None
+
+    async def _call(
+        self, method: str, url: str, *, query: Mapping[str, str] | None = None, body: Object | None = None
+    ) -> bytes:
+        async with self._request(method, url, query=query, body=body, timeout=_TIMEOUT) as reply:
+            return await reply.read()
+
+    @asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        url: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  handed to aiohttp, which has one of its own
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        token = await self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        headers = {"Accept": "application/json", **({"Authorization": token} if token else {})}
+        try:
+            async with self._http.request(
+                method, url, params=query, json=body, headers=headers, timeout=timeout
+            ) as reply:
+                if reply.status >= 400:
+                    raise _refusal(reply.status, await reply.read())
+                yield reply
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ExecutorFailed(
+                "The cluster's API server cannot be reached; try again.", reason="ApiServer"
+            ) from error
+
+
+class _MissingError(Exception):
+    """Nothing has this name (404)."""
+
+
+def _refusal(status: int, body: bytes) -> Exception:
+    try:
+        message = str(msgspec.json.decode(body, type=Object).get("message", ""))
+    except msgspec.DecodeError:
+        message = ""
+    match status:
+        case 404:
+            return _MissingError()
+        case 409:
+            return ConflictError(message)
+        case 401 | 403:
+            if "exceeded quota" in message:
+                return ExecutorFailed(
+                    f"The cluster's quota allows no further session: {message}", reason="QuotaExceeded"
+                )
+            return ExecutorFailed(
+                f"The cluster refused the gateway's account: {message}. Check its Role in the session namespace.",
+                reason="Forbidden",
+            )
+        case 400 | 422:
+            return ExecutorFailed(f"The cluster refused the session: {message}", reason="Invalid")
+        case _:
+            return ExecutorFailed(
+                f"The cluster's API server answered with status {status}; try again.", reason="ApiServer"
+            )

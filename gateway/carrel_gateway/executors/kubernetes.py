@@ -1,0 +1,207 @@
+"""Kernel hosts as pods: an AgentSession is made, the operator does the rest, and this waits for Ready.
+
+The status is not believed alone: the pod that it names must be there with the same UID, be labelled as a kernel pod of
+this very session, and have the address that calls go to. The operator binds the host; the gateway only talks to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from carrel_api.common import Condition
+from carrel_api.names import COMPONENT_LABEL, KERNEL_COMPONENT, KERNEL_PORT, MANAGED_BY_LABEL, SESSION_LABEL
+from carrel_api.session import AgentSession
+from carrel_gateway.errors import ExecutorFailed
+from carrel_gateway.executors.base import HostEndpoint, SessionRef
+from carrel_gateway.executors.cluster import Cluster, ConflictError, Object
+from carrel_gateway.settings import Settings
+
+LABELS: Final = {MANAGED_BY_LABEL: "carrel-gateway"}
+
+_ADVICE: Final = {
+    "ClassNotFound": "ask an administrator which SessionClasses there are",
+    "ResourcesAboveClass": "ask for less, or for a SessionClass with a higher maximum",
+    "QuotaExceeded": "end other sessions, or ask an administrator for more",
+    "ImagePullFailed": "an administrator must correct the image of the SessionClass",
+    "Expired": "the session's life is over; make a new one",
+    "Suspended": "resume the session first",
+}
+"""Reasons of `Ready=False` that waiting does not help against, with what to do."""
+
+_log = structlog.get_logger(__name__)
+
+
+class KubernetesExecutor:
+    """AgentSessions in the session namespace."""
+
+    name = "kubernetes"
+    binds = False
+
+    def __init__(self, settings: Settings, cluster: Cluster) -> None:
+        self._settings = settings
+        self._cluster = cluster
+        self._names: dict[UUID, str] = {}  # of sessions that were made with kubectl: their id is the object's UID
+
+    @classmethod
+    async def open(cls, settings: Settings) -> KubernetesExecutor:
+        """Read the cluster's address and credentials."""
+        return cls(settings, await Cluster.open(settings.session_namespace))
+
+    async def acquire(self, session: SessionRef) -> HostEndpoint:
+        """Return the session's pod as soon as the operator says that it is bound."""
+        seen: Object | None = None
+        try:
+            async with asyncio.timeout(self._settings.kernel_start_seconds):
+                while True:
+                    name = await self._ensure(session)
+                    async with aclosing(self._cluster.watch_session(name, seconds=30)) as changes:
+                        async for found in changes:
+                            if found is None:
+                                break  # deleted under us: made again
+                            seen = found
+                            endpoint = await self._endpoint(found)
+                            if endpoint:
+                                return endpoint
+                            _raise_if_hopeless(found)
+        except TimeoutError as error:
+            raise _late(seen, self._settings.kernel_start_seconds) from error
+
+    async def find(self, session: SessionRef) -> HostEndpoint | None:
+        """Return the session's pod when it is Ready and what its status says is true."""
+        found = await self._object(session.session_id)
+        return await self._endpoint(found) if found else None
+
+    async def release(self, session: SessionRef) -> None:
+        """Delete the AgentSession; the cluster removes its pod and volume."""
+        found = await self._object(session.session_id)
+        if found:
+            await self._cluster.delete_session(found["metadata"]["name"], found["metadata"]["uid"])
+        self._names.pop(session.session_id, None)
+
+    async def sessions(self) -> Sequence[SessionRef]:
+        """Return none: the pods are shared by all gateways."""
+        return ()
+
+    async def ping(self) -> None:
+        """Ask the API server."""
+        await self._cluster.count()
+
+    async def aclose(self) -> None:
+        """Close the connections; pods stay, for the next gateway."""
+        await self._cluster.aclose()
+
+    # ------------------------------------------------------------------ objects
+
+    async def _object(self, session_id: UUID) -> Object | None:
+        found = await self._cluster.get_session(self._names.get(session_id, str(session_id)))
+        if found is None:
+            found = await self._cluster.find_session(str(session_id))
+            if found:
+                self._names[session_id] = found["metadata"]["name"]
+        return found
+
+    async def _ensure(self, session: SessionRef) -> str:
+        """Return the name of the session's AgentSession, which is created when there is none."""
+        found = await self._object(session.session_id)
+        while found and found["metadata"].get("deletionTimestamp"):
+            await asyncio.sleep(0.2)  # bounded by the caller's deadline
+            found = await self._object(session.session_id)
+        if found:
+            return str(found["metadata"]["name"])
+        # When it ends by its class's limits, the object goes; the next use of the session makes another one.
+        spec: dict[str, Any] = {
+            "shutdownPolicy": "Delete",
+            "owner": str(session.owner_id),
+            "tenant": str(session.tenant_id),
+        }
+        if session.session_class:
+            spec["className"] = session.session_class
+        name = str(session.session_id)
+        try:
+            await self._cluster.create_session(name, spec, LABELS)
+        except ConflictError:  # another gateway was first
+            return name
+        _log.info("agent_session_created", session=name)
+        return name
+
+    async def _endpoint(self, found: Object) -> HostEndpoint | None:
+        """Return where the session's pod listens, when it is Ready and the pod itself confirms it."""
+        session = AgentSession.model_validate(found)
+        ready = _ready(session)
+        if session.metadata.deletion_timestamp or ready is None or ready.status != "True":
+            return None
+        name, pod_uid = session.status.pod_name, session.status.pod_uid
+        pod = _Pod.of(await self._cluster.get_pod(name)) if name and pod_uid else None
+        if pod is None or not pod_uid or not pod.confirms(pod_uid=pod_uid, session_uid=session.metadata.uid):
+            _log.warning("pod_does_not_confirm_status", session=session.metadata.name, pod=name)
+            return None
+        address = ipaddress.ip_address(pod.status.podIP)
+        host = f"[{address}]" if address.version == 6 else str(address)
+        return HostEndpoint(session_uid=session.metadata.uid, audience=pod_uid, url=f"http://{host}:{KERNEL_PORT}")
+
+
+class _PodMetadata(msgspec.Struct, frozen=True):
+    uid: str
+    labels: dict[str, str] = {}
+    deletionTimestamp: str | None = None  # noqa: N815  named as in the API
+
+
+class _PodStatus(msgspec.Struct, frozen=True):
+    podIP: str = ""  # noqa: N815  named as in the API
+
+
+class _Pod(msgspec.Struct, frozen=True):
+    """The little of a pod that is looked at."""
+
+    metadata: _PodMetadata
+    status: _PodStatus = _PodStatus()
+
+    @classmethod
+    def of(cls, found: Object | None) -> _Pod | None:
+        return msgspec.convert(found, cls) if found else None
+
+    def confirms(self, *, pod_uid: str, session_uid: str) -> bool:
+        """Whether this is the pod of the status, alive and labelled as this session's kernel pod."""
+        metadata = self.metadata
+        return (
+            metadata.uid == pod_uid
+            and metadata.deletionTimestamp is None
+            and metadata.labels.get(COMPONENT_LABEL) == KERNEL_COMPONENT
+            and metadata.labels.get(SESSION_LABEL) == hash_of(session_uid)
+            and bool(self.status.podIP)
+        )
+
+
+def hash_of(uid: str) -> str:
+    """Return the value of `carrel.dev/session` for an AgentSession's UID: the form is a contract with the operator."""
+    return hashlib.sha256(uid.encode()).hexdigest()[:32]
+
+
+def _ready(session: AgentSession) -> Condition | None:
+    """Return the condition `Ready`, if it speaks of the spec as it is now."""
+    ready = session.status.condition("Ready")
+    return ready if ready and ready.observed_generation >= session.metadata.generation else None
+
+
+def _raise_if_hopeless(found: Object) -> None:
+    ready = _ready(AgentSession.model_validate(found))
+    if ready and ready.status == "False" and ready.reason in _ADVICE:
+        raise ExecutorFailed(
+            f"No kernel: {ready.reason}: {ready.message} ({_ADVICE[ready.reason]}).", reason=ready.reason
+        )
+
+
+def _late(seen: Object | None, seconds: float) -> ExecutorFailed:
+    ready = _ready(AgentSession.model_validate(seen)) if seen else None
+    reason = ready.reason if ready else "Starting"
+    said = ready.message if ready else "the operator has not said why; is it running?"
+    return ExecutorFailed(f"No kernel within {seconds:g} s: {reason}: {said}", reason=reason)

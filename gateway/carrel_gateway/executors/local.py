@@ -1,0 +1,262 @@
+"""Kernel hosts as child processes on Unix sockets: the embedded default, for one person on their own machine.
+
+It isolates nothing and says so. What it does: hosts get an allow-list of the environment, run as an unprivileged user
+when the gateway is root's, and cannot read the gateway's memory. A host leads its own session and outlives a gateway
+that is killed; the next one finds it again by its record (`hosts/<session>.json`) and adopts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+from uuid import UUID, uuid4
+from weakref import WeakValueDictionary
+
+import msgspec
+import structlog
+
+from carrel_gateway.errors import ExecutorFailed, Unavailable
+from carrel_gateway.executors import child, processes
+from carrel_gateway.executors.base import HostEndpoint, SessionRef
+from carrel_gateway.executors.folders import SOCKET_NAME, Folders
+from carrel_gateway.hardening import forbid_memory_access
+from carrel_gateway.settings import Settings
+from carrel_wire.tokens import KeySet
+
+ORPHAN_SECONDS: Final = 3600.0
+"""A host that nobody has called for this long, and that runs nothing, ends itself."""
+GRACE_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.01
+_LOG_TAIL_BYTES: Final = 2000
+
+_log = structlog.get_logger(__name__)
+
+
+class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the next gateway must know of a host; a file of the gateway's alone."""
+
+    session_id: UUID
+    tenant_id: UUID
+    owner_id: UUID
+    host_id: str
+    pid: int
+    started: str
+    socket: str
+
+    @property
+    def endpoint(self) -> HostEndpoint:
+        """Where the host listens."""
+        return HostEndpoint(
+            session_uid=str(self.session_id),
+            audience=self.host_id,
+            url="http://kernel-host",
+            unix_socket=Path(self.socket),
+        )
+
+
+class LocalExecutor:
+    """Starts, adopts and ends kernel hosts on this machine."""
+
+    name = "local"
+    binds = True
+
+    def __init__(self, settings: Settings, folders: Folders) -> None:
+        self._settings = settings
+        self._folders = folders
+        self._children: dict[UUID, asyncio.subprocess.Process] = {}
+        self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+
+    @classmethod
+    async def open(cls, settings: Settings, keys: KeySet) -> LocalExecutor:
+        """Make the folders, write the key set, and hide this process's memory.
+
+        Raises
+        ------
+        Unavailable
+            The folders cannot be made or belong to somebody else.
+        """
+        forbid_memory_access()
+        try:
+            folders = await asyncio.to_thread(_prepare, settings.data_dir, keys)
+        except OSError as error:
+            raise Unavailable("The data folder cannot be written; check CARREL_DATA_DIR and its owner.") from error
+        return cls(settings, folders)
+
+    async def acquire(self, session: SessionRef) -> HostEndpoint:
+        """Return the session's host, started when there is none."""
+        async with self._lock(session.session_id):
+            record = await asyncio.to_thread(self._alive, session.session_id)
+            if record is None:
+                record = await self._start(session)
+            return record.endpoint
+
+    async def find(self, session: SessionRef) -> HostEndpoint | None:
+        """Return the session's host when its process lives."""
+        record = await asyncio.to_thread(self._alive, session.session_id)
+        return record.endpoint if record else None
+
+    async def release(self, session: SessionRef) -> None:
+        """End the session's host and remove its workspace."""
+        async with self._lock(session.session_id):
+            await self._end(session.session_id)
+            await asyncio.to_thread(self._folders.remove, session.session_id)
+
+    async def sessions(self) -> Sequence[SessionRef]:
+        """Return the sessions with a record of a host, alive or not: a dead one's spool may hold unsaved output."""
+        records = await asyncio.to_thread(lambda: list(map(self._read, self._records())))
+        return [SessionRef(record.tenant_id, record.session_id, record.owner_id) for record in records if record]
+
+    async def ping(self) -> None:
+        """Check that the folder for sockets is there and can be written."""
+        if not await asyncio.to_thread(os.access, self._folders.runtime, os.W_OK | os.X_OK):
+            raise Unavailable("The folder for the kernels' sockets is gone or cannot be written.")
+
+    async def aclose(self) -> None:
+        """End all hosts; what they have not delivered stays in the workspaces and is read on at the next start."""
+        records = [record for path in self._records() if (record := self._read(path))]
+        await asyncio.gather(*(self._end(record.session_id) for record in records))
+
+    # ------------------------------------------------------------------ hosts
+
+    def _lock(self, session_id: UUID) -> asyncio.Lock:
+        return self._locks.setdefault(session_id, asyncio.Lock())
+
+    async def _start(self, session: SessionRef) -> HostRecord:
+        await self._end(session.session_id)  # one whose socket is gone cannot be talked to, and may still run
+        host_id = str(uuid4())
+        socket = await asyncio.to_thread(self._make_room, session.session_id)
+        process = await self._spawn(session.session_id, socket, host_id)
+        self._children[session.session_id] = process
+        record = HostRecord(
+            session_id=session.session_id,
+            tenant_id=session.tenant_id,
+            owner_id=session.owner_id,
+            host_id=host_id,
+            pid=process.pid,
+            started=processes.start_time(process.pid) or "gone",
+            socket=str(socket),
+        )
+        await asyncio.to_thread(self._write, record)
+        try:
+            await self._listening(process, socket)
+        except BaseException:
+            await self._end(session.session_id)
+            raise
+        _log.info("kernel_host_started", session=str(session.session_id), pid=process.pid)
+        return record
+
+    def _make_room(self, session_id: UUID) -> Path:
+        self._folders.give(self._folders.workspace(session_id), mode=0o700)
+        sockets = self._folders.sockets(session_id)
+        self._folders.give(sockets, mode=0o700)
+        socket = sockets / SOCKET_NAME
+        socket.unlink(missing_ok=True)
+        return socket
+
+    async def _spawn(self, session_id: UUID, socket: Path, host_id: str) -> asyncio.subprocess.Process:
+        folders = self._folders
+        workspace = folders.workspace(session_id)
+        account = folders.account
+        log = await asyncio.to_thread(_open_log, folders.hosts / f"{session_id}.log")
+        try:
+            return await asyncio.create_subprocess_exec(
+                *child.command(
+                    socket=socket,
+                    host_id=host_id,
+                    keys=folders.keys,
+                    workspace=workspace,
+                    orphan_seconds=ORPHAN_SECONDS,
+                ),
+                env=child.environment(folders),
+                cwd=workspace,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,  # a file, not a pipe: the host must be able to write when this process is gone
+                start_new_session=True,
+                umask=0o077,
+                user=account.uid if account else None,
+                group=account.gid if account else None,
+                extra_groups=() if account else None,
+            )
+        except OSError as error:
+            raise ExecutorFailed("The kernel host could not be started; is the interpreter still there?") from error
+        finally:
+            os.close(log)
+
+    async def _listening(self, process: asyncio.subprocess.Process, socket: Path) -> None:
+        try:
+            async with asyncio.timeout(self._settings.kernel_start_seconds):
+                while process.returncode is None:
+                    with suppress(OSError):
+                        _, writer = await asyncio.open_unix_connection(socket)
+                        writer.close()
+                        return
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError as error:
+            raise ExecutorFailed(
+                f"The kernel host did not listen within {self._settings.kernel_start_seconds:g} s; "
+                "raise CARREL_KERNEL_START_SECONDS on a slow machine.",
+                reason="Starting",
+            ) from error
+        raise ExecutorFailed(
+            f"The kernel host ended with code {process.returncode} while it started; its log is in the data folder.",
+            reason="Crashed",
+        )
+
+    async def _end(self, session_id: UUID) -> None:
+        record = await asyncio.to_thread(self._read, self._record_path(session_id))
+        if record:
+            await processes.end(record.pid, record.started, grace_seconds=GRACE_SECONDS)
+        process = self._children.pop(session_id, None)
+        if process:
+            await process.wait()
+        await asyncio.to_thread(self._record_path(session_id).unlink, missing_ok=True)
+
+    # ------------------------------------------------------------------ records
+
+    def _record_path(self, session_id: UUID) -> Path:
+        return self._folders.hosts / f"{session_id}.json"
+
+    def _records(self) -> list[Path]:
+        return sorted(self._folders.hosts.glob("*.json"))
+
+    def _alive(self, session_id: UUID) -> HostRecord | None:
+        record = self._read(self._record_path(session_id))
+        alive = record and processes.is_alive(record.pid, record.started) and Path(record.socket).is_socket()
+        return record if alive else None
+
+    def _read(self, path: Path) -> HostRecord | None:
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=HostRecord)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError):
+            _log.warning("host_record_unreadable", record=path.name)
+            return None
+
+    def _write(self, record: HostRecord) -> None:
+        path = self._record_path(record.session_id)
+        half = path.with_suffix(".tmp")
+        half.write_bytes(msgspec.json.encode(record))
+        half.chmod(0o600)
+        half.replace(path)
+
+
+def _prepare(data_dir: Path, keys: KeySet) -> Folders:
+    account, shortcoming = child.account_for_hosts(data_dir)
+    if shortcoming:
+        _log.warning("kernels_run_as_root", reason=shortcoming)
+    folders = Folders.make(data_dir, account)
+    half = folders.keys.with_suffix(".tmp")
+    half.write_bytes(msgspec.json.encode(keys))
+    half.chmod(0o644 if account else 0o600)
+    half.replace(folders.keys)
+    return folders
+
+
+def _open_log(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)

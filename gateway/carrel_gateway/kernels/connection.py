@@ -1,0 +1,239 @@
+"""One kernel host, as the gateway speaks to it: HTTP over a Unix socket or TCP, events as NDJSON.
+
+Nothing is repeated by itself and nothing is stored here: what to do after a lost connection is decided by
+`carrel_gateway.execution`, which alone knows what has been committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing, asynccontextmanager
+from typing import Final, TypeVar
+from urllib.parse import quote
+from uuid import UUID
+
+import aiohttp
+import msgspec
+
+from carrel_gateway.executors.base import HostEndpoint
+from carrel_gateway.kernels.ndjson import lines
+from carrel_gateway.kernels.refusals import converted, refusal
+from carrel_wire.events import ExecutionEvent, decode_event
+from carrel_wire.host import (
+    AckRequest,
+    BindReply,
+    BindRequest,
+    ChangesReply,
+    CompleteReply,
+    CompleteRequest,
+    ExecuteRequest,
+    FileInfo,
+    FilesReply,
+    HostState,
+    InspectReply,
+    InterruptReply,
+    KernelInfo,
+    VariablesReply,
+)
+from carrel_wire.tokens import BIND, EXECUTE, FILES, STATE, Signer
+
+MAIN: Final = "main"
+"""The kernel that every bound host has."""
+
+CALL_TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
+STREAM_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5)
+"""A cell may be silent for as long as its own timeout lets it; the host ends it, not the transport."""
+RESTART_TIMEOUT: Final = aiohttp.ClientTimeout(total=60, sock_connect=5)
+FILE_CHUNK_BYTES: Final = 256 * 1024
+
+_T = TypeVar("_T")
+
+
+class HostConnection:
+    """Calls to one kernel host under its session's identity."""
+
+    def __init__(self, endpoint: HostEndpoint, signer: Signer, http: aiohttp.ClientSession) -> None:
+        self.endpoint = endpoint
+        self._signer = signer
+        self._http = http
+
+    async def bind(self, request: BindRequest) -> BindReply:
+        """Make the host this session's; idempotent."""
+        return await self._call("POST", "/v1/bind", BindReply, scope=BIND, body=request, bound=False)
+
+    async def state(self) -> HostState:
+        """Return what runs on the host and what it holds unacknowledged."""
+        return await self._call("GET", "/v1/state", HostState, scope=STATE, bound=False)
+
+    async def execute(
+        self, execution_id: UUID, request: ExecuteRequest, *, kernel: str = MAIN
+    ) -> AsyncGenerator[ExecutionEvent, None]:
+        """Run the code, or attach to it when the id has been sent before; yields its events from the first.
+
+        Raises
+        ------
+        KernelLost
+            The connection broke: what became of the code is not known here.
+        CarrelError
+            The host refused; nothing was run.
+        """
+        path = f"/v1/kernels/{quote(kernel, safe='')}/executions/{execution_id}"
+        async with aclosing(self._events("PUT", path, body=msgspec.json.encode(request))) as stream:
+            async for event in stream:
+                yield event
+
+    async def events(
+        self, execution_id: UUID, *, after: int, kernel: str = MAIN
+    ) -> AsyncGenerator[ExecutionEvent, None]:
+        """Read on after event number `after` until `finished`.
+
+        Raises
+        ------
+        NotFound
+            The host knows no such execution.
+        KernelLost
+            The connection broke.
+        """
+        path = f"/v1/kernels/{quote(kernel, safe='')}/executions/{execution_id}/events"
+        async with aclosing(self._events("GET", path, params={"after": str(after)})) as stream:
+            async for event in stream:
+                yield event
+
+    async def ack(self, execution_id: UUID, n: int, *, kernel: str = MAIN) -> None:
+        """Release the spool up to and with event `n`: all of it is committed."""
+        path = f"/v1/kernels/{quote(kernel, safe='')}/executions/{execution_id}/ack"
+        await self._send("POST", path, scope=EXECUTE, body=AckRequest(n=n))
+
+    async def interrupt(self, *, kernel: str = MAIN) -> InterruptReply:
+        """Interrupt what runs."""
+        return await self._call(
+            "POST", f"/v1/kernels/{quote(kernel, safe='')}/interrupt", InterruptReply, scope=EXECUTE
+        )
+
+    async def restart(self, *, kernel: str = MAIN) -> KernelInfo:
+        """Replace the kernel's process; its variables are gone."""
+        path = f"/v1/kernels/{quote(kernel, safe='')}/restart"
+        return await self._call("POST", path, KernelInfo, scope=EXECUTE, timeout=RESTART_TIMEOUT)
+
+    async def variables(self, *, kernel: str = MAIN) -> VariablesReply:
+        """Return the kernel's variables; 409 `kernel_busy` while a cell runs."""
+        return await self._call("GET", f"/v1/kernels/{quote(kernel, safe='')}/variables", VariablesReply, scope=EXECUTE)
+
+    async def complete(self, request: CompleteRequest, *, kernel: str = MAIN) -> CompleteReply:
+        """Return completions at the cursor."""
+        path = f"/v1/kernels/{quote(kernel, safe='')}/complete"
+        return await self._call("POST", path, CompleteReply, scope=EXECUTE, body=request)
+
+    async def inspect(self, request: CompleteRequest, *, kernel: str = MAIN) -> InspectReply:
+        """Return documentation of the name at the cursor."""
+        path = f"/v1/kernels/{quote(kernel, safe='')}/inspect"
+        return await self._call("POST", path, InspectReply, scope=EXECUTE, body=request)
+
+    async def files(self) -> list[FileInfo]:
+        """Return the files of the workspace."""
+        return (await self._call("GET", "/v1/files", FilesReply, scope=FILES)).files
+
+    async def changes(self, since: str | None = None) -> ChangesReply:
+        """Return what changed in the workspace since the cursor."""
+        params = {"since": since} if since else None
+        return await self._call("GET", "/v1/changes", ChangesReply, scope=FILES, params=params)
+
+    async def put_file(self, path: str, chunks: AsyncIterable[bytes]) -> None:
+        """Write a file of the workspace, replacing it whole."""
+        async with (
+            converted(),
+            self._request("PUT", f"/v1/files/{quote(path)}", scope=FILES, data=chunks, timeout=STREAM_TIMEOUT) as reply,
+        ):
+            await reply.read()
+
+    async def get_file(self, path: str) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of a file of the workspace.
+
+        Raises
+        ------
+        NotFound
+            There is no such file (any more).
+        KernelLost
+            The connection broke before its end.
+        """
+        async with (
+            converted(),
+            self._request("GET", f"/v1/files/{quote(path)}", scope=FILES, timeout=STREAM_TIMEOUT) as reply,
+        ):
+            async for chunk in reply.content.iter_chunked(FILE_CHUNK_BYTES):
+                yield chunk
+
+    async def delete_file(self, path: str) -> None:
+        """Remove a file of the workspace."""
+        await self._send("DELETE", f"/v1/files/{quote(path)}", scope=FILES)
+
+    # ------------------------------------------------------------------ transport
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        reply_type: type[_T],
+        *,
+        scope: str,
+        body: msgspec.Struct | None = None,
+        params: dict[str, str] | None = None,
+        bound: bool = True,
+        timeout: aiohttp.ClientTimeout = CALL_TIMEOUT,  # noqa: ASYNC109  handed to aiohttp, which has one of its own
+    ) -> _T:
+        data = await self._send(method, path, scope=scope, body=body, params=params, bound=bound, timeout=timeout)
+        async with converted():
+            return msgspec.json.decode(data, type=reply_type)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        scope: str,
+        body: msgspec.Struct | None = None,
+        params: dict[str, str] | None = None,
+        bound: bool = True,
+        timeout: aiohttp.ClientTimeout = CALL_TIMEOUT,  # noqa: ASYNC109  as above
+    ) -> bytes:
+        data = msgspec.json.encode(body) if body is not None else None
+        async with (
+            converted(),
+            self._request(method, path, scope=scope, data=data, params=params, bound=bound, timeout=timeout) as reply,
+        ):
+            return await reply.read()
+
+    async def _events(
+        self, method: str, path: str, *, body: bytes | None = None, params: dict[str, str] | None = None
+    ) -> AsyncGenerator[ExecutionEvent, None]:
+        async with (
+            converted(),
+            self._request(method, path, scope=EXECUTE, data=body, params=params, timeout=STREAM_TIMEOUT) as reply,
+            aclosing(lines(reply.content.iter_any())) as stream,
+        ):
+            async for line in stream:
+                yield decode_event(line)
+
+    @asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        scope: str,
+        data: bytes | AsyncIterable[bytes] | None = None,
+        params: dict[str, str] | None = None,
+        bound: bool = True,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  as above
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        session = self.endpoint.session_uid if bound else None
+        token = self._signer.token(audience=self.endpoint.audience, session_uid=session, scopes=(scope,))
+        headers = {"Authorization": f"Bearer {token}"}
+        if isinstance(data, bytes):
+            headers["Content-Type"] = "application/json"
+        async with self._http.request(
+            method, self.endpoint.url + path, headers=headers, data=data, params=params, timeout=timeout
+        ) as reply:
+            if reply.status >= 400:
+                raise refusal(reply.status, await reply.read())
+            yield reply
