@@ -1,6 +1,6 @@
 """Builds the container images of the product into docker archives, once per state of what goes into them.
 
-    python -m tools.images build kernel|gateway|operator …      prints the path of each archive
+    python -m tools.images build kernel|gateway|operator|evaluation …      prints the path of each archive
 
 Docker builds where it runs; elsewhere buildah does, as root, in a chroot, without any daemon. The base image is the one
 that CARREL_BASE_IMAGE names, or with buildah a minimal Debian made here by debootstrap, so that no image registry is
@@ -31,7 +31,7 @@ DEBIAN_RELEASE: Final = "bookworm"
 DEBIAN_PACKAGES: Final = "python3,ca-certificates,python3-venv"
 BUILD_SECONDS: Final = 1800
 BUILDAH: Final = ("buildah", "--storage-driver", "overlay")
-HOST_FILES: Final = ("/etc/ssl/certs", "/etc/pip.conf")
+HOST_FILES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
 """How this host reaches the package index; seen by the build, never part of an image."""
 KEPT_ARCHIVES: Final = 2
 """Per image: the newest ones, and the one in use."""
@@ -74,6 +74,7 @@ SOURCES: Final = {
             "gateway/carrel_cli",
         ),
     ),
+    "evaluation": Source("tools/evaluation/Dockerfile", None, ()),
 }
 
 
