@@ -1,0 +1,169 @@
+"""What both faces of the client share: requests as plain data, and answers turned into models or errors."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+from urllib.parse import quote
+
+import httpx
+
+from carrel_client._errors import ApiProblem, ConnectionFailed, UnexpectedReply
+from carrel_client._models import Event, build
+from carrel_client._sse import ServerEvent
+
+T = TypeVar("T")
+
+USER_AGENT: Final = "carrel-client"
+TIMEOUT: Final = httpx.Timeout(30.0, read=None)
+"""Runs take as long as they take; a connection that is gone is noticed by the server's pings and TCP."""
+STREAM_TIMEOUT: Final = httpx.Timeout(30.0, read=60.0)
+"""The server sends a comment every 15 s; four missing ones mean that the connection is gone."""
+MAX_RESUMES: Final = 5
+EVENT_STREAM: Final = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request."""
+
+    method: str
+    path: str
+    json: Any = None
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def session_path(session_id: str, *parts: str) -> str:
+    """Return a path below a session; each part is escaped."""
+    return "/".join(["/api/sessions", quote(str(session_id), safe=""), *parts])
+
+
+def create_session(title: str | None, model: str | None, config: Mapping[str, Any] | None) -> Call:
+    """Return the request that opens a session."""
+    body = {"title": title, "model": model, "config": dict(config) if config else None}
+    return Call("POST", "/api/sessions", {name: value for name, value in body.items() if value is not None})
+
+
+def execute(
+    session_id: str, code: str, *, timeout_seconds: float | None, execution_id: str | None, silent: bool
+) -> Call:
+    """Return the request that runs code."""
+    body = {"code": code, "timeout_seconds": timeout_seconds, "execution_id": execution_id, "silent": silent}
+    return Call(
+        "POST",
+        session_path(session_id, "kernel", "execute"),
+        {name: value for name, value in body.items() if value is not None},
+    )
+
+
+def chat_stream(session_id: str, message: str) -> Call:
+    """Return the request that sends a message and follows its run."""
+    return Call(
+        "POST", session_path(session_id, "chat", "stream"), {"message": message}, headers={"Accept": EVENT_STREAM}
+    )
+
+
+def resumed_stream(session_id: str, after: int, run_id: str) -> Call:
+    """Return the request that goes on with a stream that was cut."""
+    return Call(
+        "GET",
+        session_path(session_id, "events"),
+        params={"run": run_id},
+        headers={"Accept": EVENT_STREAM, "Last-Event-ID": str(after)},
+    )
+
+
+def name_path(name: str) -> str:
+    """Return a file's name as a part of a path; `/` stays, as the server keeps it."""
+    return quote(name, safe="/")
+
+
+def opened_files(paths: Iterable[str | os.PathLike[str]]) -> list[tuple[str, tuple[str, Any]]]:
+    """Return the parts of an upload; the caller closes the files."""
+    parts: list[tuple[str, tuple[str, Any]]] = []
+    try:
+        for path in map(Path, paths):
+            parts.append(("file", (path.name, path.open("rb"))))  # noqa: PERF401 - what is open must be known when one fails
+    except OSError:
+        close_files(parts)
+        raise
+    return parts
+
+
+def close_files(parts: Iterable[tuple[str, tuple[str, Any]]]) -> None:
+    """Close the files of an upload."""
+    for _, (_, file) in parts:
+        file.close()
+
+
+def check(response: httpx.Response) -> httpx.Response:
+    """Return the response, or raise what it says.
+
+    Raises
+    ------
+    ApiProblem
+        It is a problem of the API.
+    UnexpectedReply
+        It is an error of something else.
+    """
+    if response.is_success:
+        return response
+    try:
+        document: Any = response.json()
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or "code" not in document:
+        raise UnexpectedReply(f"status {response.status_code} without a problem: is this address a Carrel server?")
+    problem = cast("dict[str, Any]", document)
+    retry_after = response.headers.get("Retry-After", "")
+    raise ApiProblem(
+        response.status_code,
+        str(problem["code"]),
+        str(problem.get("detail", problem["code"])),
+        retry_after=float(retry_after) if retry_after.isdigit() else None,
+        document=problem,
+    )
+
+
+def json_of(response: httpx.Response) -> Any:
+    """Return the JSON of a checked response."""
+    try:
+        return check(response).json()
+    except ValueError as error:
+        raise UnexpectedReply("the answer is not JSON: is this address a Carrel server?") from error
+
+
+def model_of(kind: type[T], response: httpx.Response) -> T:
+    """Return the model in a response."""
+    return build(kind, json_of(response))
+
+
+def models_of(kind: type[T], response: httpx.Response) -> list[T]:
+    """Return the models of a list."""
+    return [build(kind, item) for item in json_of(response)["items"]]
+
+
+def event_of(event: ServerEvent) -> Event:
+    """Return the session event in a server-sent event.
+
+    Raises
+    ------
+    ApiProblem
+        It says that the stream could not go on.
+    """
+    document = json.loads(event.data)
+    if event.event == "problem":
+        raise ApiProblem(
+            int(document.get("status", 500)), document["code"], document.get("detail", ""), document=document
+        )
+    return build(Event, document)
+
+
+def connection_failed(error: httpx.TransportError, base_url: httpx.URL) -> ConnectionFailed:
+    """Return what to raise for a failure below HTTP."""
+    return ConnectionFailed(f"cannot reach {base_url}: {error or type(error).__name__}")

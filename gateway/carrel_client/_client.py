@@ -1,0 +1,245 @@
+"""The synchronous face of the SDK."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from carrel_client import _calls as calls
+from carrel_client._errors import ConnectionFailed
+from carrel_client._models import Artifact, ChatResult, Event, Execution, Session
+from carrel_client._sse import EventParser
+
+
+class Client:
+    """A connection to one server, under one API key.
+
+    Parameters
+    ----------
+    base_url
+        Such as `http://localhost:8000`.
+    api_key
+        The key; not needed for `health` and `info`.
+    transport
+        Where requests go, for tests.
+
+    All methods raise `ApiProblem` when the server refuses and `ConnectionFailed` when it cannot be reached.
+    """
+
+    def __init__(
+        self, base_url: str, api_key: str | None = None, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        headers = {"User-Agent": calls.USER_AGENT, **({"Authorization": f"Bearer {api_key}"} if api_key else {})}
+        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=calls.TIMEOUT, transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # the server
+
+    def health(self) -> dict[str, Any]:
+        """Return how the server's parts are."""
+        return calls.json_of(self._send(calls.Call("GET", "/health/ready")))
+
+    def info(self) -> dict[str, Any]:
+        """Return what the server is."""
+        return calls.json_of(self._send(calls.Call("GET", "/info")))
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return the models that sessions may choose."""
+        return calls.json_of(self._send(calls.Call("GET", "/api/models")))["items"]
+
+    # sessions
+
+    def create_session(
+        self, *, title: str | None = None, model: str | None = None, config: Mapping[str, Any] | None = None
+    ) -> Session:
+        """Open a session."""
+        return calls.model_of(Session, self._send(calls.create_session(title, model, config)))
+
+    def sessions(self, *, status: str | None = None, limit: int = 50) -> list[Session]:
+        """Return the newest sessions."""
+        params = {"limit": limit, **({"status": status} if status else {})}
+        return calls.models_of(Session, self._send(calls.Call("GET", "/api/sessions", params=params)))
+
+    def session(self, session_id: str) -> Session:
+        """Return one session."""
+        return calls.model_of(Session, self._send(calls.Call("GET", calls.session_path(session_id))))
+
+    def update_session(self, session_id: str, **changes: Any) -> Session:
+        """Change title, model or config."""
+        return calls.model_of(Session, self._send(calls.Call("PUT", calls.session_path(session_id), changes)))
+
+    def archive_session(self, session_id: str) -> Session:
+        """Put a session away."""
+        call = calls.Call("POST", calls.session_path(session_id, "archive"))
+        return calls.model_of(Session, self._send(call))
+
+    def delete_session(self, session_id: str) -> None:
+        """Delete a session with all that is in it."""
+        calls.check(self._send(calls.Call("DELETE", calls.session_path(session_id))))
+
+    # chat
+
+    def chat(self, session_id: str, message: str) -> ChatResult:
+        """Send a message and wait for the end of its run."""
+        call = calls.Call("POST", calls.session_path(session_id, "chat"), {"message": message})
+        return calls.model_of(ChatResult, self._send(call))
+
+    def stream_chat(self, session_id: str, message: str) -> Iterator[Event]:
+        """Send a message and yield its run's events to `run.finished`; a cut stream is taken up where it was."""
+        run_id: str | None = None
+        after: int | None = None
+        call = calls.chat_stream(session_id, message)
+        for attempt in range(calls.MAX_RESUMES + 1):
+            try:
+                with self._stream(call) as response:
+                    run_id = response.headers.get("Carrel-Run-Id", run_id)
+                    for event in _events(response):
+                        after = event.seq or after
+                        yield event
+                        if event.type == "run.finished" and event.payload.get("run_id") == run_id:
+                            return
+            except ConnectionFailed:
+                if attempt == calls.MAX_RESUMES or run_id is None:
+                    raise
+            if run_id is None:
+                raise ConnectionFailed("the stream ended before the run did")
+            call = calls.resumed_stream(session_id, after or 0, run_id)
+        raise ConnectionFailed("the stream was cut again and again; the run goes on, see its events")
+
+    def events(self, session_id: str, *, after: int = 0, wait: float = 0) -> list[Event]:
+        """Return the events after one, waiting some seconds for news when there are none."""
+        call = calls.Call("GET", calls.session_path(session_id, "events"), params={"after": after, "wait": wait})
+        return calls.models_of(Event, self._send(call))
+
+    def cancel(self, session_id: str) -> str | None:
+        """Ask the run that is going on to stop; return its id."""
+        return calls.json_of(self._send(calls.Call("POST", calls.session_path(session_id, "cancel"))))["run_id"]
+
+    def messages(self, session_id: str) -> list[dict[str, Any]]:
+        """Return the conversation."""
+        return calls.json_of(self._send(calls.Call("GET", calls.session_path(session_id, "messages"))))["items"]
+
+    # kernel
+
+    def execute(
+        self,
+        session_id: str,
+        code: str,
+        *,
+        timeout_seconds: float | None = None,
+        execution_id: str | None = None,
+        silent: bool = False,
+    ) -> Execution:
+        """Run code and wait for its end; within so many seconds."""
+        call = calls.execute(
+            session_id, code, timeout_seconds=timeout_seconds, execution_id=execution_id, silent=silent
+        )
+        return calls.model_of(Execution, self._send(call))
+
+    def variables(self, session_id: str) -> list[dict[str, Any]]:
+        """Return the kernel's variables."""
+        call = calls.Call("GET", calls.session_path(session_id, "kernel", "variables"))
+        return calls.json_of(self._send(call))["variables"]
+
+    def kernel(self, session_id: str, action: str | None = None) -> dict[str, Any]:
+        """Return the kernel's state; or `interrupt`, `restart` or `reset` it."""
+        call = (
+            calls.Call("POST", calls.session_path(session_id, "kernel", action))
+            if action
+            else calls.Call("GET", calls.session_path(session_id, "kernel"))
+        )
+        return calls.json_of(self._send(call))
+
+    # files
+
+    def upload(self, session_id: str, paths: Iterable[str | os.PathLike[str]]) -> list[Artifact]:
+        """Upload files; code finds each at `data/<name>`."""
+        parts = calls.opened_files(paths)
+        try:
+            response = self._guarded(lambda: self._http.post(calls.session_path(session_id, "files"), files=parts))
+        finally:
+            calls.close_files(parts)
+        return calls.models_of(Artifact, response)
+
+    def files(self, session_id: str) -> list[Artifact]:
+        """Return the uploaded files."""
+        return calls.models_of(Artifact, self._send(calls.Call("GET", calls.session_path(session_id, "files"))))
+
+    def artifacts(self, session_id: str) -> list[Artifact]:
+        """Return the files that code made."""
+        return calls.models_of(Artifact, self._send(calls.Call("GET", calls.session_path(session_id, "artifacts"))))
+
+    def download(self, artifact_id: str, target: str | os.PathLike[str]) -> Path:
+        """Write one version of a file to a path, whole or not at all."""
+        path = Path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".part")
+        try:
+            call = calls.Call("GET", f"/api/artifacts/{artifact_id}")
+            with self._stream(call) as response, partial.open("wb") as file:
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return path
+
+    def notebook(self, session_id: str) -> dict[str, Any]:
+        """Return the session as a notebook (nbformat 4.5)."""
+        return calls.json_of(self._send(calls.Call("GET", calls.session_path(session_id, "notebook"))))
+
+    # below
+
+    def _send(self, call: calls.Call) -> httpx.Response:
+        return self._guarded(
+            lambda: self._http.request(
+                call.method, call.path, json=call.json, params=dict(call.params), headers=dict(call.headers)
+            )
+        )
+
+    def _guarded(self, send: Callable[[], httpx.Response]) -> httpx.Response:
+        try:
+            return send()
+        except httpx.TransportError as error:
+            raise calls.connection_failed(error, self._http.base_url) from error
+
+    @contextmanager
+    def _stream(self, call: calls.Call) -> Generator[httpx.Response]:
+        try:
+            with self._http.stream(
+                call.method,
+                call.path,
+                json=call.json,
+                params=dict(call.params),
+                headers=dict(call.headers),
+                timeout=calls.STREAM_TIMEOUT,
+            ) as response:
+                if not response.is_success:
+                    response.read()
+                yield calls.check(response)
+        except httpx.TransportError as error:
+            raise calls.connection_failed(error, self._http.base_url) from error
+
+
+def _events(response: httpx.Response) -> Iterator[Event]:
+    parser = EventParser()
+    for chunk in response.iter_bytes():
+        for event in parser.feed(chunk):
+            yield calls.event_of(event)

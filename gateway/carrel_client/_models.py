@@ -1,0 +1,100 @@
+"""What the API answers, as frozen dataclasses; members that this version does not know are ignored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A conversation with its own kernel, files and history."""
+
+    id: str
+    title: str
+    status: str
+    model: str
+    config: dict[str, Any]
+    last_seq: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """An uploaded file, or a file that a cell made."""
+
+    id: str
+    name: str
+    size: int
+    """Bytes."""
+    content_type: str
+    version: int = 1
+    sha256: str = ""
+    category: str = "artifacts"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResult:
+    """A run that is over."""
+
+    run_id: str
+    status: str
+    answer: str | None
+    code: str | None
+    message: str | None
+    artifacts: list[Artifact]
+    last_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """Code that ran; outputs in the notebook format (nbformat 4)."""
+
+    execution_id: str
+    status: str
+    execution_count: int | None
+    outputs: list[dict[str, Any]]
+    artifacts: list[dict[str, Any]]
+    wall_seconds: float
+    message: str | None = None
+    lost_state: bool = False
+
+    @property
+    def text(self) -> str:
+        """What was printed, and the text of the result."""
+        parts: list[str] = []
+        for output in self.outputs:
+            if output["output_type"] == "stream" and output["name"] == "stdout":
+                parts.append(output["text"])
+            elif output["output_type"] in {"execute_result", "display_data"}:
+                parts.append(str(output["data"].get("text/plain", "")))
+        return "".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event of a session: committed ones have a number, live ones are provisional and have none."""
+
+    type: str
+    payload: dict[str, Any]
+    seq: int | None = None
+    id: str | None = None
+    actor: str | None = None
+    created_at: datetime | None = None
+    live: bool = field(default=False)
+
+
+def build(kind: type[T], document: dict[str, Any]) -> T:
+    """Return a dataclass from a JSON document."""
+    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+    values = {name: value for name, value in document.items() if name in known}
+    for name in ("created_at", "updated_at"):
+        if isinstance(values.get(name), str):
+            values[name] = datetime.fromisoformat(values[name])
+    if kind is ChatResult:
+        values["artifacts"] = [build(Artifact, item) for item in values["artifacts"]]
+    return kind(**values)
