@@ -1,0 +1,227 @@
+"""Kernel hosts as child processes: the local executor and the pool with the real kernel host.
+
+Plan: a host is started once and bound; its environment and account are what they shall be; it outlives a gateway that
+is killed and is adopted by the next, with its variables; an ended one is not adopted; release ends it and removes its
+files; closing ends all; a host that cannot start is a clear error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+import pytest
+from tests.support.local import end_of, settings_for, text_of
+
+from carrel_gateway.errors import ExecutorFailed, KernelLost, NotFound
+from carrel_gateway.executors import child, processes
+from carrel_gateway.executors.base import SessionRef
+from carrel_gateway.executors.local import HostRecord, LocalExecutor
+from carrel_gateway.kernels.pool import KernelPool
+from carrel_gateway.kernels.signing import load_host_keys
+from carrel_wire.events import ExecutionEvent
+from carrel_wire.host import ExecuteRequest
+
+
+def new_session() -> SessionRef:
+    return SessionRef(tenant_id=uuid4(), session_id=uuid4(), owner_id=uuid4())
+
+
+@asynccontextmanager
+async def gateway(data_dir: Path, *, ends_hosts: bool = True, **more: object) -> AsyncIterator[KernelPool]:
+    settings = settings_for(data_dir, **more)
+    keys = load_host_keys(settings)
+    executor = await LocalExecutor.open(settings, keys.key_set)
+    pool = KernelPool(settings, executor, keys.signer)
+    try:
+        yield pool
+    finally:
+        await pool.aclose()
+        if ends_hosts:
+            await executor.aclose()
+
+
+async def run(pool: KernelPool, session: SessionRef, code: str) -> list[ExecutionEvent]:
+    connection, execution = await pool.connect(session), uuid4()
+    events = [event async for event in connection.execute(execution, ExecuteRequest(code=code))]
+    await connection.ack(execution, events[-1].n)
+    return events
+
+
+def record_of(data_dir: Path, session: SessionRef) -> HostRecord:
+    return msgspec.json.decode((data_dir / "hosts" / f"{session.session_id}.json").read_bytes(), type=HostRecord)
+
+
+async def test_started_once_bound_and_ended(tmp_path: Path):
+    session = new_session()
+    async with gateway(tmp_path) as pool:
+        events = await run(pool, session, "print('in', __import__('os').getcwd())")
+        assert text_of(events) == f"in {tmp_path / 'workspaces' / str(session.session_id)}\n"
+        host = record_of(tmp_path, session)
+        assert stat.S_IMODE(os.stat(host.socket).st_mode) & 0o077 == 0  # noqa: PTH116  one call is no burden to the loop
+        await asyncio.gather(*(pool.connect(session) for _ in range(5)))
+        assert record_of(tmp_path, session) == host
+        state = await (await pool.connect(session)).state()
+        assert state.session_uid == str(session.session_id)
+        assert state.unacknowledged == []
+    assert not processes.is_alive(host.pid, host.started)
+    assert (tmp_path / "workspaces" / str(session.session_id)).is_dir()
+
+
+async def test_no_secret_of_the_gateway_is_in_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LLM_API_KEY", "sk-canary")
+    monkeypatch.setenv("CARREL_DATABASE_URL", "postgresql://canary@nowhere/x")
+    async with gateway(tmp_path) as pool:
+        events = await run(
+            pool,
+            new_session(),
+            "import os\nprint(dict(os.environ))\n"
+            "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
+            "    if os.getuid() == 0: break  # as root the system itself lets everything through\n"
+            "    try: print(open(f'/proc/{pid}/environ').read())\n"
+            "    except OSError: pass",
+        )
+    assert end_of(events).status == "ok"
+    assert "canary" not in text_of(events)
+
+
+async def test_adopted_by_the_next_gateway_with_its_variables(tmp_path: Path):
+    session = new_session()
+    async with gateway(tmp_path, ends_hosts=False) as pool:
+        await run(pool, session, "x = 42")
+        host = record_of(tmp_path, session)
+    async with gateway(tmp_path) as pool:
+        connection = await pool.find(session)
+        assert connection is not None
+        assert not connection.fresh
+        assert text_of(await run(pool, session, "print(x)")) == "42\n"
+        assert record_of(tmp_path, session) == host
+
+
+async def test_outlives_a_gateway_that_is_killed(tmp_path: Path):
+    """The signal of a terminal goes to a whole group; SIGKILL to the one process: the host is in neither's way."""
+    session = new_session()
+    script = (
+        "import asyncio, sys\nfrom uuid import UUID\n"
+        "from tests.integration.execution.test_hosts import SessionRef, gateway, run\nfrom pathlib import Path\n"
+        "async def main():\n"
+        "    session = SessionRef(*map(UUID, sys.argv[2:5]))\n"
+        "    async with gateway(Path(sys.argv[1]), ends_hosts=False) as pool:\n"
+        "        await run(pool, session, 'x = 42')\n"
+        "        print('ready', flush=True)\n"
+        "        await asyncio.sleep(600)\n"
+        "asyncio.run(main())\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script, str(tmp_path)),
+        *map(str, (session.tenant_id, session.session_id, session.owner_id)),
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "PYTHONPATH": "operator:gateway:kernel-image:."},
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout
+    async with asyncio.timeout(100):
+        while (line := await process.stdout.readline()) != b"ready\n":
+            assert line, "it ended"
+    os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+    async with gateway(tmp_path) as pool:
+        assert text_of(await run(pool, session, "print(x)")) == "42\n"
+
+
+async def test_a_dead_host_is_not_adopted(tmp_path: Path):
+    session = new_session()
+    async with gateway(tmp_path) as pool:
+        await run(pool, session, "x = 42")
+        host = record_of(tmp_path, session)
+        os.kill(host.pid, signal.SIGKILL)
+        with pytest.raises(KernelLost):
+            await run(pool, session, "1")
+        await pool.forget(session.session_id)
+        assert await pool.find(session) is None
+        assert text_of(await run(pool, session, "print('x' in dir())")) == "False\n"
+        assert record_of(tmp_path, session).host_id != host.host_id
+
+
+async def test_release_ends_the_host_and_removes_its_files(tmp_path: Path):
+    session = new_session()
+    async with gateway(tmp_path) as pool:
+        await run(pool, session, "open('a.txt', 'w').write('x')")
+        host = record_of(tmp_path, session)
+        await pool.release(session)
+        await pool.release(session)
+        assert not processes.is_alive(host.pid, host.started)
+        assert not (tmp_path / "workspaces" / str(session.session_id)).exists()
+        assert not Path(host.socket).parent.exists()
+        assert await pool.find(session) is None
+
+
+async def test_files_go_both_ways(tmp_path: Path):
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(64):
+            yield os.urandom(1) * 65536
+
+    async with gateway(tmp_path) as pool:
+        connection = await pool.connect(new_session())
+        await connection.put_file("data/with space & ü.bin", chunks())
+        assert [(file.path, file.size) for file in await connection.files()] == [
+            ("data/with space & ü.bin", 64 * 65536)
+        ]
+        assert len(b"".join([part async for part in connection.get_file("data/with space & ü.bin")])) == 64 * 65536
+        await connection.delete_file("data/with space & ü.bin")
+        with pytest.raises(NotFound):
+            [part async for part in connection.get_file("data/with space & ü.bin")]
+
+
+async def test_a_host_that_cannot_start_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(child, "command", lambda **_: [sys.executable, "-c", "raise SystemExit(3)"])
+    async with gateway(tmp_path) as pool:
+        with pytest.raises(ExecutorFailed, match="ended with code 3"):
+            await pool.connect(new_session())
+
+
+async def test_a_host_that_does_not_listen_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(child, "command", lambda **_: [sys.executable, "-c", "import time; time.sleep(600)"])
+    session = new_session()
+    async with gateway(tmp_path, kernel_start_seconds=0.5) as pool:
+        with pytest.raises(ExecutorFailed, match="did not listen"):
+            await pool.connect(session)
+    assert not list((tmp_path / "hosts").glob("*.json"))
+
+
+@pytest.fixture
+def open_dir() -> Iterator[Path]:
+    """A data folder that every user can pass to, with a secret in it; skips where there is no other account."""
+    parent = Path(tempfile.mkdtemp(prefix="carrel-"))
+    parent.chmod(0o755)
+    data_dir = parent / "data"
+    account, reason = child.account_for_hosts(data_dir)
+    if account is None:
+        pytest.skip(f"hosts run as the gateway's own user here: {reason or 'it is not root'}")
+    data_dir.mkdir()
+    (data_dir / "carrel.db").write_text("secret")
+    yield data_dir
+    shutil.rmtree(parent)
+
+
+async def test_root_starts_hosts_as_nobody(open_dir: Path):
+    async with gateway(open_dir) as pool:
+        events = await run(
+            pool,
+            new_session(),
+            "import os\nprint(os.getuid(), os.getgid(), os.getgroups())\nopen('mine.txt', 'w').write('x')\n"
+            f"try: print(open({str(open_dir / 'carrel.db')!r}).read())\nexcept PermissionError: print('closed')\n"
+            f"try: print(os.listdir({str(open_dir)!r}))\nexcept PermissionError: print('closed')",
+        )
+    assert text_of(events) == "65534 65534 []\nclosed\nclosed\n"

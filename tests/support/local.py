@@ -1,0 +1,32 @@
+"""For tests of the embedded product: its settings, waiting for another process, what a cell said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from carrel_gateway.settings import Settings
+from carrel_wire.events import ExecutionEvent, Finished, Stdout
+
+
+def settings_for(data_dir: Path, **more: Any) -> Settings:
+    """Return the embedded product's settings for a folder, whatever the environment says."""
+    return Settings(_env_file=None, data_dir=data_dir, database_url=None, redis_url=None, storage_type="local", **more)  # pyright: ignore[reportCallIssue]
+
+
+async def until(condition: Callable[[], Awaitable[Any]], *, seconds: float = 60) -> None:
+    """Wait until the condition holds, asking again and again; `TimeoutError` when it does not in time."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110  of another process, which gives no event to wait for
+            await asyncio.sleep(0.02)
+
+
+def text_of(events: list[ExecutionEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Stdout))
+
+
+def end_of(events: list[ExecutionEvent]) -> Finished:
+    assert isinstance(events[-1], Finished)
+    return events[-1]
