@@ -11,8 +11,6 @@ from tests.cluster.bare.layout import ADMIN, COREDNS_IMAGE, STATE
 from tests.cluster.bare.processes import Components
 from tools.go_tools import ensure
 
-ROOT = Path(__file__).resolve().parents[3]
-
 
 def apply_dns() -> None:
     """Load CoreDNS and apply its objects."""
@@ -28,5 +26,6 @@ def wait_for_dns() -> None:
 def start_volumes(components: Components) -> None:
     """Start the provisioner of the default StorageClass and wait for the class."""
     module = "tests.cluster.bare.volumes"
-    components.start("volumes", sys.executable, "-m", module, ADMIN, STATE / "volumes", cwd=ROOT)
+    root = Path(__file__).resolve().parents[3]
+    components.start("volumes", sys.executable, "-m", module, ADMIN, STATE / "volumes", env={"PYTHONPATH": str(root)})
     components.wait("storage class", lambda: "/local\n" in kubectl("get", "storageclasses", "-o", "name"), 30)

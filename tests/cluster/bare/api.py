@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.cluster.bare.layout import ADMIN, API, CONTAINERD, LOADED, PKI
 from tests.cluster.bare.programs import binary
-from tests.cluster.bare.shell import run
+from tests.cluster.bare.shell import ClusterError, run
 
 
 def kubectl(*arguments: str | Path) -> str:
@@ -24,7 +24,15 @@ def ctr(*arguments: str | Path) -> str:
 
 
 def load(archive: Path) -> None:
-    """Import a docker or OCI archive, unless this very file was imported before."""
+    """Import a docker or OCI archive, unless this very file was imported before.
+
+    Raises
+    ------
+    ClusterError
+        It is not there, or no archive of images.
+    """
+    if not archive.is_file():
+        raise ClusterError(f"{archive} is not a file")
     stat = archive.stat()
     mark = LOADED / archive.name
     state = f"{archive.resolve()} {stat.st_size} {stat.st_mtime_ns}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.cluster.bare.layout import LOGS, PIDS
@@ -32,21 +32,30 @@ class Components:
     """What one `up` started: waiting for anything ends as soon as one of them has ended."""
 
     def __init__(self) -> None:
-        self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._started: dict[str, int] = {}
 
-    def start(self, name: str, *command: str | Path, cwd: Path | None = None) -> None:
-        """Start a component in a session of its own, with its output in the log of its name."""
-        with (LOGS / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [str(part) for part in command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd=cwd,
-            )
-        self._started[name] = process
-        write(PIDS / name, f"{process.pid} {began_at(process.pid)}")
+    def start(self, name: str, *command: str | Path, env: Mapping[str, str] | None = None) -> None:
+        """Start a component in a session of its own, with its output in the log of its name.
+
+        It outlives this process, hence no `Popen`, which is for children that are waited for.
+        """
+        words = [str(part) for part in command]
+        program = shutil.which(words[0])
+        if program is None:
+            raise ClusterError(f"{words[0]} is not on PATH")
+        pid = os.posix_spawn(
+            program,
+            words,
+            {**os.environ, **(env or {})},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(LOGS / f"{name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+        )
+        self._started[name] = pid
+        write(PIDS / name, f"{pid} {began_at(pid)}")
 
     def wait(self, what: str, ready: Callable[[], bool], seconds: float) -> None:
         """Wait until something is ready.
@@ -58,10 +67,11 @@ class Components:
         """
         deadline = time.monotonic() + seconds
         while not ready():
-            for name, process in self._started.items():
-                if process.poll() is not None:
+            for name, pid in self._started.items():
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
                     last = (LOGS / f"{name}.log").read_text(errors="replace").strip().rpartition("\n")[2]
-                    raise ClusterError(f"{name} ended with {process.returncode}: {last}")
+                    raise ClusterError(f"{name} ended with {os.waitstatus_to_exitcode(status)}: {last}")
             if time.monotonic() > deadline:
                 raise ClusterError(f"{what} not ready after {seconds:.0f} s; see {LOGS}")
             time.sleep(0.1)
