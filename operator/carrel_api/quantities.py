@@ -26,6 +26,22 @@ _UNITS: Final = {
 }
 
 
+def any_quantity(quantity: str) -> float:
+    """Return the number, of CPUs or bytes, that a quantity is in the form in which the API server writes it back.
+
+    Raises
+    ------
+    ValueError
+        It has a suffix that none of Carrel's own quantities can come back with.
+    """
+    number = quantity.rstrip("KMGTikm")
+    suffix = quantity[len(number) :]
+    if suffix != "m" and suffix not in _UNITS:
+        message = f"{quantity!r} has an unknown suffix"
+        raise ValueError(message)
+    return float(number) / 1000 if suffix == "m" else float(number) * _UNITS[suffix]
+
+
 def millicpus(quantity: str) -> int:
     """Return thousandths of a CPU.
 

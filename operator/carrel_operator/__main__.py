@@ -1,0 +1,140 @@
+"""`python -m carrel_operator`: logs, probes, leadership, kopf, the queue. Ends with all of them when one ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+import kopf
+import structlog
+import uvloop
+
+from carrel_api import names
+from carrel_operator.context import Key, ProcessContext
+from carrel_operator.errors import ApiNotFound, ConfigurationError, LeaseLost
+from carrel_operator.handlers import pods, probes, sessions, startup
+from carrel_operator.leader import Leadership
+from carrel_operator.settings import Settings, load
+from carrel_operator.worker import Worker
+
+logger = structlog.get_logger(__name__)
+
+
+def main() -> int:
+    """Run until a signal or a fault; return the exit code."""
+    try:
+        settings = load()
+        _log(settings)
+        uvloop.run(run(settings))
+    except (ConfigurationError, LeaseLost) as error:
+        sys.stderr.write(f"carrel-operator: {error}\n")
+        return 1
+    return 0
+
+
+async def run(settings: Settings) -> None:
+    """Run until kopf is told to stop by a signal.
+
+    Raises
+    ------
+    ConfigurationError
+        Settings, keys or custom resource definitions are missing or wrong.
+    LeaseLost
+        Another replica took over.
+    """
+    context = await ProcessContext.from_settings(settings)
+    health = probes.Health(context.queue)
+    try:
+        async with probes.serve(health, settings) as ports:
+            logger.info("started", **ports)
+            await _check_definitions(context)
+            leadership = Leadership(context.cluster, settings)
+            await leadership.acquire()
+            health.leader = True
+            try:
+                await _lead(context, health, leadership)
+            finally:
+                await leadership.release()
+    finally:
+        await context.aclose()
+
+
+async def _lead(context: ProcessContext, health: probes.Health, leadership: Leadership) -> None:
+    registry = kopf.OperatorRegistry()
+    startup.register(registry)
+    sessions.register(registry, context.queue)
+    pods.register(registry, context.queue)
+    for namespace in context.settings.session_namespaces:
+        context.queue.add(Key("namespace", namespace))
+    watching = asyncio.Event()
+    await _until_first_ends(
+        kopf.operator(
+            registry=registry,
+            settings=startup.kopf_settings(),
+            standalone=True,
+            namespaces=context.settings.session_namespaces,
+            ready_flag=watching,
+        ),
+        context.queue.run(Worker(context).handle, workers=context.settings.workers),
+        leadership.keep(),
+        _note(watching, health),
+    )
+
+
+async def _note(watching: asyncio.Event, health: probes.Health) -> None:
+    await watching.wait()
+    health.watching = True
+    await asyncio.Event().wait()
+
+
+async def _until_first_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run all until one ends; cancel the others, and raise what the first raised."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _check_definitions(context: ProcessContext) -> None:
+    """Refuse to start where there is nothing to watch: kopf would wait in silence."""
+    try:
+        async for _ in context.cluster.items(names.CLASS_KIND):
+            break
+        for namespace in context.settings.session_namespaces:
+            async for _ in context.cluster.items(names.SESSION_KIND, namespace):
+                break
+    except ApiNotFound as error:
+        raise ConfigurationError(
+            "the custom resource definitions must be installed first: apply crds/*.yaml"
+        ) from error
+
+
+def _log(settings: Settings) -> None:
+    """One line of JSON for each event, on standard error; kopf's own from warnings on."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format='{"level":"%(levelname)s","event":%(message)r}'
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""The kernel pod: always under the restricted Pod Security Standard, whatever the session and its class say."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from carrel_api import names
+from carrel_api.quantities import millicpus, number_of_bytes
+from carrel_api.session import AgentSession
+from carrel_api.session_class import SessionClassSpec, Toleration
+from carrel_operator.builders.identity import Manifest, claim_name, pod_name, session_metadata
+from carrel_operator.settlement import Settlement
+
+WORKSPACE: Final = "/workspace"
+HOME: Final = "/home/carrel"
+TEMPORARY: Final = "/tmp"  # noqa: S108 (a path inside the pod, on a volume of its own)
+KEYS: Final = "/etc/carrel/keys"
+DATASETS: Final = "/datasets"
+
+TEMPORARY_SIZE: Final = "1Gi"
+HOME_SIZE: Final = "256Mi"
+"""Caches of libraries and matplotlib's fonts; work belongs into the workspace."""
+GRACE_SECONDS: Final = 15
+"""The kernel host gives its kernels 5 s to end, and needs some itself."""
+REQUESTED_SHARE: Final = 10
+"""Of CPU and node storage a tenth of the limit is requested: kernels mostly wait for people."""
+
+SECURITY: Final[Manifest] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+LIVENESS: Final[Manifest] = {
+    "httpGet": {"path": "/healthz", "port": names.KERNEL_PORT},
+    "initialDelaySeconds": 15,
+    "periodSeconds": 20,
+    "timeoutSeconds": 10,
+    "failureThreshold": 6,  # two minutes: restarting loses the variables, so only what surely hangs
+}
+
+
+def kernel_pod(session: AgentSession, settled: Settlement) -> Manifest:
+    """Return the pod of the session."""
+    labels = {names.COMPONENT_LABEL: names.KERNEL_COMPONENT, names.CLASS_LABEL: settled.class_name}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            **session_metadata(session, pod_name(session), labels=labels),
+            # what runs here cannot be moved without losing variables
+            "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
+        },
+        "spec": {
+            **_placement(settled.allowed),
+            "restartPolicy": "OnFailure",  # the workspace survives the container; the operator binds again
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "securityContext": _security(settled.allowed),
+            "containers": [_container(settled)],
+            "volumes": _volumes(session, settled),
+        },
+    }
+
+
+def _placement(allowed: SessionClassSpec) -> Manifest:
+    """Return the parts of the spec that a class may leave out."""
+    parts: dict[str, Any] = {
+        "runtimeClassName": allowed.runtime_class_name,
+        "priorityClassName": allowed.priority_class_name,
+        "nodeSelector": dict(allowed.node_selector),
+        "tolerations": [_toleration(toleration) for toleration in allowed.tolerations],
+        "imagePullSecrets": [{"name": name} for name in allowed.pull_secrets],
+    }
+    placement = {key: value for key, value in parts.items() if value}
+    if allowed.user_namespace == "Required":
+        placement["hostUsers"] = False
+    return placement
+
+
+def _toleration(toleration: Toleration) -> Manifest:
+    return {key: value for key, value in toleration.dump().items() if value != ""}
+
+
+def _security(allowed: SessionClassSpec) -> Manifest:
+    context: Manifest = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    if allowed.run_as_user is not None:
+        user = allowed.run_as_user
+        context |= {"runAsUser": user, "runAsGroup": user, "fsGroup": user, "fsGroupChangePolicy": "OnRootMismatch"}
+    return context
+
+
+def _container(settled: Settlement) -> Manifest:
+    return {
+        "name": names.KERNEL_CONTAINER,
+        "image": settled.image,
+        "imagePullPolicy": "IfNotPresent",
+        "env": [
+            {"name": "CARREL_KERNEL_HOST_ID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+            {"name": "CARREL_KERNEL_KEYS", "value": f"{KEYS}/{names.KEYS_FILE}"},
+            {"name": "CARREL_KERNEL_LISTEN", "value": f"tcp:0.0.0.0:{names.KERNEL_PORT}"},
+            {"name": "CARREL_KERNEL_WORKSPACE", "value": WORKSPACE},
+            {"name": "HOME", "value": HOME},
+            {"name": "MPLCONFIGDIR", "value": f"{HOME}/matplotlib"},
+        ],
+        "ports": [{"name": "kernel", "containerPort": names.KERNEL_PORT, "protocol": "TCP"}],
+        "resources": _resources(settled),
+        "securityContext": SECURITY,
+        "livenessProbe": LIVENESS,
+        "volumeMounts": [
+            {"name": "workspace", "mountPath": WORKSPACE},
+            {"name": "home", "mountPath": HOME},
+            {"name": "tmp", "mountPath": TEMPORARY},
+            {"name": "keys", "mountPath": KEYS, "readOnly": True},
+            *(
+                {"name": f"dataset-{index}", "mountPath": f"{DATASETS}/{dataset.name}", "readOnly": True}
+                for index, dataset in enumerate(settled.datasets)
+            ),
+        ],
+    }
+
+
+def _resources(settled: Settlement) -> Manifest:
+    cpu = max(millicpus(settled.cpu) // REQUESTED_SHARE, 1)
+    storage = max(number_of_bytes(settled.ephemeral_storage) // REQUESTED_SHARE, 1)
+    limits = {"cpu": settled.cpu, "memory": settled.memory, "ephemeral-storage": settled.ephemeral_storage}
+    requests = {"cpu": f"{cpu}m", "memory": settled.memory, "ephemeral-storage": str(storage)}
+    if settled.gpu:
+        limits[settled.allowed.gpu_resource_name] = str(settled.gpu)
+    return {"limits": limits, "requests": requests}
+
+
+def _volumes(session: AgentSession, settled: Settlement) -> list[Manifest]:
+    workspace: Manifest = (
+        {"persistentVolumeClaim": {"claimName": claim_name(session)}}
+        if session.spec.workspace.type == "Persistent"
+        else {"emptyDir": {"sizeLimit": settled.workspace_size}}
+    )
+    return [
+        {"name": "workspace", **workspace},
+        {"name": "home", "emptyDir": {"sizeLimit": HOME_SIZE}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": TEMPORARY_SIZE}},
+        {"name": "keys", "configMap": {"name": names.KEYS_CONFIG_MAP, "defaultMode": 0o444}},
+        *(
+            {
+                "name": f"dataset-{index}",
+                "persistentVolumeClaim": {"claimName": dataset.claim_name, "readOnly": True},
+            }
+            for index, dataset in enumerate(settled.datasets)
+        ),
+    ]

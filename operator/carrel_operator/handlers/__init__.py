@@ -1,0 +1,1 @@
+"""What the process hears of the cluster, and what the cluster hears of it: parse, enqueue, nothing else."""

@@ -1,0 +1,88 @@
+"""`/healthz`, `/readyz` and `/metrics`: what they say is measured at the moment of asking."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from carrel_operator import metrics
+from carrel_operator.context import Key
+from carrel_operator.queue import WorkQueue
+from carrel_operator.settings import Settings
+
+STUCK_SECONDS: Final = 120.0
+"""No pass takes so long: every request in it has a time limit far below."""
+
+
+@dataclass
+class Health:
+    """Where the process stands."""
+
+    queue: WorkQueue[Key]
+    leader: bool = False
+    """Whether this replica is the one that writes."""
+    watching: bool = False
+    """Whether kopf's watches run; only the leader's do."""
+
+    def faults(self) -> list[str]:
+        """Return what only a restart can cure."""
+        found: list[str] = []
+        if self.queue.longest_handling() > STUCK_SECONDS:
+            found.append(f"a pass has taken {self.queue.longest_handling():.0f} s")
+        if self.leader and self.watching and self.queue.oldest_wait() > STUCK_SECONDS:
+            found.append(f"a key has waited {self.queue.oldest_wait():.0f} s for a worker")
+        return found
+
+    def unready(self) -> list[str]:
+        """Return why the replica does not do its part now; a standby does its part by waiting."""
+        return [*self.faults(), *(["not watching yet"] if self.leader and not self.watching else [])]
+
+
+@asynccontextmanager
+async def serve(health: Health, settings: Settings) -> AsyncGenerator[dict[str, int]]:
+    """Answer probes and give metrics meanwhile; gives the ports by name."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return _answer(health.faults())
+
+    async def readyz(_: web.Request) -> web.Response:
+        return _answer(health.unready())
+
+    async def series(_: web.Request) -> web.Response:
+        return _metrics(health)
+
+    probes = [web.get("/healthz", healthz), web.get("/readyz", readyz)]
+    async with AsyncExitStack() as stack:
+        listen = partial(_listen, stack, settings.probe_address)
+        yield {
+            "probe_port": await listen(settings.probe_port, probes),
+            "metrics_port": await listen(settings.metrics_port, [web.get("/metrics", series)]),
+        }
+
+
+async def _listen(stack: AsyncExitStack, address: str, port: int, routes: list[web.RouteDef]) -> int:
+    application = web.Application()
+    application.add_routes(routes)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, address, port).start()
+    return int(runner.addresses[0][1])
+
+
+def _answer(faults: list[str]) -> web.Response:
+    return web.json_response({"ok": not faults, "faults": faults}, status=503 if faults else 200)
+
+
+def _metrics(health: Health) -> web.Response:
+    metrics.QUEUE_DEPTH.set(len(health.queue))
+    metrics.QUEUE_WAIT.set(health.queue.oldest_wait())
+    metrics.QUEUE_DELAYED.set(health.queue.delayed)
+    metrics.LEADER.set(1 if health.leader else 0)
+    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

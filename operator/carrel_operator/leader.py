@@ -1,0 +1,127 @@
+"""Which replica writes: the holder of a Lease, as in client-go's leader election (coordination.k8s.io/v1).
+
+Times of other machines are not compared with this one's clock: a lease is free when its record did not change for
+its duration as measured here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any, Final, NoReturn
+
+import structlog
+
+from carrel_operator.cluster import Cluster, Document
+from carrel_operator.errors import ApiConflict, ApiError, ApiUnavailable, LeaseLost
+from carrel_operator.settings import Settings
+
+logger = structlog.get_logger(__name__)
+
+DURATION: Final = 15.0
+"""Seconds without renewal after which another replica may take over."""
+RENEW: Final = 4.0
+GIVE_UP: Final = 10.0
+"""Seconds without a successful renewal after which the holder stops: before anybody else may begin."""
+POLL: Final = 2.0
+
+
+class Leadership:
+    """One replica's part in the election."""
+
+    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._seen: tuple[str, float] = ("", 0.0)
+        """Version of another's record, and when it was first seen."""
+
+    async def acquire(self) -> None:
+        """Wait until this replica is the leader."""
+        while True:
+            try:
+                if await self._try():
+                    break
+            except ApiUnavailable as error:
+                logger.warning("cannot ask for the lease", error=str(error))
+            await asyncio.sleep(POLL)
+        logger.info("leader", identity=self._settings.pod_name)
+
+    async def keep(self) -> NoReturn:
+        """Stay the leader.
+
+        Raises
+        ------
+        LeaseLost
+            Another one is, or the lease could not be renewed in time.
+        """
+        renewed = time.monotonic()
+        while True:
+            await asyncio.sleep(RENEW)
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(GIVE_UP - (began - renewed)):
+                    held = await self._try()
+            except (ApiError, TimeoutError) as error:
+                held = None
+                logger.warning("the lease could not be renewed", error=str(error))
+            if held is False:
+                raise LeaseLost("another replica holds the lease")
+            if held:
+                renewed = began
+            elif time.monotonic() - renewed >= GIVE_UP - RENEW:
+                raise LeaseLost("the lease could not be renewed in time")
+
+    async def release(self) -> None:
+        """Let the next replica begin at once."""
+        try:
+            lease = await self._find()
+            if lease is not None and lease["spec"].get("holderIdentity") == self._settings.pod_name:
+                lease["spec"]["holderIdentity"] = ""
+                await self._cluster.replace(lease)
+        except ApiError as error:
+            logger.info("the lease runs out by itself", error=str(error))
+
+    async def _try(self) -> bool:
+        """Take or renew the lease; return whether this replica holds it now."""
+        lease = await self._find()
+        try:
+            if lease is None:
+                await self._cluster.create(self._lease())
+                return True
+            if not self._free(lease):
+                return False
+            await self._cluster.replace({**lease, "spec": {**lease["spec"], **self._record(lease["spec"])}})
+        except ApiConflict:
+            return False
+        return True
+
+    def _free(self, lease: Document) -> bool:
+        holder, version = lease["spec"].get("holderIdentity"), lease["metadata"]["resourceVersion"]
+        if not holder or holder == self._settings.pod_name:
+            return True
+        if self._seen[0] != version:
+            self._seen = (version, time.monotonic())
+        return time.monotonic() - self._seen[1] > DURATION
+
+    async def _find(self) -> Document | None:
+        return await self._cluster.find("Lease", self._settings.lease_name, self._settings.namespace)
+
+    def _lease(self) -> Document:
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": self._settings.lease_name, "namespace": self._settings.namespace},
+            "spec": self._record({}),
+        }
+
+    def _record(self, before: dict[str, Any]) -> Document:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        mine = before.get("holderIdentity") == self._settings.pod_name
+        return {
+            "holderIdentity": self._settings.pod_name,
+            "leaseDurationSeconds": int(DURATION),
+            "renewTime": now,
+            "acquireTime": before.get("acquireTime", now) if mine else now,
+            "leaseTransitions": before.get("leaseTransitions", 0) + (0 if mine else 1),
+        }

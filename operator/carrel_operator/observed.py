@@ -1,0 +1,171 @@
+"""What a pass over one session has seen: the class, the pod, the binding, as plain values made from documents. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from carrel_api import names
+from carrel_api.quantities import any_quantity
+from carrel_api.session_class import SessionClass
+
+Document: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Said:
+    """A reason and a message of Kubernetes' own."""
+
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The latest end of the kernel host's container."""
+
+    reason: str
+    exit_code: int
+    at: datetime
+
+
+@dataclass(frozen=True)
+class PodView:
+    """The part of a pod that decisions are made from."""
+
+    name: str
+    uid: str
+    phase: str = "Pending"
+    ip: str | None = None
+    node: str | None = None
+    deleted_at: datetime | None = None
+    """When its grace period is over, once it is being deleted."""
+    failure: Said | None = None
+    """Why the pod as a whole ended, such as `Evicted`."""
+    disruption: Said | None = None
+    """Why the cluster takes the pod away (condition `DisruptionTarget`)."""
+    scheduled: bool = False
+    unscheduled: Said | None = None
+    waiting: Said | None = None
+    running: bool = False
+    container_id: str | None = None
+    ended: Ended | None = None
+    cpu_limit: float | None = None
+    """CPUs."""
+    memory_limit: int | None = None
+    """Bytes."""
+
+    @property
+    def over(self) -> bool:
+        """Whether its containers ended for good."""
+        return self.phase in {"Succeeded", "Failed"}
+
+    @property
+    def live(self) -> bool:
+        """Whether it is, or may yet become, the session's kernel host."""
+        return self.deleted_at is None and not self.over
+
+    @classmethod
+    def of(cls, document: Document) -> PodView:
+        """Return the view of a pod's document."""
+        metadata, spec, status = document["metadata"], document.get("spec", {}), document.get("status", {})
+        container = _kernel(status.get("containerStatuses", []))
+        state, last = container.get("state", {}), container.get("lastState", {})
+        limits = _kernel(spec.get("containers", [])).get("resources", {}).get("limits", {})
+        conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
+        scheduled = conditions.get("PodScheduled", {})
+        disruption = conditions.get("DisruptionTarget", {})
+        return cls(
+            name=metadata["name"],
+            uid=metadata["uid"],
+            phase=status.get("phase", "Pending"),
+            ip=status.get("podIP"),
+            node=spec.get("nodeName"),
+            deleted_at=_time(metadata.get("deletionTimestamp")),
+            failure=_said(status) if status.get("reason") else None,
+            disruption=_said(disruption) if disruption.get("status") == "True" else None,
+            scheduled=scheduled.get("status") == "True",
+            unscheduled=_said(scheduled) if scheduled.get("status") == "False" else None,
+            waiting=_said(state["waiting"]) if "waiting" in state else None,
+            running="running" in state,
+            container_id=container.get("containerID"),
+            ended=_ended(state.get("terminated") or last.get("terminated")),
+            cpu_limit=_amount(limits.get("cpu")),
+            memory_limit=None if (memory := _amount(limits.get("memory"))) is None else int(memory),
+        )
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A kernel host that answered that it is this session's; another container is another host."""
+
+    pod_uid: str
+    container_id: str | None
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What a kernel host said of itself, when it was asked whether it idles."""
+
+    asked_at: datetime
+    active_at: datetime
+    """Latest known activity; running cells and open clients count as now."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything that one decision is made from, beside the session itself."""
+
+    class_name: str = ""
+    """The class that was looked for; empty where the session names none and the cluster has no default."""
+    session_class: SessionClass | None = None
+    pod: PodView | None = None
+    egress_spec: Document | None = None
+    """Spec of the session's own egress policy, where there is one."""
+    binding: Binding | None = None
+    activity: Activity | None = None
+    failure: Said | None = None
+    """What went wrong in carrying out the plan of this pass."""
+
+    @property
+    def bound(self) -> bool:
+        """Whether the running container of the present pod is bound to the session."""
+        pod, binding = self.pod, self.binding
+        return (
+            pod is not None
+            and binding is not None
+            and pod.running
+            and binding == Binding(pod_uid=pod.uid, container_id=pod.container_id)
+        )
+
+
+def _kernel(containers: list[Document]) -> Document:
+    nothing: Document = {}
+    return next((container for container in containers if container.get("name") == names.KERNEL_CONTAINER), nothing)
+
+
+def _said(document: Document) -> Said:
+    return Said(reason=document.get("reason", ""), message=document.get("message", ""))
+
+
+def _ended(document: Document | None) -> Ended | None:
+    if document is None:
+        return None
+    at = _time(document.get("finishedAt"))
+    if at is None:  # lost with its node: the kubelet could not say when
+        return None
+    return Ended(reason=document.get("reason", ""), exit_code=document.get("exitCode", 0), at=at)
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _amount(quantity: str | None) -> float | None:
+    """Return the number that a quantity is; none where the cluster writes it in a way that is not known here."""
+    try:
+        return None if quantity is None else any_quantity(quantity)
+    except ValueError:
+        return None

@@ -1,0 +1,93 @@
+"""What a pass wants done: a closed set of writes and calls, the status, and when to look again. Pure data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from carrel_api.session import AgentSessionStatus
+from carrel_operator.builders.identity import Manifest
+from carrel_wire.host import BindRequest
+
+
+@dataclass(frozen=True)
+class PrepareNamespace:
+    """Network policies and keys are in place before the first pod is."""
+
+
+@dataclass(frozen=True)
+class CreateClaim:
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class CreatePod:
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class DeletePod:
+    name: str
+    uid: str
+    """Only this very pod."""
+    force: bool = False
+    """Without a grace period: its node no longer answers."""
+
+
+@dataclass(frozen=True)
+class ApplyEgress:
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class DeleteEgress:
+    name: str
+
+
+@dataclass(frozen=True)
+class Bind:
+    """Make the pod's kernel host this session's."""
+
+    endpoint: str
+    container_id: str | None
+    request: BindRequest
+
+
+@dataclass(frozen=True)
+class AskState:
+    """Ask the kernel host whether it idles."""
+
+    pod_uid: str
+    endpoint: str
+
+
+@dataclass(frozen=True)
+class DeleteSession:
+    """The session's life is over and it is not to be retained."""
+
+
+Action: TypeAlias = (
+    PrepareNamespace
+    | CreateClaim
+    | CreatePod
+    | DeletePod
+    | ApplyEgress
+    | DeleteEgress
+    | Bind
+    | AskState
+    | DeleteSession
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The outcome of a decision."""
+
+    actions: tuple[Action, ...] = ()
+    """To be carried out in order."""
+    status: AgentSessionStatus | None = None
+    """What the session's status must be; none where it is to be left alone."""
+    after: float | None = None
+    """Look again after so many seconds; none: when something changes."""
+    retry: bool = False
+    """Look again with growing delays, because something failed."""
