@@ -97,8 +97,7 @@ def _passwords(cluster: Cluster) -> Mapping[str, str]:
     try:
         return _secret(cluster, services.SECRET)
     except KubectlError:
-        names = ("postgres-password", "redis-password", "s3-access-key", "s3-secret-key")
-        made = {name: secrets.token_hex(16) for name in names}
+        made = {name: secrets.token_hex(16) for name in services.CREDENTIALS}
         document = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": services.SECRET}, "stringData": made}
         cluster.apply(document, namespace=NAMESPACE)
         return made
@@ -111,7 +110,7 @@ def _secret(cluster: Cluster, name: str) -> dict[str, str]:
 
 def values(images: Mapping[str, Image], passwords: Mapping[str, str], node_address: str) -> dict[str, Any]:
     """Return the values of the chart for an evaluation."""
-    database = f"postgresql://postgres:{passwords['postgres-password']}@postgres.{NAMESPACE}.svc:5432/postgres"
+    database = f"postgres.{NAMESPACE}.svc:5432/carrel"
     return {
         "images": {
             name: {"repository": f"localhost/carrel-{name}", "tag": "dev"} for name in ("gateway", "operator", "kernel")
@@ -127,7 +126,8 @@ def values(images: Mapping[str, Image], passwords: Mapping[str, str], node_addre
                 "s3_public_endpoint": f"http://{node_address}:{services.OBJECTS_NODE_PORT}",
             },
             "secrets": {
-                "databaseUrl": database,
+                "databaseUrl": f"postgresql://carrel_gateway:{passwords['gateway-password']}@{database}",
+                "migrationDatabaseUrl": f"postgresql://carrel_migrator:{passwords['migrator-password']}@{database}",
                 "redisUrl": f"redis://:{passwords['redis-password']}@redis.{NAMESPACE}.svc:6379/0",
                 "s3AccessKey": passwords["s3-access-key"],
                 "s3SecretKey": passwords["s3-secret-key"],

@@ -49,7 +49,14 @@ def schemas(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
             group = kind["group"].split(".")[0]
             version = "-".join(part for part in (group, kind["version"]) if part)
             whole = {"$ref": f"#/definitions/{name}", "definitions": definitions}
-            if kind["group"] in {"", "apps", "policy", "networking.k8s.io", "rbac.authorization.k8s.io"}:
+            if kind["group"] in {
+                "",
+                "apps",
+                "policy",
+                "networking.k8s.io",
+                "rbac.authorization.k8s.io",
+                "admissionregistration.k8s.io",
+            }:
                 (folder / f"{kind['kind'].lower()}-{version}.json").write_text(json.dumps(whole))
     return folder
 

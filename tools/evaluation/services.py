@@ -16,6 +16,15 @@ OBJECTS_PORT: Final = 7070
 OBJECTS_NODE_PORT: Final = 30870
 USER: Final = 65532
 NAMES: Final = ("postgres", "redis", "objects")
+CREDENTIALS: Final = (
+    "postgres-password",
+    "migrator-password",
+    "gateway-password",
+    "redis-password",
+    "s3-access-key",
+    "s3-secret-key",
+)
+"""Keys of the Secret; letters and digits, because they stand in scripts and addresses."""
 
 START_POSTGRES: Final = """
 if [ ! -s /data/db/PG_VERSION ]; then
@@ -24,6 +33,14 @@ if [ ! -s /data/db/PG_VERSION ]; then
     initdb --pgdata=/data/new --username=postgres --pwfile=/tmp/password --auth=scram-sha-256 \
         --encoding=UTF8 --locale=C.UTF-8
     rm /tmp/password
+    postgres --single -D /data/new postgres > /dev/null <<END
+CREATE ROLE carrel_app NOLOGIN
+CREATE ROLE carrel_worker NOLOGIN
+CREATE ROLE carrel_migrator LOGIN BYPASSRLS PASSWORD '$MIGRATOR_PASSWORD'
+GRANT carrel_app, carrel_worker TO carrel_migrator WITH ADMIN OPTION
+CREATE ROLE carrel_gateway LOGIN PASSWORD '$GATEWAY_PASSWORD' IN ROLE carrel_app, carrel_worker
+CREATE DATABASE carrel OWNER carrel_migrator
+END
     echo 'host all all all scram-sha-256' >> /data/new/pg_hba.conf
     mv /data/new /data/db
 fi
@@ -59,7 +76,11 @@ def _postgres() -> list[dict[str, Any]]:
     container = {
         **_container("postgres", IMAGE, 5432, memory="512Mi"),
         "command": ["sh", "-euc", START_POSTGRES],
-        "env": [_from_secret("POSTGRES_PASSWORD", "postgres-password")],
+        "env": [
+            _from_secret("POSTGRES_PASSWORD", "postgres-password"),
+            _from_secret("MIGRATOR_PASSWORD", "migrator-password"),
+            _from_secret("GATEWAY_PASSWORD", "gateway-password"),
+        ],
         "readinessProbe": {
             "exec": {"command": ["pg_isready", "-h", "127.0.0.1", "-q"]},
             "periodSeconds": 2,
