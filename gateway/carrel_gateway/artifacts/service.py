@@ -1,0 +1,246 @@
+"""Files of sessions: the registry row and the object agree, wherever a gateway dies.
+
+A row is made first, then the object is written, then row and `artifact.stored` are committed together. What is left
+over by a fault is a pending row, perhaps with an object, that nobody can see; `sweep` removes both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from carrel_gateway.artifacts import repository
+from carrel_gateway.artifacts.names import checked_name, content_type_of
+from carrel_gateway.artifacts.repository import Artifact
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.errors import CarrelError, Conflict, NotFound, TooLarge
+from carrel_gateway.history.service import Fence, HistoryService
+from carrel_gateway.sessions.service import SessionService, object_prefix
+from carrel_gateway.storage.ids import new_id
+from carrel_wire.log import ArtifactStored, FileCategory, FileDeleted
+
+__all__ = ["Artifact", "ArtifactService"]
+
+PENDING_AGE: Final = timedelta(hours=1)
+"""No upload takes so long."""
+_SWEEP: Final = 500
+
+_log = structlog.get_logger(__name__)
+
+
+class ArtifactService:
+    """Files of one tenant's sessions."""
+
+    def __init__(self, context: ProcessContext, principal: Principal) -> None:
+        self._context = context
+        self._database = context.database
+        self._objects = context.objects
+        self._tenant_id = principal.tenant_id
+        self._history = HistoryService(context, principal)
+        self._sessions = SessionService(context, principal)
+
+    async def store(
+        self,
+        session_id: UUID,
+        *,
+        name: str,
+        category: FileCategory,
+        content_type: str | None,
+        chunks: AsyncIterator[bytes],
+        execution_id: UUID | None = None,
+        run_id: UUID | None = None,
+        fence: Fence | None = None,
+        max_bytes: int | None = None,
+    ) -> Artifact:
+        """Store a file as a new version of its name. What `chunks` raises comes out, and nothing is stored.
+
+        Raises
+        ------
+        InvalidInput
+            The name cannot be used.
+        NotFound
+            There is no such session.
+        TooLarge
+            There are more than `max_bytes` bytes.
+        StaleRun
+            The run of `fence` is another gateway's now.
+        """
+        name = checked_name(name, category)
+        await self._sessions.get(session_id)
+        artifact = Artifact(
+            id=new_id(),
+            session_id=session_id,
+            name=name,
+            category=category,
+            version=0,
+            size=0,
+            content_type=content_type_of(name, content_type),
+            sha256="",
+            execution_id=execution_id,
+            run_id=run_id,
+            created_at=datetime.now(UTC),
+        )
+        async with self._database.transaction(self._tenant_id) as tx:
+            await repository.add_pending(tx, artifact)
+        try:
+            measured = _Measured(chunks, max_bytes)
+            await self._objects.put(
+                self._key(artifact), measured.chunks(), content_type=artifact.content_type, filename=name
+            )
+            return await self._make_ready(replace(artifact, size=measured.size, sha256=measured.sha256), fence)
+        except Exception:
+            await self._discard(artifact.id, session_id)
+            raise
+
+    async def list(self, session_id: UUID, category: FileCategory | None = None, prefix: str = "") -> list[Artifact]:
+        """Return the newest version of every name, by name."""
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            return await repository.newest_of_all(tx, session_id, category=category, prefix=prefix)
+
+    async def open(self, session_id: UUID, name: str, category: FileCategory) -> tuple[Artifact, AsyncIterator[bytes]]:
+        """Return the newest version of a name, and its bytes as they come.
+
+        Raises
+        ------
+        NotFound
+            There is no such file, or it is another tenant's.
+        """
+        artifact = await self._newest(session_id, name, category)
+        return artifact, await self._objects.get(self._key(artifact))
+
+    async def read(self, artifact: Artifact) -> AsyncIterator[bytes]:
+        """Return the bytes of this version as they come.
+
+        Raises
+        ------
+        NotFound
+            It was deleted.
+        """
+        return await self._objects.get(self._key(artifact))
+
+    async def get(self, artifact_id: UUID) -> Artifact:
+        """Return a version by its id.
+
+        Raises
+        ------
+        NotFound
+            There is none, or it is another tenant's.
+        """
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            return _require(await repository.find(tx, artifact_id))
+
+    async def delete(self, session_id: UUID, name: str, category: FileCategory) -> Artifact:
+        """Delete a file with all its versions, and return the newest.
+
+        Raises
+        ------
+        NotFound
+            There is no such file.
+        """
+        async with self._database.transaction(self._tenant_id) as tx:
+            await self._history.hold(tx, session_id)
+            artifact = _require(await repository.newest(tx, session_id, name, category))
+            ids = await repository.mark_deleted(tx, session_id, name, category)
+            event = FileDeleted(artifact_id=artifact.id, name=name, category=category)
+            await self._history.append(session_id, [event], actor="user", tx=tx)
+        for artifact_id in ids:
+            await self._discard(artifact_id, session_id)
+        return artifact
+
+    async def url(self, artifact: Artifact) -> str:
+        """Return an address at which this version can be read without a key, for as long as the settings say."""
+        return await self._objects.sign(
+            self._key(artifact),
+            seconds=self._context.settings.signed_url_seconds,
+            filename=artifact.name.rpartition("/")[2],
+            content_type=artifact.content_type,
+        )
+
+    async def sweep(self) -> int:
+        """Remove what faults have left over, and return how many rows were settled."""
+        before = datetime.now(UTC) - PENDING_AGE
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            found = await repository.unsettled(tx, pending_before=before, limit=_SWEEP)
+        for row in found:
+            await self._settle(row.id, row.session_id)
+        return len(found)
+
+    # ------------------------------------------------------------------ helpers
+
+    async def _make_ready(self, artifact: Artifact, fence: Fence | None) -> Artifact:
+        session_id = artifact.session_id
+        async with self._database.transaction(self._tenant_id) as tx:
+            await self._history.hold(tx, session_id, fence)
+            version = await repository.next_version(tx, session_id, artifact.category, artifact.name)
+            artifact = replace(artifact, version=version, created_at=datetime.now(UTC))
+            if not await repository.make_ready(tx, artifact):
+                raise Conflict("the upload took too long and was given up; send it again", code="upload_given_up")
+            stored = ArtifactStored(
+                artifact_id=artifact.id,
+                name=artifact.name,
+                version=artifact.version,
+                size=artifact.size,
+                content_type=artifact.content_type,
+                sha256=artifact.sha256,
+                category=artifact.category,
+                execution_id=artifact.execution_id,
+                run_id=artifact.run_id,
+            )
+            actor = "user" if artifact.execution_id is None else "kernel"
+            await self._history.append(session_id, [stored], actor=actor, fence=fence, tx=tx)
+        return artifact
+
+    async def _newest(self, session_id: UUID, name: str, category: FileCategory) -> Artifact:
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            return _require(await repository.newest(tx, session_id, name, category))
+
+    async def _discard(self, artifact_id: UUID, session_id: UUID) -> None:
+        """Remove the object and settle the row now; when that fails, the sweep does it."""
+        try:
+            await self._settle(artifact_id, session_id)
+        except CarrelError as error:
+            _log.warning("object_not_removed_yet", artifact=str(artifact_id), code=error.code)
+
+    async def _settle(self, artifact_id: UUID, session_id: UUID) -> None:
+        await self._objects.delete(f"{object_prefix(self._tenant_id, session_id)}/{artifact_id}")
+        async with self._database.transaction(self._tenant_id) as tx:
+            await repository.settle(tx, artifact_id)
+
+    def _key(self, artifact: Artifact) -> str:
+        return f"{object_prefix(self._tenant_id, artifact.session_id)}/{artifact.id}"
+
+
+class _Measured:
+    """Counts and hashes what goes by."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], max_bytes: int | None) -> None:
+        self._chunks = chunks
+        self._max_bytes = max_bytes
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        async for chunk in self._chunks:
+            self.size += len(chunk)
+            if self._max_bytes is not None and self.size > self._max_bytes:
+                raise TooLarge(
+                    f"the file has more than the {self._max_bytes} bytes that are allowed", code="file_too_large"
+                )
+            self._hash.update(chunk)
+            yield chunk
+
+
+def _require(artifact: Artifact | None) -> Artifact:
+    if artifact is None:
+        raise NotFound("there is no such file", code="artifact_not_found")
+    return artifact

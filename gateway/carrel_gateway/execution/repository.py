@@ -1,0 +1,115 @@
+"""Queries of executions: each id is taken once, and its recording only moves on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from carrel_gateway.execution.tables import executions
+from carrel_gateway.storage.database import Transaction
+from carrel_wire.log import CellStatus
+
+_UNFINISHED: Final = frozenset({"intended", "running"})
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRow:
+    """How far an execution is recorded."""
+
+    id: UUID
+    session_id: UUID
+    run_id: UUID | None
+    code: str
+    status: CellStatus
+    last_n: int
+    """Number of the last event that is committed."""
+    created_at: datetime
+    finished_at: datetime | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its end is committed."""
+        return self.finished_at is not None
+
+
+async def find(tx: Transaction, execution_id: UUID) -> ExecutionRow | None:
+    """Return an execution of the tenant."""
+    query = select(executions).where(executions.c.tenant_id == tx.tenant_id, executions.c.id == execution_id)
+    row = (await tx.connection.execute(query)).mappings().first()
+    return _row(row) if row else None
+
+
+async def open_of_session(tx: Transaction, session_id: UUID) -> list[ExecutionRow]:
+    """Return the session's executions whose end is not committed, oldest first."""
+    query = (
+        select(executions)
+        .where(
+            executions.c.tenant_id == tx.tenant_id,
+            executions.c.session_id == session_id,
+            executions.c.finished_at.is_(None),
+        )
+        .order_by(executions.c.id)
+    )
+    return [_row(row) for row in (await tx.connection.execute(query)).mappings()]
+
+
+async def intend(
+    tx: Transaction,
+    execution_id: UUID,
+    *,
+    session_id: UUID,
+    code: str,
+    run_id: UUID | None = None,
+    status: CellStatus = "intended",
+    last_n: int = 0,
+) -> bool:
+    """Begin the record of an execution; false when the id is taken."""
+    now = datetime.now(UTC)
+    insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(executions).values(
+        tenant_id=tx.tenant_id,
+        id=execution_id,
+        session_id=session_id,
+        run_id=run_id,
+        code=code,
+        status=status,
+        last_n=last_n,
+        created_at=now,
+        finished_at=None if status in _UNFINISHED else now,
+    )
+    statement = statement.on_conflict_do_nothing().returning(executions.c.id)
+    return await tx.connection.scalar(statement) is not None
+
+
+async def mark(
+    tx: Transaction, execution_id: UUID, *, status: CellStatus, last_n: int, seen_n: int | None = None
+) -> bool:
+    """Move the record of an unfinished execution on; false when it is finished.
+
+    Parameters
+    ----------
+    seen_n
+        Number up to which the caller has seen it recorded; when it is further by now, nothing is changed.
+    """
+    statement = (
+        update(executions)
+        .where(
+            executions.c.tenant_id == tx.tenant_id,
+            executions.c.id == execution_id,
+            executions.c.finished_at.is_(None),
+        )
+        .values(status=status, last_n=last_n, finished_at=None if status in _UNFINISHED else datetime.now(UTC))
+        .returning(executions.c.id)
+    )
+    if seen_n is not None:
+        statement = statement.where(executions.c.last_n == seen_n)
+    return await tx.connection.scalar(statement) is not None
+
+
+def _row(row: Any) -> ExecutionRow:
+    return ExecutionRow(**{name: row[name] for name in ExecutionRow.__slots__})

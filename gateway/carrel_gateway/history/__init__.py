@@ -1,0 +1,1 @@
+"""The append-only log of a session, and the read models that are filled from it."""

@@ -1,0 +1,276 @@
+"""The history of sessions: append to the log, read it, follow it.
+
+Anyone may append. The numbers of a session's events are gapless, because the append's transaction takes them from the
+session's row. The events of a run are guarded by its fence. What is committed is announced on the bus; followers read
+the log wherever the bus has left a gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.errors import NotFound, StaleRun
+from carrel_gateway.history import metrics, projections, repository
+from carrel_gateway.history.events import (
+    Actor,
+    Cell,
+    Fence,
+    Gone,
+    Live,
+    LiveEvent,
+    Message,
+    News,
+    StoredEvent,
+    decode_news,
+    encode_gone,
+    encode_live,
+    encode_news,
+    encode_payload,
+    event_id_of,
+    events_of,
+    parent_id_of,
+)
+from carrel_gateway.storage.bus import BusOverflow
+from carrel_gateway.storage.database import Transaction
+from carrel_gateway.storage.dialect import NewEvents
+from carrel_gateway.storage.ids import new_id
+from carrel_wire.log import LogPayload, type_of
+
+__all__ = ["Actor", "Cell", "Fence", "HistoryService", "LiveEvent", "Message", "StoredEvent"]
+
+PAGE: Final = 500
+NEWS_BYTES: Final = 64 * 1024
+"""Larger events are read from the log by whoever wants them."""
+LOOK_SECONDS: Final = 15.0
+"""Followers look into the log so often, in case that the bus has lost something without knowing."""
+LOOK_SECONDS_WITHOUT_BUS: Final = 1.0
+
+
+class HistoryService:
+    """The history of one tenant's sessions."""
+
+    def __init__(self, context: ProcessContext, principal: Principal) -> None:
+        self._database = context.database
+        self._bus = context.bus
+        self._tenant_id = principal.tenant_id
+
+    # ------------------------------------------------------------------ write
+
+    async def append(
+        self,
+        session_id: UUID,
+        payloads: Sequence[LogPayload],
+        *,
+        actor: Actor,
+        fence: Fence | None = None,
+        tx: Transaction | None = None,
+    ) -> list[StoredEvent]:
+        """Append events, in order, with the read models; all of it is committed or nothing.
+
+        Parameters
+        ----------
+        fence
+            Append only while the run goes on under this generation.
+        tx
+            Transaction to append in; without one it is committed when this returns.
+
+        Raises
+        ------
+        NotFound
+            There is no such session.
+        StaleRun
+            The run is over, or another gateway's.
+        """
+        if tx is not None:
+            return await self._append(tx, session_id, payloads, actor, fence)
+        async with self._database.transaction(self._tenant_id) as own:
+            return await self._append(own, session_id, payloads, actor, fence)
+
+    async def hold(self, tx: Transaction, session_id: UUID, fence: Fence | None = None) -> None:
+        """Lock what an append would lock, in the same order, for a transaction that reads before it appends.
+
+        Raises
+        ------
+        NotFound
+            There is no such session.
+        StaleRun
+            The run is over, or another gateway's.
+        """
+        if fence is not None and not await repository.lock_run(tx, fence):
+            raise _stale()
+        if not await repository.lock_session(tx, session_id):
+            raise _no_session()
+
+    async def publish_live(self, session_id: UUID, event: LiveEvent) -> None:
+        """Show followers something that is not stored; it may be lost."""
+        await self._bus.publish(self._channel(session_id), encode_live(event))
+
+    async def publish_gone(self, session_id: UUID) -> None:
+        """Tell followers that the session is deleted."""
+        await self._bus.publish(self._channel(session_id), encode_gone())
+
+    # ------------------------------------------------------------------ read
+
+    async def events(self, session_id: UUID, *, after: int = 0, limit: int = PAGE) -> list[StoredEvent]:
+        """Return the committed events after a number, in order; none of a session that is not the tenant's."""
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            return await repository.tail(tx, session_id, after=after, limit=limit)
+
+    async def wait(self, session_id: UUID, *, after: int, seconds: float) -> list[StoredEvent]:
+        """Return the events after a number as soon as there are any, or none when the time is over."""
+        try:
+            async with asyncio.timeout(seconds):
+                async with aclosing(self.follow(session_id, after=after)) as stream:
+                    async for event in stream:
+                        if isinstance(event, StoredEvent):
+                            break
+        except TimeoutError:
+            return []
+        return await self.events(session_id, after=after)
+
+    async def follow(self, session_id: UUID, *, after: int) -> AsyncGenerator[StoredEvent | LiveEvent, None]:
+        """Yield the events after a number, in order and without a gap, and live ones between; waits for more.
+
+        Ends by itself only when the session is deleted.
+
+        Raises
+        ------
+        NotFound
+            There is no such session.
+        """
+        await self._require(session_id)
+        seen = after
+        async with self._bus.subscribe(self._channel(session_id)) as bus:
+            async for event in self._missed(session_id, seen):
+                seen = event.seq
+                yield event
+            while True:
+                news = await self._next(bus)
+                if isinstance(news, Gone):
+                    return
+                if isinstance(news, Live):
+                    yield LiveEvent(news.type, news.id, news.data)
+                    continue
+                if news is not None and news.last_seq <= seen:
+                    continue
+                if news is not None and news.events and news.events[0][0] <= seen + 1:
+                    for event in events_of(news, session_id):
+                        if event.seq > seen:
+                            seen = event.seq
+                            yield event
+                    continue
+                async for event in self._missed(session_id, seen):
+                    seen = event.seq
+                    yield event
+
+    async def messages(self, session_id: UUID, *, limit: int = 100, before_id: UUID | None = None) -> list[Message]:
+        """Return the last messages, or the last before one, in the order of the conversation."""
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            return await repository.last_messages(tx, session_id, limit=limit, before_id=before_id)
+
+    async def cells(self, session_id: UUID, *, execution_id: UUID | None = None) -> list[Cell]:
+        """Return the cells in the order in which they began, or one of them, with their outputs."""
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            return await repository.cells_of(tx, session_id, execution_id=execution_id)
+
+    async def has_cells(self, session_id: UUID) -> bool:
+        """Return whether code was ever run in the session."""
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            return await repository.has_cells(tx, session_id)
+
+    # ------------------------------------------------------------------ helpers
+
+    async def _append(
+        self,
+        tx: Transaction,
+        session_id: UUID,
+        payloads: Sequence[LogPayload],
+        actor: Actor,
+        fence: Fence | None,
+    ) -> list[StoredEvent]:
+        if not payloads:
+            return []
+        new = _new_events(tx.tenant_id, session_id, payloads, actor, fence)
+        last = await tx.dialect.append(tx.connection, new)
+        if last is None:
+            if not await repository.has_session(tx, session_id):
+                raise _no_session()
+            raise _stale()
+        stored = _stored(new, payloads, last)
+        await projections.project(tx, stored)
+        news = encode_news(stored, new.payloads, limit_bytes=NEWS_BYTES)
+
+        async def announce() -> None:
+            metrics.appended(stored)
+            await self._bus.publish(self._channel(session_id), news)
+
+        tx.after_commit(announce)
+        return stored
+
+    async def _require(self, session_id: UUID) -> None:
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            if not await repository.has_session(tx, session_id):
+                raise _no_session()
+
+    async def _missed(self, session_id: UUID, seen: int) -> AsyncGenerator[StoredEvent, None]:
+        while True:
+            page = await self.events(session_id, after=seen)
+            for event in page:
+                yield event
+            if len(page) < PAGE:
+                return
+            seen = page[-1].seq
+
+    async def _next(self, bus: AsyncIterator[bytes]) -> News | Live | Gone | None:
+        """Return news, or none when it is time to look into the log."""
+        seconds = LOOK_SECONDS if self._bus.healthy else LOOK_SECONDS_WITHOUT_BUS
+        try:
+            async with asyncio.timeout(seconds):
+                return decode_news(await anext(bus))
+        except (TimeoutError, BusOverflow, msgspec.DecodeError):
+            return None
+
+    def _channel(self, session_id: UUID) -> str:
+        # With the tenant, so that what is shown live cannot cross over either.
+        return f"session:{self._tenant_id}:{session_id}"
+
+
+def _new_events(
+    tenant_id: UUID, session_id: UUID, payloads: Sequence[LogPayload], actor: Actor, fence: Fence | None
+) -> NewEvents:
+    return NewEvents(
+        tenant_id=tenant_id,
+        session_id=session_id,
+        actor=actor,
+        created_at=datetime.now(UTC),
+        ids=[event_id_of(payload) or new_id() for payload in payloads],
+        parent_ids=[parent_id_of(payload) for payload in payloads],
+        types=[type_of(payload) for payload in payloads],
+        payloads=[encode_payload(payload) for payload in payloads],
+        run_id=fence.run_id if fence else None,
+        generation=fence.generation if fence else None,
+    )
+
+
+def _stored(new: NewEvents, payloads: Sequence[LogPayload], last: int) -> list[StoredEvent]:
+    columns = zip(new.ids, new.parent_ids, new.types, payloads, strict=True)
+    return [
+        StoredEvent(new.session_id, seq, own, parent, kind, new.actor, payload, new.created_at)
+        for seq, (own, parent, kind, payload) in enumerate(columns, last - len(new.ids) + 1)
+    ]
+
+
+def _no_session() -> NotFound:
+    return NotFound("there is no such session", code="session_not_found")
+
+
+def _stale() -> StaleRun:
+    return StaleRun("the run is over, or another gateway has taken it over")

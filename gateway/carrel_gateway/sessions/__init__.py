@@ -1,0 +1,1 @@
+"""Conversations: their rows, their life from creation to deletion."""

@@ -1,0 +1,82 @@
+"""Queries of sessions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import delete, insert, select, update
+
+from carrel_gateway.sessions.tables import sessions
+from carrel_gateway.storage.database import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A conversation."""
+
+    id: UUID
+    tenant_id: UUID
+    owner_id: UUID
+    title: str
+    status: Literal["active", "archived"]
+    model: str
+    config: dict[str, Any]
+    last_seq: int
+    created_at: datetime
+    updated_at: datetime
+
+
+async def add(tx: Transaction, session: Session) -> None:
+    """Insert a session."""
+    values = {name: getattr(session, name) for name in Session.__slots__}
+    await tx.connection.execute(insert(sessions).values(**{**values, "tenant_id": tx.tenant_id}))
+
+
+async def find(tx: Transaction, session_id: UUID) -> Session | None:
+    """Return a session of the tenant that is not deleted."""
+    query = select(sessions).where(
+        sessions.c.tenant_id == tx.tenant_id, sessions.c.id == session_id, sessions.c.status != "deleted"
+    )
+    row = (await tx.connection.execute(query)).mappings().first()
+    return _session(row) if row else None
+
+
+async def page(tx: Transaction, *, status: str | None, before: UUID | None, limit: int, offset: int) -> list[Session]:
+    """Return sessions, newest first: ids sort by the time they were made."""
+    query = select(sessions).where(sessions.c.tenant_id == tx.tenant_id)
+    query = query.where(sessions.c.status == status) if status else query.where(sessions.c.status != "deleted")
+    if before is not None:
+        query = query.where(sessions.c.id < before)
+    query = query.order_by(sessions.c.id.desc()).limit(limit).offset(offset)
+    return [_session(row) for row in (await tx.connection.execute(query)).mappings()]
+
+
+async def change(tx: Transaction, session_id: UUID, changes: dict[str, Any]) -> bool:
+    """Change columns; false when there is no such session."""
+    statement = (
+        update(sessions)
+        .where(sessions.c.tenant_id == tx.tenant_id, sessions.c.id == session_id, sessions.c.status != "deleted")
+        .values(**changes, updated_at=datetime.now(UTC))
+        .returning(sessions.c.id)
+    )
+    return await tx.connection.scalar(statement) is not None
+
+
+async def deleted(tx: Transaction, *, limit: int) -> list[UUID]:
+    """Return sessions whose deletion was begun."""
+    query = select(sessions.c.id).where(sessions.c.tenant_id == tx.tenant_id, sessions.c.status == "deleted")
+    return list(await tx.connection.scalars(query.limit(limit)))
+
+
+async def remove(tx: Transaction, session_id: UUID) -> None:
+    """Delete the rows of a session, and with them all that belong to it."""
+    await tx.connection.execute(
+        delete(sessions).where(sessions.c.tenant_id == tx.tenant_id, sessions.c.id == session_id)
+    )
+
+
+def _session(row: Any) -> Session:
+    return Session(**{name: row[name] for name in Session.__slots__})

@@ -1,0 +1,206 @@
+"""The life of sessions: created, changed, archived, deleted with all that belongs to them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.errors import CarrelError, Conflict, NotFound
+from carrel_gateway.executors.base import SessionRef
+from carrel_gateway.history.service import HistoryService
+from carrel_gateway.sessions import repository
+from carrel_gateway.sessions.repository import Session
+from carrel_gateway.storage.ids import new_id
+from carrel_gateway.storage.paging import Page, cursor_of, read_cursor
+from carrel_wire.log import SessionChanged, SessionCreated
+
+__all__ = ["Page", "Session", "SessionService", "object_prefix"]
+
+UNTITLED: Final = "Untitled"
+_SWEEP: Final = 100
+
+_log = structlog.get_logger(__name__)
+
+
+def object_prefix(tenant_id: UUID, session_id: UUID) -> str:
+    """Return what the keys of all objects of a session begin with."""
+    return f"{tenant_id}/{session_id}"
+
+
+class SessionService:
+    """Sessions of one tenant."""
+
+    def __init__(self, context: ProcessContext, principal: Principal) -> None:
+        self._context = context
+        self._principal = principal
+        self._database = context.database
+        self._history = HistoryService(context, principal)
+
+    async def create(
+        self,
+        *,
+        title: str | None = None,
+        model: str | None = None,
+        config: dict[str, Any] | None = None,
+        session_id: UUID | None = None,
+    ) -> Session:
+        """Open a session; its log begins with `session.created`.
+
+        Raises
+        ------
+        Conflict
+            There is a session of this id already.
+        """
+        now = datetime.now(UTC)
+        session = Session(
+            id=session_id or new_id(),
+            tenant_id=self._principal.tenant_id,
+            owner_id=self._principal.user_id,
+            title=title or UNTITLED,
+            status="active",
+            model=model or self._context.settings.llm_model,
+            config=config or {},
+            last_seq=0,
+            created_at=now,
+            updated_at=now,
+        )
+        try:
+            async with self._database.transaction(self._principal.tenant_id) as tx:
+                await repository.add(tx, session)
+                created = SessionCreated(title=session.title)
+                await self._history.append(session.id, [created], actor="user", tx=tx)
+                return await self._require(await repository.find(tx, session.id))
+        except IntegrityError as error:
+            if session_id is None:
+                raise
+            raise Conflict("there is a session of this id already", code="session_exists") from error
+
+    async def get(self, session_id: UUID) -> Session:
+        """Return a session.
+
+        Raises
+        ------
+        NotFound
+            There is none, or it is another tenant's.
+        """
+        async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
+            return await self._require(await repository.find(tx, session_id))
+
+    async def list(
+        self,
+        *,
+        status: Literal["active", "archived"] | None = None,
+        limit: int = 50,
+        offset: int = 0,
+        cursor: str | None = None,
+    ) -> Page[Session]:
+        """Return a page of sessions, newest first.
+
+        Raises
+        ------
+        InvalidInput
+            The cursor is not one that a page had.
+        """
+        before = read_cursor(cursor) if cursor else None
+        async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
+            found = await repository.page(tx, status=status, before=before, limit=limit + 1, offset=offset)
+        items = found[:limit]
+        return Page(items, cursor_of(items[-1].id) if len(found) > limit else None)
+
+    async def update(
+        self,
+        session_id: UUID,
+        *,
+        title: str | None = None,
+        config: dict[str, Any] | None = None,
+        model: str | None = None,
+    ) -> Session:
+        """Change what is given; `config` replaces the whole configuration.
+
+        Raises
+        ------
+        NotFound
+            There is no such session.
+        """
+        named = {"title": title, "config": config, "model": model}
+        changes = {name: value for name, value in named.items() if value is not None}
+        if not changes:
+            return await self.get(session_id)
+        return await self._change(session_id, changes)
+
+    async def archive(self, session_id: UUID) -> Session:
+        """Put a session away, and give its kernel back. What is running in it is lost.
+
+        Raises
+        ------
+        NotFound
+            There is no such session.
+        """
+        session = await self._change(session_id, {"status": "archived"})
+        await self._context.kernels.release(self._ref(session))
+        return session
+
+    async def delete(self, session_id: UUID) -> None:
+        """Delete a session with its kernel, files, artifacts and history.
+
+        It is gone for callers at once; what cannot be removed now, because a part is away, is removed by `sweep`.
+
+        Raises
+        ------
+        NotFound
+            There is no such session.
+        """
+        session = await self.get(session_id)
+        async with self._database.transaction(self._principal.tenant_id) as tx:
+            if not await repository.change(tx, session_id, {"status": "deleted"}):
+                raise _not_found()
+        await self._history.publish_gone(session_id)
+        try:
+            await self._context.kernels.release(self._ref(session))
+            await self._remove(session_id)
+        except CarrelError as error:
+            _log.warning("session_not_removed_yet", session=str(session_id), code=error.code)
+
+    async def sweep(self) -> int:
+        """Remove what is left of deleted sessions, and return how many there were."""
+        async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
+            found = await repository.deleted(tx, limit=_SWEEP)
+        for session_id in found:
+            await self._remove(session_id)
+        return len(found)
+
+    async def _remove(self, session_id: UUID) -> None:
+        """Remove the objects, then the rows: a row is what says that objects may be left."""
+        tenant_id = self._principal.tenant_id
+        await self._context.objects.delete_prefix(object_prefix(tenant_id, session_id))
+        async with self._database.transaction(tenant_id) as tx:
+            await repository.remove(tx, session_id)
+
+    async def _change(self, session_id: UUID, changes: dict[str, Any]) -> Session:
+        async with self._database.transaction(self._principal.tenant_id) as tx:
+            if not await repository.change(tx, session_id, changes):
+                raise _not_found()
+            await self._history.append(session_id, [SessionChanged(changes=changes)], actor="user", tx=tx)
+            return await self._require(await repository.find(tx, session_id))
+
+    async def _require(self, session: Session | None) -> Session:
+        if session is None:
+            raise _not_found()
+        return session
+
+    def _ref(self, session: Session) -> SessionRef:
+        return SessionRef(
+            tenant_id=session.tenant_id,
+            session_id=session.id,
+            owner_id=session.owner_id,
+            session_class=self._context.settings.session_class,
+        )
+
+
+def _not_found() -> NotFound:
+    return NotFound("there is no such session", code="session_not_found")

@@ -1,0 +1,167 @@
+"""News between requests, tasks and gateways: at most once, in no guaranteed order, never the truth.
+
+What was missed is in the database. A reader that is too slow, and every reader when Redis was away, gets `BusOverflow`
+and reads there again; so nothing here is buffered without bound, and without Redis everything is slower and nothing is
+wrong.
+
+Whoever subscribes gets everything that is published from the moment on at which `subscribe` gives the iterator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, Protocol
+
+from carrel_gateway.settings import Settings
+
+MAX_MESSAGES: Final = 1000
+MAX_BYTES: Final = 4 * 1024 * 1024
+"""Of one reader; more waiting than that means that it does not read."""
+
+
+class BusOverflow(Exception):
+    """News were lost to this reader; it reads the log again and goes on with the same iterator."""
+
+
+class Bus(Protocol):
+    """Publish and subscribe."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether news get through now; when not, readers look into the database more often."""
+        ...
+
+    async def publish(self, channel: str, data: bytes) -> None:
+        """Tell all readers of the channel; fails silently when the bus is away."""
+        ...
+
+    def subscribe(self, channel: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Return an iterator of what is published on the channel; it may raise `BusOverflow` and goes on after it."""
+        ...
+
+    async def ping(self) -> None:
+        """Raise `Unavailable` when the bus is away."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        ...
+
+
+class Subscriber:
+    """One reader's bounded queue."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[bytes] = deque()
+        self._bytes = 0
+        self._lost = False
+        self._news = asyncio.Event()
+
+    def put(self, data: bytes) -> None:
+        """Add news, or forget everything when there is no room."""
+        if len(self._waiting) >= MAX_MESSAGES or self._bytes + len(data) > MAX_BYTES:
+            self.lose()
+            return
+        self._waiting.append(data)
+        self._bytes += len(data)
+        self._news.set()
+
+    def lose(self) -> None:
+        """Say that news were lost."""
+        self._waiting.clear()
+        self._bytes = 0
+        self._lost = True
+        self._news.set()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._waiting and not self._lost:
+            self._news.clear()
+            await self._news.wait()
+        if self._lost:
+            self._lost = False
+            raise BusOverflow
+        data = self._waiting.popleft()
+        self._bytes -= len(data)
+        return data
+
+
+class Readers:
+    """The readers within this process, by channel."""
+
+    def __init__(self) -> None:
+        self._by_channel: dict[str, set[Subscriber]] = {}
+
+    def add(self, channel: str) -> Subscriber:
+        """Begin to read."""
+        reader = Subscriber()
+        self._by_channel.setdefault(channel, set()).add(reader)
+        return reader
+
+    def remove(self, channel: str, reader: Subscriber) -> None:
+        """Stop reading."""
+        readers = self._by_channel[channel]
+        readers.discard(reader)
+        if not readers:
+            del self._by_channel[channel]
+
+    def channels(self) -> list[str]:
+        """Return the channels that somebody reads."""
+        return list(self._by_channel)
+
+    def has(self, channel: str) -> bool:
+        """Return whether somebody reads the channel."""
+        return channel in self._by_channel
+
+    def deliver(self, channel: str, data: bytes) -> None:
+        """Give news to every reader of the channel."""
+        for reader in self._by_channel.get(channel, ()):
+            reader.put(data)
+
+    def lose_all(self) -> None:
+        """Tell every reader that news were lost."""
+        for readers in self._by_channel.values():
+            for reader in readers:
+                reader.lose()
+
+
+class InProcessBus:
+    """The bus of the embedded product: one process."""
+
+    healthy = True
+
+    def __init__(self) -> None:
+        self._readers = Readers()
+
+    async def publish(self, channel: str, data: bytes) -> None:
+        """Tell all readers of the channel."""
+        self._readers.deliver(channel, data)
+
+    @asynccontextmanager
+    async def subscribe(self, channel: str) -> AsyncGenerator[AsyncIterator[bytes]]:
+        """Return an iterator of what is published on the channel."""
+        reader = self._readers.add(channel)
+        try:
+            yield reader
+        finally:
+            self._readers.remove(channel, reader)
+
+    async def ping(self) -> None:
+        """Do nothing: it is there."""
+
+    async def aclose(self) -> None:
+        """Do nothing: nothing is held."""
+
+
+async def open_bus(settings: Settings) -> Bus:
+    """Return the bus of the settings; a Redis that is away is waited for in the background."""
+    if settings.redis_url is None:
+        return InProcessBus()
+    from carrel_gateway.storage.redis_bus import RedisBus  # noqa: PLC0415  needs an extra
+
+    return RedisBus(settings.redis_url)

@@ -1,0 +1,219 @@
+"""Transactions: each bound to a tenant, committed at its end, rolled back on an error.
+
+No query is here; repositories have them. Whatever a driver raises comes out as `Unavailable`, but a constraint that is
+violated comes out as it is: a repository knows what it means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from carrel_gateway.errors import Unavailable
+from carrel_gateway.settings import Settings
+from carrel_gateway.storage import migrate
+from carrel_gateway.storage.dialect import Dialect, PostgresDialect, SqliteDialect
+from carrel_gateway.storage.engine import WRITE, connect_errors, database_url, make_engine, sqlite_file
+from carrel_gateway.storage.folder import FolderLock
+
+_ATTEMPTS: Final = 2
+"""The pool may hold connections that a restart of the server has cut; then all of them are thrown away at once."""
+_NOBODY: Final = UUID(int=0)
+
+_log = structlog.get_logger(__name__)
+
+
+class DatabaseAway(Unavailable):
+    """The database does not answer, or cannot write."""
+
+    code = "database_away"
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One transaction for one tenant."""
+
+    connection: AsyncConnection
+    tenant_id: UUID
+    dialect: Dialect
+    _after_commit: list[Callable[[], Awaitable[None]]] = field(default_factory=list[Callable[[], Awaitable[None]]])
+
+    def after_commit(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Have something done when this is committed, and not when it is rolled back."""
+        self._after_commit.append(act)
+
+    async def committed(self) -> None:
+        """Do what was left for after the commit; called by the database."""
+        for act in self._after_commit:
+            await act()
+
+
+class Database:
+    """The pool of one process."""
+
+    def __init__(self, engine: AsyncEngine, dialect: Dialect, lock: FolderLock | None) -> None:
+        self.dialect = dialect
+        self._engine = engine
+        self._reader = engine.execution_options(**{WRITE: False})
+        self._connect_errors = connect_errors(engine.url)
+        self._lock = lock
+        # SQLite has one writer at a time, and waits for it by polling; a queue is faster and fair.
+        self._turn: asyncio.Lock | None = None if dialect.shared else asyncio.Lock()
+        self._writer: asyncio.Task[object] | None = None
+
+    @classmethod
+    async def connect(cls, settings: Settings) -> Database:
+        """Open the database; an embedded one is made, locked and brought to this version's schema.
+
+        Raises
+        ------
+        DataFolderInUse
+            Another process has the embedded database.
+        SchemaMismatch
+            The schema is not of this version.
+        DatabaseAway
+            It does not answer.
+        """
+        url = database_url(settings.database)
+        file = sqlite_file(url)
+        lock = FolderLock(file.parent) if file else None
+        try:
+            if file:
+                await migrate.upgrade(settings.database)
+            engine = make_engine(url, pool_size=settings.db_pool_size, max_overflow=settings.db_max_overflow)
+            database = cls(engine, SqliteDialect() if file else PostgresDialect(), lock)
+            await database._check_schema()
+        except BaseException:
+            if lock:
+                lock.release()
+            raise
+        return database
+
+    @asynccontextmanager
+    async def transaction(self, tenant_id: UUID, *, write: bool = True) -> AsyncGenerator[Transaction]:
+        """Work for one tenant; commits at the end, rolls back when an exception comes out.
+
+        Transactions do not nest; pass the one that is open on.
+
+        Parameters
+        ----------
+        write
+            Reads need not wait for SQLite's one writer, and say so.
+
+        Raises
+        ------
+        DatabaseAway
+            It does not answer, or cannot write.
+        """
+        async with AsyncExitStack() as stack:
+            if write:
+                await self._take_turn(stack)
+            connection = await self._begin(stack, lambda opened: self.dialect.begin(opened, tenant_id), write=write)
+            tx = Transaction(connection, tenant_id, self.dialect)
+            with converted():
+                yield tx
+                await connection.commit()
+        await tx.committed()
+
+    @asynccontextmanager
+    async def worker_transaction(self) -> AsyncGenerator[AsyncConnection]:
+        """Read with the worker's rights: the expired runs of all tenants, and nothing else."""
+        async with AsyncExitStack() as stack:
+            connection = await self._begin(stack, self.dialect.begin_worker, write=False)
+            with converted():
+                yield connection
+
+    async def ping(self) -> None:
+        """Ask the database for an answer.
+
+        Raises
+        ------
+        DatabaseAway
+            None came.
+        """
+        async with self.worker_transaction() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def aclose(self) -> None:
+        """Close all connections and give the data folder back."""
+        await self._engine.dispose()
+        if self._lock:
+            self._lock.release()
+
+    async def _check_schema(self) -> None:
+        try:
+            with converted():
+                async with self._engine.connect() as connection:
+                    await migrate.require_current(connection, lambda: self.dialect.begin(connection, _NOBODY))
+        except self._connect_errors as error:
+            raise _away() from error
+        except BaseException:
+            await self._engine.dispose()
+            raise
+
+    async def _take_turn(self, stack: AsyncExitStack) -> None:
+        if self._turn is None:
+            return
+        me = asyncio.current_task()
+        if self._writer is me:
+            raise RuntimeError("write transactions do not nest; pass the open one on")
+        await stack.enter_async_context(self._turn)
+        self._writer = me
+        stack.callback(self._give_turn)
+
+    def _give_turn(self) -> None:
+        self._writer = None
+
+    async def _begin(
+        self, stack: AsyncExitStack, bind: Callable[[AsyncConnection], Awaitable[None]], *, write: bool
+    ) -> AsyncConnection:
+        """Return a connection with a transaction begun; it goes back to the pool with the stack."""
+        engine = self._engine if write else self._reader
+        for attempt in range(_ATTEMPTS):
+            try:
+                with converted():
+                    connection = await stack.enter_async_context(engine.connect())
+                    await connection.begin()
+                    await bind(connection)
+            except (DatabaseAway, *self._connect_errors) as error:
+                last = attempt + 1 == _ATTEMPTS
+                if last or not _was_cut(error):
+                    raise error if isinstance(error, DatabaseAway) else _away() from error
+                _log.info("database_connection_cut")
+            else:
+                return connection
+        raise AssertionError("the loop returns or raises")
+
+
+@contextmanager
+def converted() -> Generator[None]:
+    """Turn what a driver raises for a database that is away, full or overloaded into `DatabaseAway`.
+
+    What is this program's own mistake, or a constraint that did its work, stays as it is.
+    """
+    try:
+        yield
+    except (IntegrityError, ProgrammingError, DataError, NotSupportedError):
+        raise
+    except PoolTimeoutError as error:
+        raise DatabaseAway("all connections to the database are in use; try again soon") from error
+    except DBAPIError as error:
+        raise _away() from error
+
+
+def _away() -> DatabaseAway:
+    return DatabaseAway("the database does not answer or cannot write; try again soon")
+
+
+def _was_cut(error: Exception) -> bool:
+    return isinstance(error.__cause__, DBAPIError) and error.__cause__.connection_invalidated
