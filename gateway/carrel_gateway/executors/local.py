@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -67,7 +68,7 @@ class LocalExecutor:
     def __init__(self, settings: Settings, folders: Folders) -> None:
         self._settings = settings
         self._folders = folders
-        self._children: dict[UUID, asyncio.subprocess.Process] = {}
+        self._children: dict[UUID, subprocess.Popen[bytes]] = {}
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     @classmethod
@@ -157,14 +158,16 @@ class LocalExecutor:
         socket.unlink(missing_ok=True)
         return socket
 
-    async def _spawn(self, session_id: UUID, socket: Path, host_id: str) -> asyncio.subprocess.Process:
+    async def _spawn(self, session_id: UUID, socket: Path, host_id: str) -> subprocess.Popen[bytes]:
         folders = self._folders
         workspace = folders.workspace(session_id)
         account = folders.account
         log = await asyncio.to_thread(_open_log, folders.hosts / f"{session_id}.log")
         try:
-            return await asyncio.create_subprocess_exec(
-                *child.command(
+            # Popen in a thread, not asyncio's own: uvloop cannot start a process as another user.
+            return await asyncio.to_thread(
+                subprocess.Popen[bytes],
+                child.command(
                     socket=socket,
                     host_id=host_id,
                     keys=folders.keys,
@@ -173,7 +176,7 @@ class LocalExecutor:
                 ),
                 env=child.environment(folders),
                 cwd=workspace,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,  # a file, not a pipe: the host must be able to write when this process is gone
                 start_new_session=True,
@@ -187,10 +190,10 @@ class LocalExecutor:
         finally:
             os.close(log)
 
-    async def _listening(self, process: asyncio.subprocess.Process, socket: Path) -> None:
+    async def _listening(self, process: subprocess.Popen[bytes], socket: Path) -> None:
         try:
             async with asyncio.timeout(self._settings.kernel_start_seconds):
-                while process.returncode is None:
+                while process.poll() is None:
                     with suppress(OSError):
                         _, writer = await asyncio.open_unix_connection(socket)
                         writer.close()
@@ -213,7 +216,7 @@ class LocalExecutor:
             await processes.end(record.pid, record.started, grace_seconds=GRACE_SECONDS)
         process = self._children.pop(session_id, None)
         if process:
-            await process.wait()
+            await asyncio.to_thread(process.wait)
         await asyncio.to_thread(self._record_path(session_id).unlink, missing_ok=True)
 
     # ------------------------------------------------------------------ records
