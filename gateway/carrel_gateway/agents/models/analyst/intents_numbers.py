@@ -1,0 +1,165 @@
+"""Intents whose answer is a figure or a list of figures: shares, rankings, frequencies, counts, statistics; pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from carrel_gateway.agents.models.analyst.filters import Filter
+from carrel_gateway.agents.models.analyst.patterns import COUNT, EXTREME, FREQUENCY, LEAST, SHARE, TOP
+from carrel_gateway.agents.models.analyst.question import Reading, with_statistics
+from carrel_gateway.agents.models.analyst.request import Request, Statistic
+
+
+def share(reading: Reading) -> Request | None:
+    if not reading.has(SHARE):
+        return None
+    binary = [name for name in reading.targets if reading.table[name].is_binary and reading.table[name].positive]
+    loose, filters = reading.found.loose, reading.found.filters
+    part: Filter | None = None
+    if binary:
+        part = Filter(binary[0], "==", (reading.table[binary[0]].positive or "",))
+    elif (
+        filters
+        and (loose or filters[-1].operator not in ("==", "year", "month") or not reading.targets)
+        and not (loose and filters[-1].operator in ("==", "year", "month"))
+    ):
+        part = filters.pop()
+    elif loose:
+        among = re.search(r"(?:among|within|in|on|at|for)\s+(?:the )?@v\d+\W*$", reading.text) and len(loose) > 1
+        chosen = loose[0] if among else loose[-1]
+        loose.remove(chosen)
+        part = Filter(chosen.column, "==", (chosen.value,))
+    reading.use_loose_values()
+    if part is None:
+        groups = [*reading.categories, *reading.by]
+        return reading.request("frequency", targets=tuple(groups[:1]), by=tuple(groups[1:2])) if groups else None
+    others = [name for name in reading.categories if name != part.column and name not in binary]
+    return reading.request("share", targets=(), by=tuple([*reading.by, *others][:2]), part=part)
+
+
+def rank(reading: Reading) -> Request | None:  # noqa: PLR0911 (one exit for each reading of the question)
+    top = re.search(TOP, reading.text)
+    extreme = reading.has(EXTREME) or reading.has(r"\btop\b|\bbottom\b")
+    which = reading.has(r"\b(?:which|what|who|where|in which)\b")
+    if not (top or extreme) or reading.has(
+        r"most (?:common|frequent|often|popular)|least (?:common|frequent|popular)|how many"
+    ):
+        return None
+    if top is None and not which and not reading.has(r"\btop\b|\bbottom\b|@c\d+ with (?:the )?(?:\w+ )?" + EXTREME):
+        return None
+    entities = [name for name in [*reading.categories, *reading.by] if reading.table[name].kind != "date"]
+    entities += (
+        []
+        if entities
+        else [name for name in reading.numbers if name.casefold() in ("id", "year") or reading.table[name].is_year]
+    )
+    measures = [name for name in reading.numbers if name not in entities]
+    if not measures:  # "top 5 countries by population"
+        measures = [name for name in entities if reading.table[name].is_number and name in reading.by]
+        entities = [name for name in entities if name not in measures]
+    if not entities and reading.period is None and not re.search(r"which|who|top|bottom|\d", reading.text):
+        return None
+    if not entities and reading.period is None and re.search(r"\bwhat (?:is|was|are)\b", reading.text) and top is None:
+        return None
+    reading.use_loose_values()
+    count = int(next(group for group in top.groups() if group)) if top else None
+    ascending = reading.has(LEAST)
+    if not measures:
+        if entities:
+            return reading.request("frequency", targets=tuple(entities[:1]), by=(), top=count, ascending=ascending)
+        return None
+    if not entities and not reading.period:
+        return reading.request(
+            "rank", targets=tuple(measures[:1]), by=(), top=count, ascending=ascending, statistic="max"
+        )
+    column = reading.table[entities[0]] if entities else None
+    single = column is not None and reading.table.is_identifier(column)
+    statistic: Statistic = "max" if single else reading.statistic_for(measures[0])
+    return reading.request(
+        "rank", targets=tuple(measures[:1]), by=tuple(entities[:1]), top=count, ascending=ascending, statistic=statistic
+    )
+
+
+def frequency(reading: Reading) -> Request | None:
+    if not reading.has(FREQUENCY):
+        return None
+    groups = [*reading.categories, *reading.by, *reading.numbers]
+    if not groups:
+        return None
+    reading.use_loose_values()
+    return reading.request(
+        "frequency", targets=tuple(groups[:1]), by=tuple(groups[1:2]), ascending=reading.has(r"\bleast\b")
+    )
+
+
+def count(reading: Reading) -> Request | None:  # noqa: PLR0911 (one exit for each reading of the question)
+    if not reading.has(COUNT):
+        return None
+    if reading.has(r"how many (?:columns|variables|features|fields)|number of (?:columns|variables)"):
+        return reading.request("schema")
+    binary = [name for name in reading.targets if reading.table[name].is_binary and reading.table[name].positive]
+    distinct = reading.has(r"\b(?:distinct|unique|different|kinds? of|types? of)\b") or reading.has(
+        r"how many @c\d+ (?:are|were|is|exist|do)"
+    )
+    names = [name for name in reading.targets if name not in binary]
+    reading.use_loose_values()
+    if binary:
+        reading.found.filters.append(Filter(binary[0], "==", (reading.table[binary[0]].positive or "",)))
+        return reading.request("count", targets=(), by=tuple(reading.by))
+    if (
+        names
+        and reading.table[names[0]].is_number
+        and not distinct
+        and not reading.table.is_identifier(reading.table[names[0]])
+        and not reading.table[names[0]].is_year
+    ):
+        request = reading.request("group" if reading.by else "statistic", targets=(names[0],))
+        note = f"{names[0]} holds numbers, so its total is shown, not the number of rows"
+        return with_statistics(replace(request, notes=(*request.notes, note)), ["sum"])
+    if names and (distinct or not reading.by):
+        intent = "group" if reading.by else "statistic"
+        return with_statistics(reading.request(intent, targets=(names[0],)), ["nunique"])
+    if reading.by:
+        return reading.request("frequency", targets=(reading.by[0],), by=tuple(reading.by[1:2]))
+    return reading.request("count", targets=())
+
+
+def statistic(reading: Reading) -> Request | None:
+    names = reading.statistics()
+    if not names:
+        return None
+    reading.use_loose_values()
+    targets = [name for name in reading.targets if reading.table[name].is_number or "nunique" in names]
+    dates = [
+        name for name in reading.targets if reading.table[name].kind == "date" and set(names) <= {"min", "max", "range"}
+    ]
+    binary = [name for name in reading.targets if reading.table[name].is_binary and name not in targets]
+    by = [*reading.by, *(name for name in reading.categories if name not in (*targets, *dates, *binary))]
+    if not targets and not dates:
+        if binary:
+            positive = reading.table[binary[0]].positive or ""
+            return reading.request("share", targets=(), part=Filter(binary[0], "==", (positive,)))
+        others = [c.name for c in reading.table.numbers if not c.is_year and c.name not in by]
+        if reading.categories and not reading.by:
+            reading.notes.append("the average of text means nothing, so the columns of numbers are shown")
+        targets = others[:12]
+    if not targets and not dates:
+        return None
+    request = reading.request(
+        "group" if by or reading.period else "statistic",
+        targets=tuple(targets or dates),
+        by=tuple(by[:2]),
+        quantile=_quantile(reading),
+    )
+    return with_statistics(request, names)
+
+
+def _quantile(reading: Reading) -> float:
+    percent = re.search(r"(\d+(?:\.\d+)?)(?:st|nd|rd|th)? percentile", reading.text)
+    part = re.search(r"quantile (?:of )?(0?\.\d+)", reading.text)
+    if percent:
+        return min(float(percent.group(1)) / 100, 1.0)
+    if part:
+        return float(part.group(1))
+    return 0.75 if reading.has(r"third quartile|upper quartile") else 0.25 if reading.has(r"quartile") else 0.5

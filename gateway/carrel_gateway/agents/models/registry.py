@@ -1,0 +1,98 @@
+"""The models that sessions may choose: their names are the administrator's, from the settings; never from a request.
+
+The default is `settings.llm_model`, further ones are `settings.models`, and `demo/analyst` is always there. All
+language models share one worker process, which is started by the first call.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from carrel_gateway.agents.models.analyst import AnalystModel
+from carrel_gateway.agents.models.analyst.model import NAME as ANALYST
+from carrel_gateway.agents.models.litellm_client import LitellmClient, LitellmWorker
+from carrel_gateway.agents.models.providers import has_key, key_names, provider_of
+from carrel_gateway.agents.protocols import ModelClient
+from carrel_gateway.errors import InvalidInput, ModelFailed
+from carrel_gateway.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What people may know of a model."""
+
+    name: str
+    provider: str
+    default: bool
+    key_present: bool
+    """Whether the server holds the key that the provider wants; true where none is needed."""
+
+
+class ModelRegistry:
+    """The models of one gateway process."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._names = tuple(dict.fromkeys([settings.llm_model, *settings.models, ANALYST]))
+        self._worker = LitellmWorker(environment)
+
+    def list(self) -> list[ModelInfo]:
+        """Return the models, the default first."""
+        return [
+            ModelInfo(
+                name=name,
+                provider=provider_of(name),
+                default=name == self._settings.llm_model,
+                key_present=self._has_key(name),
+            )
+            for name in self._names
+        ]
+
+    def require(self, name: str) -> None:
+        """Return when a run with the model could begin; asks no provider.
+
+        Raises
+        ------
+        InvalidInput
+            Sessions may not choose a model of this name.
+        ModelFailed
+            The server has no key for it; the message says which environment variable to set.
+        """
+        if name not in self._names:
+            raise InvalidInput(f"No model is called {name!r} here; there are: {', '.join(self._names)}.", model=name)
+        if provider_of(name) == "unknown":
+            raise ModelFailed(
+                f"The provider of model {name!r} is not known: set LLM_MODEL to a name like openai/{name}, or to "
+                f"{ANALYST}, which needs no provider."
+            )
+        if not self._has_key(name):
+            raise ModelFailed(
+                f"Model {name} has no key: set LLM_API_KEY (or {' or '.join(key_names(name))}) and start the server "
+                f"again, or choose {ANALYST}, which needs none."
+            )
+
+    def client(self, name: str) -> ModelClient:
+        """Return the model of this name; raises as `require` does."""
+        self.require(name)
+        if name == ANALYST:
+            return AnalystModel()
+        key = self._settings.llm_api_key
+        return LitellmClient(
+            name,
+            worker=self._worker,
+            api_key=key.get_secret_value() if key else None,
+            api_base=self._settings.llm_api_base,
+            max_tokens=self._settings.max_tokens_per_request,
+        )
+
+    async def aclose(self) -> None:
+        """End the worker process."""
+        await self._worker.aclose()
+
+    def _has_key(self, name: str) -> bool:
+        """A server of one's own (`LLM_API_BASE`) may want no key; when it does, its refusal says so."""
+        known = self._settings.llm_api_key is not None or self._settings.llm_api_base is not None
+        return known or has_key(name, self._environment)
