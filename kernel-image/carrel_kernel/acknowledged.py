@@ -1,0 +1,71 @@
+"""The executions that are over and acknowledged: remembered, within bounds, so that none of them runs a second time."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from carrel_wire.events import Outcome
+
+_REMEMBERED: Final = 10_000
+_MAX_FILE_BYTES: Final = 16 * 1024 * 1024
+
+_log = structlog.get_logger(__name__)
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    id: str
+    status: Outcome | None = None
+
+
+class Acknowledged:
+    """Ids and outcomes, the oldest forgotten first; one line of JSON each in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._entries: dict[str, Outcome | None] = {}
+        self._lines = 0
+
+    def load(self) -> None:
+        """Read what an earlier host wrote; lines that are none are skipped. Blocks."""
+        with suppress(OSError):
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with os.fdopen(descriptor, "rb") as file:
+                for line in file.read(_MAX_FILE_BYTES).splitlines():
+                    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                        entry = msgspec.json.decode(line, type=_Entry)
+                        self._entries[entry.id] = entry.status
+                        self._lines += 1
+        while len(self._entries) > _REMEMBERED:
+            del self._entries[next(iter(self._entries))]
+
+    def __contains__(self, execution_id: str) -> bool:
+        return execution_id in self._entries
+
+    def status(self, execution_id: str) -> Outcome | None:
+        """Return how the execution ended."""
+        return self._entries.get(execution_id)
+
+    def add(self, execution_id: str, status: Outcome | None) -> None:
+        """Remember an execution, on disk first."""
+        self._write([_Entry(execution_id, status)], os.O_APPEND)
+        self._entries[execution_id] = status
+        if len(self._entries) > _REMEMBERED:
+            del self._entries[next(iter(self._entries))]
+        if self._lines > 2 * _REMEMBERED:
+            self._write([_Entry(id_, ended) for id_, ended in self._entries.items()], os.O_TRUNC)
+            self._lines = len(self._entries)
+
+    def _write(self, entries: list[_Entry], mode: int) -> None:
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | mode, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries))
+            self._lines += len(entries)
+        except OSError as error:
+            _log.warning("acknowledged_not_written", reason=error.strerror)

@@ -1,0 +1,193 @@
+"""What changed in the workspace: manifests of name, size, time and inode, compared; contents hashed when they differ.
+
+Serves `/v1/changes` by cursor and the artifacts of an execution. A manifest is a walk of the workspace in a thread; it
+does not watch, so a file that changed twice is seen once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from carrel_kernel import limits
+from carrel_kernel.errors import BadRequest, HostError
+from carrel_kernel.files import OVERFLOW, PRIVATE, Files, is_unicode
+from carrel_wire.events import Artifact
+from carrel_wire.host import Change, ChangesReply, FileInfo
+
+MAX_FILES: Final = 20_000
+"""Files beyond this number are neither listed nor watched."""
+MAX_ARTIFACTS: Final = 200
+HASH_SECONDS: Final = 2.0
+_MAX_CURSORS: Final = 16
+_BLOCK: Final = 1024 * 1024
+_DISK_SECONDS: Final = 10.0
+
+Stamp: TypeAlias = tuple[int, int, int]
+Manifest: TypeAlias = dict[str, Stamp]
+"""Name → time of change in ns, size, inode."""
+
+
+@dataclass(frozen=True)
+class FoundArtifact:
+    """A file that an execution made or changed."""
+
+    path: str
+    size: int
+    sha256: str
+
+    def event(self, n: int) -> Artifact:
+        """Return the event."""
+        return Artifact(n=n, path=self.path, size=self.size, sha256=self.sha256)
+
+
+def is_artifact(name: str) -> bool:
+    """Whether a changed file is something that code made for people: not an upload, not hidden, not a cache."""
+    parts = name.split("/")
+    return parts[0] != "data" and not any(part.startswith(".") or part == "__pycache__" for part in parts)
+
+
+def stamp(status: os.stat_result) -> Stamp:
+    """Return what tells one content of a file from another without reading it."""
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def compare(before: Mapping[str, Stamp], now: Mapping[str, Stamp]) -> list[tuple[str, str]]:
+    """Return kind and name of each difference, by name."""
+    changed = [("created" if name not in before else "modified", name) for name in now if now[name] != before.get(name)]
+    deleted = [("deleted", name) for name in before if name not in now]
+    return sorted(changed + deleted, key=lambda item: item[1])
+
+
+class Workspace:
+    """The workspace as a whole: its files, their changes, and room on its disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files = Files(root)
+        self.private = root / PRIVATE
+        self._baseline: Manifest = {}
+        self._cursors: OrderedDict[str, Manifest] = OrderedDict()
+        self._disk: tuple[float, int] = (-_DISK_SECONDS, 0)
+        self._scanning = asyncio.Lock()
+
+    def prepare(self) -> None:
+        """Make the host's own folder and take the first manifest. Blocks.
+
+        Raises
+        ------
+        OSError
+            The workspace cannot be written.
+        """
+        self.private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for leftover in (self.private / "tmp").glob("upload-*"):
+            leftover.unlink(missing_ok=True)
+        self._baseline = self._scan()
+
+    def overflow_path(self, execution_id: str) -> str:
+        """Return the name of the file for an execution's output over the limit."""
+        return f"{OVERFLOW}/{execution_id}.txt"
+
+    def may_write(self) -> bool:
+        """Whether the host may still write files of its own accord."""
+        return not limits.disk_nearly_full(self.root)
+
+    def _scan(self) -> Manifest:
+        return {name: stamp(status) for name, status in self.files.walk(MAX_FILES)}
+
+    async def list(self) -> list[FileInfo]:
+        """Return the files."""
+        return await asyncio.to_thread(self.files.list, MAX_FILES)
+
+    def note(self, name: str, status: os.stat_result | None) -> None:
+        """Take note of a file that came or went through the API, so that no execution is thought to have made it."""
+        if status is None:
+            self._baseline.pop(name, None)
+        else:
+            self._baseline[name] = stamp(status)
+
+    async def artifacts(self) -> list[FoundArtifact]:
+        """Return what was made or changed since the last call.
+
+        At most 200 files and what can be hashed in 2 s; when there is more, none, and `/v1/changes` has them all.
+        """
+        async with self._scanning:
+            before = self._baseline
+            now = await asyncio.to_thread(self._scan)
+            self._baseline = now
+        names = [name for kind, name in compare(before, now) if kind != "deleted" and is_artifact(name)]
+        names = [name for name in names if is_unicode(name)]
+        if not names or len(names) > MAX_ARTIFACTS:
+            return []
+        return await asyncio.to_thread(self._hash_in_time, names)
+
+    def _hash_in_time(self, names: list[str]) -> list[FoundArtifact]:
+        deadline = time.monotonic() + HASH_SECONDS
+        found: list[FoundArtifact] = []
+        for name in names:
+            try:
+                size, digest = self._hash(name, deadline)
+            except HostError:
+                continue  # it is gone again
+            except TimeoutError:
+                return []
+            found.append(FoundArtifact(name, size, digest))
+        return found
+
+    def _hash(self, name: str, deadline: float | None = None) -> tuple[int, str]:
+        digest = hashlib.sha256()
+        size = 0
+        file, _ = self.files.open(name)
+        with file:
+            while block := file.read(_BLOCK):
+                if deadline is not None and time.monotonic() > deadline:
+                    raise TimeoutError
+                digest.update(block)
+                size += len(block)
+        return size, digest.hexdigest()
+
+    async def changes(self, since: str | None) -> ChangesReply:
+        """Return what changed since a cursor, or all files without one, and the next cursor.
+
+        Raises
+        ------
+        BadRequest
+            The cursor is not known (any more).
+        """
+        if since is not None and since not in self._cursors:
+            raise BadRequest("the cursor is not known any more; ask without `since` for all files", cursor=since)
+        before: Manifest = self._cursors[since] if since is not None else {}
+        now = await asyncio.to_thread(self._scan)
+        pairs = [(kind, name) for kind, name in compare(before, now) if is_unicode(name)]
+        changes = await asyncio.to_thread(lambda: [self._change(kind, name) for kind, name in pairs])
+        cursor = secrets.token_urlsafe(12)
+        self._cursors[cursor] = now
+        while len(self._cursors) > _MAX_CURSORS:
+            self._cursors.popitem(last=False)
+        return ChangesReply(cursor=cursor, changes=changes)
+
+    def _change(self, kind: str, name: str) -> Change:
+        if kind != "deleted":
+            try:
+                size, digest = self._hash(name)
+            except HostError:
+                return Change(path=name, kind="deleted")
+            return Change(path=name, kind="created" if kind == "created" else "modified", size=size, sha256=digest)
+        return Change(path=name, kind="deleted")
+
+    async def disk_used_bytes(self) -> int:
+        """Return the size of all files of the workspace, at most 10 s old."""
+        now = time.monotonic()
+        if now - self._disk[0] >= _DISK_SECONDS:
+            walk = self.files.walk
+            used = await asyncio.to_thread(lambda: sum(status.st_size for _, status in walk(MAX_FILES)))
+            self._disk = (now, used)
+        return self._disk[1]

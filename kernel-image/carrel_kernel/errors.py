@@ -1,0 +1,163 @@
+"""The errors of the kernel host, each with its HTTP status and stable code.
+
+HostError
+├── BadRequest 400 ── PathRefused
+├── Unauthenticated 401
+├── Forbidden 403 ── ScopeMissing, WrongSession
+├── NotFound 404 ── KernelNotFound, ExecutionNotFound, FileNotFound
+├── Conflict 409 ── Unbound, AlreadyBound, WrongHost, KernelExists, KernelBusy, IncarnationChanged,
+│                   OtherKernel, AlreadyAcknowledged
+├── EventsReleased 410
+├── TooLarge 413
+├── QueueFull 429 ── TooManyKernels
+├── KernelUnavailable 503
+├── DeadlineExceeded 504
+├── NoSpace 507 ── SpoolFull, DiskFull
+└── RefusedByServer ── what the HTTP server refuses before a route sees it
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class HostError(Exception):
+    """Something the caller is told; the message says what to do."""
+
+    status: int = 500
+    code: str = "internal"
+
+    def __init__(self, message: str, **detail: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+
+
+class BadRequest(HostError):
+    status = 400
+    code = "bad_request"
+
+
+class PathRefused(BadRequest):
+    code = "path_refused"
+
+
+class Unauthenticated(HostError):
+    status = 401
+    code = "unauthenticated"
+
+
+class Forbidden(HostError):
+    status = 403
+    code = "forbidden"
+
+
+class ScopeMissing(Forbidden):
+    code = "scope_missing"
+
+
+class WrongSession(Forbidden):
+    code = "wrong_session"
+
+
+class NotFound(HostError):
+    status = 404
+    code = "not_found"
+
+
+class KernelNotFound(NotFound):
+    code = "kernel_not_found"
+
+
+class ExecutionNotFound(NotFound):
+    code = "execution_not_found"
+
+
+class FileNotFound(NotFound):
+    code = "file_not_found"
+
+
+class Conflict(HostError):
+    status = 409
+    code = "conflict"
+
+
+class Unbound(Conflict):
+    code = "unbound"
+
+
+class AlreadyBound(Conflict):
+    code = "already_bound"
+
+
+class WrongHost(Conflict):
+    code = "wrong_host"
+
+
+class KernelExists(Conflict):
+    code = "kernel_exists"
+
+
+class KernelBusy(Conflict):
+    code = "kernel_busy"
+
+
+class IncarnationChanged(Conflict):
+    code = "incarnation_changed"
+
+
+class OtherKernel(Conflict):
+    code = "other_kernel"
+
+
+class AlreadyAcknowledged(Conflict):
+    code = "already_acknowledged"
+
+
+class EventsReleased(HostError):
+    status = 410
+    code = "events_released"
+
+
+class TooLarge(HostError):
+    status = 413
+    code = "too_large"
+
+
+class QueueFull(HostError):
+    status = 429
+    code = "queue_full"
+
+
+class TooManyKernels(QueueFull):
+    code = "too_many_kernels"
+
+
+class KernelUnavailable(HostError):
+    status = 503
+    code = "kernel_unavailable"
+
+
+class DeadlineExceeded(HostError):
+    status = 504
+    code = "deadline_exceeded"
+
+
+class NoSpace(HostError):
+    status = 507
+    code = "no_space"
+
+
+class SpoolFull(NoSpace):
+    code = "spool_full"
+
+
+class DiskFull(NoSpace):
+    code = "disk_full"
+
+
+class RefusedByServer(HostError):
+    def __init__(self, message: str, *, status: int, code: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code

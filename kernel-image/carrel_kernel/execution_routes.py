@@ -1,0 +1,68 @@
+"""Routes of executions: run at most once, read on, acknowledge.
+
+An event stream is NDJSON. A caller that goes away cancels nothing; one that reads slowly slows only itself.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+from aiohttp import web
+
+from carrel_kernel.errors import BadRequest, EventsReleased
+from carrel_kernel.executions import Execution
+from carrel_kernel.keys import SUPERVISOR
+from carrel_kernel.replies import body_of, reply
+from carrel_wire.host import AckRequest, ExecuteRequest
+
+
+async def execute(request: web.Request) -> web.StreamResponse:
+    """`PUT /v1/kernels/{kernel}/executions/{execution}`."""
+    wanted = await body_of(request, ExecuteRequest)
+    execution = request.app[SUPERVISOR].execute(request.match_info["kernel"], request.match_info["execution"], wanted)
+    return await _stream(request, execution, execution.spool.released)
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """`GET …/events?after=N`."""
+    text = request.query.get("after", "0")
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise BadRequest("`after` is the number of the last event that was read, 0 for none")
+    after = int(text)
+    execution = request.app[SUPERVISOR].execution(request.match_info["kernel"], request.match_info["execution"])
+    if after < execution.spool.released:
+        raise EventsReleased("the events were acknowledged", released=execution.spool.released)
+    if after > execution.spool.last_n:
+        raise BadRequest(f"there are events up to {execution.spool.last_n}")
+    return await _stream(request, execution, after)
+
+
+async def ack(request: web.Request) -> web.Response:
+    """`POST …/ack`."""
+    wanted = await body_of(request, AckRequest)
+    supervisor = request.app[SUPERVISOR]
+    kernel, execution = request.match_info["kernel"], request.match_info["execution"]
+    if not supervisor.executions.knows(execution):
+        supervisor.execution(kernel, execution)
+    return reply(supervisor.executions.ack(execution, kernel, wanted.n))
+
+
+async def _stream(request: web.Request, execution: Execution, after: int) -> web.StreamResponse:
+    supervisor = request.app[SUPERVISOR]
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+    supervisor.connections += 1
+    try:
+        await response.prepare(request)
+        async with aclosing(execution.read(after)) as chunks:
+            async for chunk in chunks:
+                await response.write(chunk)
+        await response.write_eof()
+    except EventsReleased:
+        # The status line is out: only a cut connection tells the reader that this is not the end.
+        if request.transport:
+            request.transport.abort()
+    except ConnectionError:
+        pass  # the reader went away; it reads on when it wants
+    finally:
+        supervisor.connections -= 1
+    return response

@@ -1,0 +1,203 @@
+"""The files of the workspace, confined to it: names are resolved, links followed only inside, and nothing else opened.
+
+A name is first resolved with its links and refused when that leads outside; then every folder on the way is opened
+without following links, so a link that is swapped in between is refused too. Blocking functions; `file_routes` calls
+them in threads.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from carrel_kernel.errors import FileNotFound, PathRefused
+from carrel_wire.host import FileInfo
+
+PRIVATE: Final = ".carrel"
+"""The host's own folder in the workspace: not listed, and only its overflow files may be read."""
+OVERFLOW: Final = f"{PRIVATE}/overflow"
+_MAX_NAME_BYTES: Final = 255
+_MAX_PATH_BYTES: Final = 4000
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    r"""Return the components of a relative name with `/`.
+
+    Raises
+    ------
+    PathRefused
+        It is empty, absolute, too long, or has `.`, `..`, empty, `\` or control characters in it.
+    """
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError as error:
+        raise PathRefused("a file name must be valid Unicode") from error
+    parts = tuple(name.split("/"))
+    if not name or len(encoded) > _MAX_PATH_BYTES:
+        raise PathRefused("a file name must not be empty or longer than 4000 bytes")
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise PathRefused("a file name is relative to the workspace and has no empty, `.` or `..` component")
+        if len(part.encode()) > _MAX_NAME_BYTES or "\\" in part or any(ord(character) < 32 for character in part):
+            raise PathRefused("a component is at most 255 bytes, without `\\` and control characters")
+    return parts
+
+
+@dataclass(frozen=True)
+class Files:
+    """Access to one workspace."""
+
+    root: Path
+    """Resolved and absolute."""
+
+    def _resolve(self, parts: tuple[str, ...], *, private: bool = False) -> tuple[str, ...]:
+        """Return the components after following links, all inside the workspace."""
+        try:
+            real = Path(os.path.realpath(self.root.joinpath(*parts)))
+        except (OSError, ValueError) as error:
+            raise PathRefused("the name cannot be resolved") from error
+        if not real.is_relative_to(self.root) or real == self.root:
+            raise PathRefused("the name leads out of the workspace")
+        inside = real.relative_to(self.root).parts
+        if inside[0] == PRIVATE and not (private and inside[:2] == tuple(OVERFLOW.split("/"))):
+            raise FileNotFound("there is no such file")
+        return inside
+
+    @contextmanager
+    def _folder(self, parts: tuple[str, ...], *, make: bool = False) -> Generator[int]:
+        """Yield a descriptor of a folder, reached without following a link."""
+        current = os.open(self.root, _FOLDER)
+        try:
+            for part in parts:
+                if make:
+                    with suppress(FileExistsError):
+                        os.mkdir(part, 0o755, dir_fd=current)
+                deeper = os.open(part, _FOLDER, dir_fd=current)
+                os.close(current)
+                current = deeper
+            yield current
+        finally:
+            os.close(current)
+
+    def open(self, name: str) -> tuple[BinaryIO, int]:
+        """Return a regular file and its size in bytes.
+
+        Raises
+        ------
+        PathRefused
+            The name leads outside, or is no regular file.
+        FileNotFound
+        """
+        *folders, last = self._resolve(parts_of(name), private=True)
+        try:
+            with self._folder(tuple(folders)) as folder:
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not make it wait
+                descriptor = os.open(last, flags, dir_fd=folder)
+        except OSError as error:
+            raise FileNotFound("there is no such file") from error
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise PathRefused("that is not a regular file")
+        return os.fdopen(descriptor, "rb"), status.st_size
+
+    @contextmanager
+    def replace(self, name: str) -> Generator[tuple[BinaryIO, str]]:
+        """Yield a new file that takes the place of `name`, with its resolved name, when the block ends well.
+
+        Raises
+        ------
+        PathRefused
+            The name leads outside, or a folder is in its place.
+        OSError
+            The disk does not take it.
+        """
+        parts = self._resolve(parts_of(name))
+        *folders, last = parts
+        temporary = f"upload-{secrets.token_hex(8)}"
+        with self._folder((PRIVATE, "tmp"), make=True) as private:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=private)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    yield file, "/".join(parts)
+                try:
+                    with self._folder(tuple(folders), make=True) as folder:
+                        os.replace(temporary, last, src_dir_fd=private, dst_dir_fd=folder)
+                except (IsADirectoryError, NotADirectoryError) as error:
+                    raise PathRefused("a folder is in the place of the file, or a file in the place of a folder") from (
+                        error
+                    )
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(temporary, dir_fd=private)
+                raise
+
+    def delete(self, name: str) -> None:
+        """Remove a file, or a link itself.
+
+        Raises
+        ------
+        PathRefused
+            The name leads outside, or is a folder.
+        FileNotFound
+        """
+        *folders, last = parts_of(name)
+        if folders:
+            parents = self._resolve(tuple(folders))
+        else:
+            parents = ()
+            if last == PRIVATE:
+                raise FileNotFound("there is no such file")
+        try:
+            with self._folder(parents) as folder:
+                os.unlink(last, dir_fd=folder)
+        except (IsADirectoryError, PermissionError) as error:
+            raise PathRefused("that is a folder or cannot be removed; delete the files in it by name") from error
+        except OSError as error:
+            raise FileNotFound("there is no such file") from error
+
+    def walk(self, limit: int) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield name and status of every regular file, without the host's own folder, up to a number of files.
+
+        Links are not followed, so nothing outside is listed and no loop is walked.
+        """
+        left = limit
+        pending = [(str(self.root), "")]
+        while pending and left > 0:
+            folder, prefix = pending.pop()
+            with suppress(OSError), os.scandir(folder) as entries:
+                for entry in entries:
+                    if not prefix and entry.name == PRIVATE:
+                        continue
+                    with suppress(OSError):  # it may be gone meanwhile
+                        if entry.is_dir(follow_symlinks=False):
+                            pending.append((entry.path, f"{prefix}{entry.name}/"))
+                        elif entry.is_file(follow_symlinks=False):
+                            yield prefix + entry.name, entry.stat(follow_symlinks=False)
+                            left -= 1
+                            if left <= 0:
+                                return
+
+    def list(self, limit: int) -> list[FileInfo]:
+        """Return the files by name; names that are no Unicode are left out, for they cannot be asked for."""
+        found: list[FileInfo] = []
+        for name, status in self.walk(limit):
+            if is_unicode(name):
+                found.append(FileInfo(path=name, size=status.st_size, modified=status.st_mtime))
+        return sorted(found, key=lambda info: info.path)
+
+
+def is_unicode(name: str) -> bool:
+    """Whether a name from the file system can be sent as JSON."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

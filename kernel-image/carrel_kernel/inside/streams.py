@@ -1,0 +1,106 @@
+"""`sys.stdout` and `sys.stderr` of a kernel: in the order in which both were written, fast, and in bounded memory.
+
+ipykernel's own stream sorts text by parent message at every write, and keeps the two streams apart until they are
+flushed. This one keeps text in the order of writing, puts the other stream's text before its own, and waits for the
+output thread when it is far ahead of it.
+
+Text goes from a stream's `written` (any thread appends) to the streams' common `_leaving` (under a lock, in order),
+and from there to the socket (in the output thread alone).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from typing import Any, ClassVar, Final, cast
+
+from ipykernel.iostream import OutStream
+
+_MAX_AHEAD_CHARACTERS: Final = 1024 * 1024
+
+
+class OrderedStream(OutStream):
+    """One of the two streams; both know each other by their class."""
+
+    flush_interval = 0.05  # seconds; a person who watches a progress bar should not see steps
+    _all: ClassVar[list[OrderedStream]] = []
+    _leaving: ClassVar[deque[tuple[OrderedStream, Any, str]]] = deque()
+    _lock: ClassVar[threading.RLock] = threading.RLock()  # a signal handler of the user's may print, too
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.written: deque[tuple[Any, str]] = deque()
+        self._ahead = 0
+        self.other: OrderedStream | None = None
+        super().__init__(*args, **kwargs)
+        for other in self._all:
+            other.other, self.other = self, other
+        self._all.append(self)
+
+    def write(self, string: str) -> int:
+        """Take text; it is sent within the flush interval."""
+        if not isinstance(string, str):  # pyright: ignore[reportUnnecessaryIsInstance]  user code passes anything
+            raise TypeError(f"write() argument must be str, not {type(string).__name__}")
+        other = self.other
+        if other is not None and other.written:
+            other.hand_over()
+        header: Any = self._parent_header.get(None)
+        if header is None:
+            header = cast("Any", self._parent_header_global)
+        self.written.append((header, string))
+        size = len(string)
+        self._ahead += size
+        if not self._flush_pending or self._ahead > _MAX_AHEAD_CHARACTERS or os.getpid() != self._master_pid:
+            self._written_enough()
+        return size
+
+    def _written_enough(self) -> None:
+        if self.pub_thread is None:
+            raise ValueError("I/O operation on closed file")
+        if self._ahead > _MAX_AHEAD_CHARACTERS:
+            self.flush()  # waits for the output thread
+        elif os.getpid() != self._master_pid:
+            self._flush()  # a forked process may end without another chance
+        else:
+            self._schedule_flush()
+
+    def hand_over(self) -> None:
+        """Put what has been written before what anybody writes from now on, without waiting for it to be sent."""
+        self._leave()
+        if self.pub_thread is not None:
+            self.pub_thread.schedule(self._send)
+
+    def _leave(self) -> None:
+        with self._lock:
+            held: list[str] = []
+            held_for: Any = None
+            for _ in range(len(self.written)):
+                parent, text = self.written.popleft()
+                if held and parent is not held_for:
+                    self._leaving.append((self, held_for, "".join(held)))
+                    held = []
+                held_for = parent
+                held.append(text)
+            if held:
+                self._leaving.append((self, held_for, "".join(held)))
+            self._ahead = 0
+
+    def _flush(self) -> None:
+        """Send everything; called in the output thread, or in a forked process."""
+        self._flush_pending = False
+        self._leave()
+        self._send()
+
+    def _send(self) -> None:
+        while self._leaving:
+            stream, parent, text = self._leaving.popleft()
+            stream.publish(parent, text)
+
+    def publish(self, parent: Any, text: str) -> None:
+        self.session.pid = os.getpid()  # as ipykernel does: a forked process sends too
+        message = cast("Any", self.session.msg("stream", {"name": self.name, "text": text}, parent=parent))
+        for hook in cast("list[Any]", self._hooks):
+            message = hook(message)
+            if message is None:
+                return
+        self.session.send(self.pub_thread, message, ident=self.topic)

@@ -1,0 +1,522 @@
+"""One kernel ("context"): its queue, what it runs now, and its process, which may be replaced.
+
+One execution at a time, in the order of arrival. When one with `stop_on_error` does not end well, those that wait
+behind it are not run, as in Jupyter. When the process dies, the execution ends with the reason and a new process is
+started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import structlog
+
+from carrel_kernel import limits, protocol
+from carrel_kernel.changes import Workspace
+from carrel_kernel.connection import Channel
+from carrel_kernel.errors import IncarnationChanged, KernelBusy, KernelUnavailable, QueueFull
+from carrel_kernel.executions import Execution
+from carrel_kernel.ladder import Ladder
+from carrel_kernel.live import Binding, LiveKernel, Place
+from carrel_kernel.metrics import Metrics
+from carrel_kernel.outcome import Verdict, judge
+from carrel_kernel.outputs import Outputs, Overflow
+from carrel_kernel.process import KernelProcess
+from carrel_kernel.run import Run
+from carrel_wire.events import Finished
+from carrel_wire.host import ExecuteRequest, ExecutionState, KernelInfo
+
+_POLL_SECONDS: Final = 0.2
+_LAST_OUTPUT_SECONDS: Final = 0.05
+"""What a dying kernel wrote is still on its way through the socket for about so long."""
+_CRASH_LOOP_SECONDS: Final = 1.0
+"""A kernel that died this young is started again only when somebody wants it."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all kernels of a host share."""
+
+    place: Place
+    binding: Binding
+    workspace: Workspace
+    metrics: Metrics
+    take_spare: Callable[[], Awaitable[tuple[KernelProcess, bool]]]
+    max_queue: int
+    output_bytes: int
+    overflow_bytes: int
+
+
+class Kernel:
+    """A kernel by its id."""
+
+    def __init__(self, kernel_id: str, around: Surroundings) -> None:
+        self.id = kernel_id
+        self.incarnation = str(uuid.uuid4())
+        self.last_activity = time.time()
+        self.on_new_process: set[Callable[[], None]] = set()
+        """Called when another process has taken over; WebSocket clients connect anew."""
+        self._around = around
+        self._queue: deque[Execution] = deque()
+        self._wanted = asyncio.Event()
+        self._current: Execution | None = None
+        self._interrupted: set[str] = set()
+        self._run: Run | None = None
+        self._live: LiveKernel | None = None
+        self._starting = asyncio.Lock()
+        self._requests: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._asked: set[str] = set()
+        """Ids of the host's own requests that the kernel is not done with."""
+        self._execution_count = 0
+        self._restarts = 0
+        self._peak = 0
+        self._cause: Literal["requested", "died"] = "died"
+        self._closed = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._spawn(self._work())
+        self._start_in_background()
+
+    # ------------------------------------------------------------------ what callers want
+
+    def submit(self, execution: Execution) -> None:
+        """Queue a new execution.
+
+        Raises
+        ------
+        QueueFull
+            Too many wait already; it has not been queued.
+        """
+        if len(self._queue) >= self._around.max_queue:
+            raise QueueFull(f"{self._around.max_queue} executions wait already; let some finish first")
+        self._queue.append(execution)
+        self._wanted.set()
+
+    def check_incarnation(self, wanted: str | None) -> None:
+        """Refuse a request that was meant for another process.
+
+        Raises
+        ------
+        IncarnationChanged
+        """
+        if wanted is not None and wanted != self.incarnation:
+            raise IncarnationChanged("the kernel is a new one; its variables are gone", incarnation=self.incarnation)
+
+    def interrupt(self) -> bool:
+        """Interrupt what runs, by the ladder; whether anything did."""
+        run = self._run
+        if run:
+            self._climb(run, "interrupted")
+            return True
+        if self._current:  # it waits for the kernel to start
+            self._interrupted.add(self._current.id)
+            return True
+        if self._live and self._clients_run():  # that client decides whether it wants more than one signal
+            self._live.process.signal(signal.SIGINT)
+            return True
+        return False
+
+    async def restart(self) -> None:
+        """Replace the process; what runs and waits ends as `kernel_died`.
+
+        Raises
+        ------
+        KernelUnavailable
+            The new one did not start.
+        """
+        run = self._stop("the kernel was restarted")
+        if self._live:
+            self._cause = "requested"
+            self._live.process.signal(signal.SIGKILL)
+            await asyncio.wait((self._live.death,))
+        if run:
+            await asyncio.wait((run.done,))
+        await self._ensure()
+
+    async def aclose(self, reason: str, *, grace_seconds: float = 0.0) -> None:
+        """End the kernel: what runs and waits ends as `kernel_died`."""
+        self._closed = True
+        run = self._stop(reason)
+        live = self._live
+        if live:
+            if grace_seconds and not run:
+                live.process.signal(signal.SIGTERM)
+                await asyncio.wait((live.death,), timeout=grace_seconds)
+            live.process.signal(signal.SIGKILL)
+            await asyncio.wait((live.death,))
+        if run:
+            await asyncio.wait((run.done,))
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._current and self._current.finished is None:  # it waited for a process
+            self._end(self._current, Verdict("kernel_died", f"not run: {reason}", lost_state=True))
+        if live:
+            live.close()
+
+    async def request(self, msg_type: str, content: dict[str, Any], *, seconds: float) -> dict[str, Any]:
+        """Send a request to the idle kernel and return its reply's content.
+
+        Raises
+        ------
+        KernelBusy
+            Something runs or waits.
+        KernelUnavailable
+            The kernel died.
+        TimeoutError
+            No reply came in time; the kernel was interrupted.
+        """
+        live = await self._ensure()
+        if self.busy:
+            raise KernelBusy("the kernel runs something; ask again when it is idle", kernel=self.id)
+        reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        msg_id = live.send("shell", msg_type, content)
+        self._requests[msg_id] = reply
+        self._asked.add(msg_id)
+        try:
+            waited = (reply, live.death)
+            await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if reply.done():
+                return reply.result()
+            if live.death.done():
+                raise KernelUnavailable("the kernel died meanwhile")
+            if live.busy_with == msg_id:
+                live.process.signal(signal.SIGINT)
+            raise TimeoutError
+        finally:
+            del self._requests[msg_id]
+
+    async def live(self) -> LiveKernel:
+        """Return the running process, started when there is none.
+
+        Raises
+        ------
+        KernelUnavailable
+        """
+        return await self._ensure()
+
+    @property
+    def state(self) -> ExecutionState:
+        """What the kernel does now."""
+        if self._current or self._queue or self._clients_run():
+            return "busy"
+        if self._live:
+            return "idle"
+        return "starting" if self._starting.locked() else "dead"
+
+    @property
+    def busy(self) -> bool:
+        """Whether code runs or waits."""
+        return self.state == "busy"
+
+    def _clients_run(self) -> bool:
+        """Whether a WebSocket client's code runs; the host's own short questions do not count."""
+        busy_with = self._live.busy_with if self._live else None
+        return busy_with is not None and busy_with not in self._asked
+
+    def info(self) -> KernelInfo:
+        """Return the kernel's description."""
+        pid = self._live.process.pid if self._live else None
+        memory = limits.resident_bytes(pid) if pid else 0
+        self._peak = max(self._peak, memory, self._run.peak_memory_bytes if self._run else 0)
+        return KernelInfo(
+            id=self.id,
+            incarnation=self.incarnation,
+            execution_state=self.state,
+            current_execution=self._current.id if self._current else None,
+            execution_count=self._execution_count,
+            last_activity=time.time() if self.busy else self.last_activity,
+            pid=pid,
+            memory_bytes=memory,
+            peak_memory_bytes=self._peak,
+            cpu_seconds=limits.cpu_seconds(pid) if pid else 0.0,
+            restarts=self._restarts,
+        )
+
+    def check_memory(self) -> None:
+        """Kill a process whose resident memory is over the limit in spite of `RLIMIT_DATA`."""
+        live, limit = self._live, self._around.binding.memory_limit_bytes
+        if live and limit is not None and limits.resident_bytes(live.process.pid) > limit:
+            live.over_limit = True
+            _log.warning("kernel_over_memory_limit", kernel=self.id)
+            live.process.signal(signal.SIGKILL)
+
+    # ------------------------------------------------------------------ the process
+
+    def _spawn(self, work: Awaitable[Any]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _start_in_background(self) -> None:
+        async def start() -> None:
+            with suppress(KernelUnavailable):  # logged; whoever needs the kernel is told
+                await self._ensure()
+
+        self._spawn(start())
+
+    async def _ensure(self) -> LiveKernel:
+        async with self._starting:
+            if self._closed:
+                raise KernelUnavailable("the kernel is being deleted")
+            if self._live is None:
+                try:
+                    self._live = await self._start()
+                except KernelUnavailable as error:
+                    _log.warning("kernel_not_started", kernel=self.id, reason=error.message)
+                    raise
+                for callback in list(self.on_new_process):
+                    callback()
+            return self._live
+
+    async def _start(self) -> LiveKernel:
+        around, began = self._around, time.monotonic()
+        process, spare = await around.take_spare()
+        live = await LiveKernel.start(
+            process,
+            around.place,
+            around.binding,
+            self.incarnation,
+            on_parts=self._on_parts,
+            on_batch=self._on_batch,
+            on_malformed=around.metrics.malformed.inc,
+        )
+        live.death.add_done_callback(lambda _: self._on_death(live))
+        around.metrics.kernel_starts.labels("yes" if spare else "no").inc()
+        around.metrics.kernel_start_seconds.observe(time.monotonic() - began)
+        _log.info("kernel_started", kernel=self.id, incarnation=live.incarnation, pid=process.pid, spare=spare)
+        return live
+
+    def _on_death(self, live: LiveKernel) -> None:
+        if self._live is not live or live.death.cancelled():
+            return
+        self._live = None
+        self._asked.clear()
+        self.incarnation = str(uuid.uuid4())
+        self._execution_count = 0
+        cause, self._cause = self._cause, "died"
+        if self._run is None:
+            live.close()
+        if self._closed:
+            return
+        self._restarts += 1
+        self._around.metrics.kernel_restarts.labels(cause).inc()
+        _log.warning("kernel_ended", kernel=self.id, incarnation=live.incarnation, code=live.death.result())
+        if cause == "died" and time.monotonic() - live.started > _CRASH_LOOP_SECONDS:
+            self._start_in_background()
+
+    # ------------------------------------------------------------------ messages
+
+    def _on_parts(self, live: LiveKernel, channel: Channel, parts: list[bytes]) -> None:
+        message = protocol.unpack(parts)
+        self.last_activity = time.time()
+        run = self._run
+        ours = run if run and message.parent.msg_id == run.execution.id else None
+        if channel != "iopub":
+            reply = self._requests.get(message.parent.msg_id)
+            if reply and not reply.done():
+                reply.set_result(message.content())
+            elif ours and message.header.msg_type == "execute_reply":
+                ours.on_reply(message.content())
+            return
+        match message.header.msg_type:
+            case "iopub_welcome":
+                live.welcomed()
+            case "status":
+                self._on_status(live, message, ours)
+            case "execute_input":
+                count = message.content().get("execution_count")
+                if isinstance(count, int):
+                    self._execution_count = count
+            case msg_type:
+                # Threads of earlier cells write under their own cell's id: what they write belongs to what runs now.
+                if message.parent.session != live.connection.session:
+                    return
+                if run:
+                    run.outputs.take(msg_type, message.content(), len(message.raw_content))
+                else:
+                    self._around.metrics.late_output.inc()
+
+    def _on_status(self, live: LiveKernel, message: protocol.Message, ours: Run | None) -> None:
+        state = message.content().get("execution_state")
+        if state == "busy":
+            live.busy_with = message.parent.msg_id
+            if ours:
+                ours.on_busy()
+        elif state == "idle":
+            live.busy_with = None
+            self._asked.discard(message.parent.msg_id)
+            if ours:
+                ours.on_idle()
+
+    def _on_batch(self) -> None:
+        if self._run:
+            self._run.execution.flush()
+
+    # ------------------------------------------------------------------ executions
+
+    async def _work(self) -> None:
+        while True:
+            while not self._queue:
+                self._wanted.clear()
+                await self._wanted.wait()
+            execution = self._current = self._queue.popleft()
+            try:
+                await self._execute(execution)
+            except Exception:  # noqa: BLE001  a defect ends this execution, not the kernel
+                _log.exception("execution_failed", kernel=self.id, execution=execution.id)
+                if execution.finished is None:
+                    self._end(execution, Verdict("kernel_died", "the kernel host failed; see its log"))
+            self._current = None
+
+    async def _execute(self, execution: Execution) -> None:
+        request = execution.request or ExecuteRequest(code=execution.spool.meta.code)
+        try:
+            live = await self._ensure()
+        except KernelUnavailable as error:
+            verdict = Verdict("kernel_died", f"not run: {error.message}", lost_state=True)
+            self._end(execution, verdict)
+        else:
+            verdict = self._refusal(execution, request)
+            if verdict:
+                self._end(execution, verdict)
+            else:
+                verdict = await self._carry_out(execution, request, live)
+        if verdict.status != "ok" and request.stop_on_error and not request.silent:
+            self._abort(verdict)
+
+    def _refusal(self, execution: Execution, request: ExecuteRequest) -> Verdict | None:
+        """Return why an execution must not run now, after what happened while it waited."""
+        if execution.id in self._interrupted:
+            self._interrupted.discard(execution.id)
+            return Verdict("interrupted", "not run: it was interrupted before it began")
+        if request.incarnation is not None and request.incarnation != self.incarnation:
+            message = "not run: the kernel that it was meant for is gone, and its variables with it"
+            return Verdict("kernel_died", message, lost_state=True)
+        return None
+
+    async def _carry_out(self, execution: Execution, request: ExecuteRequest, live: LiveKernel) -> Verdict:
+        around = self._around
+        path = around.workspace.overflow_path(execution.id)
+        outputs = Outputs(
+            execution,
+            Overflow(around.workspace.root / path, around.overflow_bytes, around.workspace.may_write),
+            limit_bytes=around.output_bytes,
+            overflow_path=path,
+        )
+        run = Run(execution, outputs, kernel_id=self.id, incarnation=live.incarnation, pid=live.process.pid)
+        self._run = run
+        try:
+            live.send("shell", "execute_request", _content(request), execution.id)
+            await self._watch(run, live, request.timeout_seconds)
+            if live.death.done():
+                await asyncio.sleep(_LAST_OUTPUT_SECONDS)
+                live.connection.drain_now()
+            return await self._conclude(run, live)
+        finally:
+            run.close()
+            self._run = None
+            if not run.done.done():
+                run.done.set_result(None)
+            if live.death.done():
+                live.close()
+
+    async def _watch(self, run: Run, live: LiveKernel, timeout_seconds: float | None) -> None:
+        waited = (run.done, live.death)
+        while not run.done.done() and not live.death.done():
+            wait = _POLL_SECONDS
+            if timeout_seconds is not None and not run.ladder:
+                wait = min(wait, max(0.0, timeout_seconds - run.wall_seconds))
+            done, _ = await asyncio.wait(waited, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                run.measure()
+                self.check_memory()
+                if timeout_seconds is not None and run.started is not None and run.wall_seconds >= timeout_seconds:
+                    self._climb(run, "timeout")
+
+    def _climb(self, run: Run, reason: Literal["interrupted", "timeout"]) -> None:
+        live = self._live
+        if run.ladder is None and live:
+            run.ladder = Ladder(live.process.signal, reason, self._around.metrics, self.id)
+
+    async def _conclude(self, run: Run, live: LiveKernel) -> Verdict:
+        """Emit what is left: held output, artifacts, and the end."""
+        if run.ladder:
+            run.ladder.stop()
+        wall = run.wall_seconds
+        run.measure()
+        verdict = judge(
+            run.seen(
+                exit_code=live.death.result() if live.death.done() else None,
+                over_limit=live.over_limit,
+                memory_limit_bytes=self._around.binding.memory_limit_bytes,
+            )
+        )
+        execution = run.execution
+        run.outputs.close()
+        execution.flush()
+        if run.outputs.truncated:
+            self._around.metrics.truncated.inc()
+        request = execution.request
+        if request is None or not request.silent:
+            for artifact in await self._around.workspace.artifacts():
+                execution.emit(artifact.event(execution.next_n))
+        self._peak = max(self._peak, run.peak_memory_bytes)
+        self._end(execution, verdict, run=run, wall=wall)
+        return verdict
+
+    def _end(self, execution: Execution, verdict: Verdict, *, run: Run | None = None, wall: float = 0.0) -> None:
+        execution.finish(
+            Finished(
+                n=execution.next_n,
+                status=verdict.status,
+                wall_seconds=round(wall, 6),
+                execution_count=run.execution_count if run else None,
+                cpu_seconds=run.cpu_seconds() if run else None,
+                peak_memory_bytes=(run.peak_memory_bytes or None) if run else None,
+                bytes_out=run.outputs.bytes_out if run else 0,
+                message=verdict.message,
+                lost_state=verdict.lost_state,
+            )
+        )
+        self.last_activity = time.time()
+        metrics = self._around.metrics
+        metrics.executions.labels(verdict.status).inc()
+        metrics.output_bytes.inc(execution.spool.size)
+        if run:
+            metrics.execution_seconds.observe(wall)
+
+    def _abort(self, verdict: Verdict) -> None:
+        """End what waits, because what ran before it did not end well."""
+        status: Literal["kernel_died", "interrupted"] = "kernel_died" if verdict.lost_state else "interrupted"
+        message = f"not run: an earlier execution ended as {verdict.status}"
+        while self._queue:
+            self._end(self._queue.popleft(), Verdict(status, message, lost_state=verdict.lost_state))
+
+    def _stop(self, reason: str) -> Run | None:
+        """End what waits, and let what runs end with the process."""
+        while self._queue:
+            self._end(self._queue.popleft(), Verdict("kernel_died", f"not run: {reason}", lost_state=True))
+        if self._run:
+            self._run.stopped = reason
+        return self._run
+
+
+def _content(request: ExecuteRequest) -> dict[str, Any]:
+    return {
+        "code": request.code,
+        "silent": request.silent,
+        "store_history": request.store_history and not request.silent,
+        "user_expressions": {},
+        "allow_stdin": False,  # nobody could answer; `input()` says so at once
+        "stop_on_error": False,  # the queue is here, not in the kernel
+    }

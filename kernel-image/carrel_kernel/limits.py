@@ -1,0 +1,83 @@
+"""Memory and CPU of kernel processes: what they use, from /proc, and how libraries are told of the CPU limit.
+
+`RLIMIT_DATA` itself is set inside the kernel (`inside.child`). Where there is no /proc, use is reported as zero and the
+second line of defence (`resident_bytes` above the limit) does not exist.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_PAGE: Final = os.sysconf("SC_PAGESIZE")
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_THREAD_VARIABLES: Final = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_MAX_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",
+    "POLARS_MAX_THREADS",
+)
+_MEMORY_EVENTS: Final = Path("/sys/fs/cgroup/memory.events")
+_KEPT_FREE_BYTES: Final = 1024**3
+
+
+def thread_environment(cpu_limit: float | None) -> dict[str, str]:
+    """Return the variables that keep numerical libraries to the CPUs; nothing without a limit."""
+    if cpu_limit is None:
+        return {}
+    return dict.fromkeys(_THREAD_VARIABLES, str(max(1, math.ceil(cpu_limit))))
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process; 0 when it is gone. Source: proc(5), statm."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
+    return 0
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process and its ended children; 0 when it is gone. Source: proc(5), stat."""
+    with suppress(OSError, ValueError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return sum(map(int, fields[11:15])) / _TICKS
+    return 0.0
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the largest resident memory since `reset_peak`; 0 when unknown. Source: proc(5), status."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path(f"/proc/{pid}/status").read_bytes().splitlines():
+            if line.startswith(b"VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def reset_peak(pid: int) -> None:
+    """Let `peak_bytes` begin anew. Source: proc(5), clear_refs."""
+    with suppress(OSError), Path(f"/proc/{pid}/clear_refs").open("wb", buffering=0) as file:
+        file.write(b"5")
+
+
+def out_of_memory_kills() -> int:
+    """Return how many processes of this container the system has killed for memory. Source: cgroup v2."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in _MEMORY_EVENTS.read_bytes().splitlines():
+            if line.startswith(b"oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def disk_nearly_full(folder: Path) -> bool:
+    """Whether the disk is filled to 90 %, or to the last GiB of a large one."""
+    with suppress(OSError):
+        usage = shutil.disk_usage(folder)
+        return usage.free < min(usage.total // 10, _KEPT_FREE_BYTES)
+    return False

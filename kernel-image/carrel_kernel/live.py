@@ -1,0 +1,138 @@
+"""One kernel process with its connection, from the handover to its death."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zmq
+
+from carrel_kernel.connection import Channel, ConnectionInfo, KernelConnection
+from carrel_kernel.errors import KernelUnavailable
+from carrel_kernel.process import Handover, KernelProcess
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What the session decides for its kernels."""
+
+    session_uid: str
+    env: dict[str, str]
+    memory_limit_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where kernels live."""
+
+    workspace: Path
+    runtime: Path
+    context: zmq.Context[zmq.Socket[bytes]]
+    start_seconds: float
+
+
+class LiveKernel:
+    """A kernel that answered; `death` ends with the process's exit code."""
+
+    def __init__(self, process: KernelProcess, info: ConnectionInfo, incarnation: str) -> None:
+        self.process = process
+        self.info = info
+        self.incarnation = incarnation
+        self.started = time.monotonic()
+        self.over_limit = False
+        self.busy_with: str | None = None
+        """Id of the request that the kernel works on, whoever sent it."""
+        self.connection: KernelConnection
+        self.death: asyncio.Task[int] = asyncio.create_task(process.wait())
+        self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @classmethod
+    async def start(
+        cls,
+        process: KernelProcess,
+        place: Place,
+        binding: Binding,
+        incarnation: str,
+        *,
+        on_parts: Callable[[LiveKernel, Channel, list[bytes]], None],
+        on_batch: Callable[[], None],
+        on_malformed: Callable[[], None],
+    ) -> LiveKernel:
+        """Hand over to a spare and wait for its first answer.
+
+        Raises
+        ------
+        KernelUnavailable
+            It ended, or did not answer in time.
+        """
+        info = ConnectionInfo(ip=str(place.runtime / secrets.token_hex(4)), key=secrets.token_hex(32))
+        file = _write_connection_file(info)
+        live = cls(process, info, incarnation)
+        try:
+            async with asyncio.timeout(place.start_seconds):
+                await process.hand_over(
+                    Handover(
+                        connection_file=str(file),
+                        workspace=str(place.workspace),
+                        env=binding.env,
+                        memory_limit_bytes=binding.memory_limit_bytes,
+                    )
+                )
+                live.connection = KernelConnection(
+                    place.context,
+                    info,
+                    on_parts=lambda channel, parts: on_parts(live, channel, parts),
+                    on_batch=on_batch,
+                    on_malformed=on_malformed,
+                )
+                await asyncio.wait((live._welcome, live.death), return_when=asyncio.FIRST_COMPLETED)
+                live.check_alive()
+        except BaseException as error:
+            await process.kill()
+            live.close()
+            if isinstance(error, TimeoutError):
+                raise KernelUnavailable(f"the kernel did not answer within {place.start_seconds:g} s") from error
+            raise
+        finally:
+            file.unlink(missing_ok=True)
+        return live
+
+    def check_alive(self) -> None:
+        """Raise when the process has ended.
+
+        Raises
+        ------
+        KernelUnavailable
+        """
+        if self.death.done():
+            raise KernelUnavailable("the kernel ended while it started; is its memory limit too small?")
+
+    def welcomed(self) -> None:
+        """The subscription to the kernel's output is in force: nothing can be missed from now on."""
+        if not self._welcome.done():
+            self._welcome.set_result(None)
+
+    def send(self, channel: Channel, msg_type: str, content: dict[str, Any], msg_id: str | None = None) -> str:
+        """Send a request and return its id."""
+        return self.connection.send(channel, msg_type, content, msg_id)
+
+    def close(self) -> None:
+        """Close the connection and remove what the process left."""
+        if hasattr(self, "connection"):
+            self.connection.close()
+        self.info.remove_sockets()
+
+
+def _write_connection_file(info: ConnectionInfo) -> Path:
+    path = Path(f"{info.ip}.json")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.encode(info))
+    return path

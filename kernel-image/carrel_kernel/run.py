@@ -1,0 +1,115 @@
+"""One execution while the kernel works on it: what has been seen so far, and when that is all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+
+from carrel_kernel import limits
+from carrel_kernel.executions import Execution
+from carrel_kernel.ladder import Ladder
+from carrel_kernel.outcome import Seen
+from carrel_kernel.outputs import Outputs
+from carrel_wire.events import Started
+
+LAST_WORDS_SECONDS: Final = 5.0
+"""Reply and idle status come over two sockets; longer than this nothing is waited for when one of them has come."""
+
+
+class Run:
+    """The execution that a kernel has been given. The kernel calls the `on_…` methods."""
+
+    def __init__(self, execution: Execution, outputs: Outputs, *, kernel_id: str, incarnation: str, pid: int) -> None:
+        self.execution = execution
+        self.outputs = outputs
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.started: float | None = None
+        """Monotonic time at which the kernel took the code up."""
+        self.reply: dict[str, Any] | None = None
+        self.execution_count: int | None = None
+        self.ladder: Ladder | None = None
+        self.stopped: str | None = None
+        self.out_of_memory_kills = limits.out_of_memory_kills()
+        self._kernel_id = kernel_id
+        self._incarnation = incarnation
+        self._pid = pid
+        self._cpu = limits.cpu_seconds(pid)
+        self._peak = 0
+        self._idle = False
+        self._last_words: asyncio.TimerHandle | None = None
+        limits.reset_peak(pid)
+
+    def on_busy(self) -> None:
+        """The kernel takes the code up."""
+        if self.started is None:
+            self.started = time.monotonic()
+            n = self.execution.next_n
+            now = time.time()
+            self.execution.emit(Started(n=n, kernel_id=self._kernel_id, incarnation=self._incarnation, time=now))
+
+    def on_reply(self, content: dict[str, Any]) -> None:
+        """The kernel replied."""
+        self.reply = content
+        count = content.get("execution_count")
+        if isinstance(count, int):
+            self.execution_count = count
+        self._nearly_done()
+
+    def on_idle(self) -> None:
+        """All output of the code has come."""
+        self._idle = True
+        self._nearly_done()
+
+    def _nearly_done(self) -> None:
+        if self._idle and self.reply is not None:
+            self._finish()
+        elif self._last_words is None:
+            self._last_words = asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self._finish)
+
+    def _finish(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def measure(self) -> None:
+        """Look at the process's memory while it is still there."""
+        self._peak = max(self._peak, limits.peak_bytes(self._pid) or limits.resident_bytes(self._pid))
+
+    def close(self) -> None:
+        """Stop the timers."""
+        if self._last_words:
+            self._last_words.cancel()
+        if self.ladder:
+            self.ladder.stop()
+
+    @property
+    def wall_seconds(self) -> float:
+        """Time since the kernel took the code up."""
+        return 0.0 if self.started is None else time.monotonic() - self.started
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Largest memory seen."""
+        return self._peak
+
+    def cpu_seconds(self) -> float | None:
+        """CPU time since the start; none when the process is gone."""
+        now = limits.cpu_seconds(self._pid)
+        return max(0.0, round(now - self._cpu, 3)) if now else None
+
+    def seen(self, *, exit_code: int | None, over_limit: bool, memory_limit_bytes: int | None) -> Seen:
+        """Return what is to be judged."""
+        ladder = self.ladder
+        return Seen(
+            reply=self.reply,
+            error=self.outputs.error,
+            exit_code=exit_code,
+            ladder=ladder.reason if ladder else None,
+            rungs=str(ladder) if ladder else "",
+            killed_by_ladder=bool(ladder and ladder.killed),
+            over_limit=over_limit,
+            out_of_memory_kill=limits.out_of_memory_kills() > self.out_of_memory_kills,
+            stopped=self.stopped,
+            memory_limit_bytes=memory_limit_bytes,
+            peak_memory_bytes=self._peak,
+        )

@@ -1,0 +1,113 @@
+"""Settings of the kernel host, from flags or `CARREL_KERNEL_*` variables; a flag wins over its variable.
+
+Plain dataclass and argparse: the kernel image carries no settings library. What a session decides (environment, limits)
+comes with bind and is not here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+PREFIX: Final = "CARREL_KERNEL_"
+_MIB: Final = 1024 * 1024
+
+
+def _setting(help_: str, default: Any = MISSING, *, parse: Any = str) -> Any:
+    metadata = {"help": help_, "parse": parse}
+    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError("must be greater than 0")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _listen(text: str) -> str:
+    kind, _, rest = text.partition(":")
+    if kind == "unix" and rest:
+        return text
+    host, _, port = rest.rpartition(":")
+    if kind == "tcp" and host and port.isdigit() and int(port) < 65536:
+        return text
+    raise argparse.ArgumentTypeError("must be unix:/path/of.sock or tcp:ADDRESS:PORT")
+
+
+# ruff: noqa: RUF009  `_setting` returns a dataclass field, as `field` itself does
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that is decided when the host starts; sizes in bytes, times in seconds."""
+
+    host_id: str = _setting("Identity of this host: the audience of its tokens (the pod's UID, or a local host's id).")
+    keys: Path = _setting("Key set (JSON) whose tokens are accepted; read again when it changes.", parse=Path)
+    listen: str = _setting("Where to listen: unix:/path.sock or tcp:ADDRESS:PORT.", "tcp:0.0.0.0:8888", parse=_listen)
+    workspace: Path = _setting("Folder that kernels work in.", Path("/workspace"), parse=Path)
+    runtime_dir: Path = _setting(
+        "Folder for the kernels' private sockets and caches.", Path(tempfile.gettempdir()), parse=Path
+    )
+    orphan_timeout: float = _setting(
+        "End when no authenticated call came for so long and nothing runs; 0 means never.", 0.0, parse=_not_negative
+    )
+    grace_seconds: float = _setting("Time that kernels have to end after SIGTERM.", 5.0, parse=_not_negative)
+    start_seconds: float = _setting("Longest wait for a new kernel to answer.", 60.0, parse=_positive)
+    max_kernels: int = _setting("Kernels at the same time.", 16, parse=_count)
+    max_queue: int = _setting("Executions that wait for one kernel.", 100, parse=_count)
+    max_unacknowledged: int = _setting("Executions whose events are kept until acknowledged.", 1000, parse=_count)
+    spool_bytes: int = _setting("Disk for unacknowledged events of all executions.", 1024 * _MIB, parse=_count)
+    output_bytes: int = _setting("Output of one execution; what is beyond goes to a file.", 64 * _MIB, parse=_count)
+    overflow_bytes: int = _setting("Size of that file.", 1024 * _MIB, parse=_count)
+    file_bytes: int = _setting("Largest file that may be written through the API.", 1024 * _MIB, parse=_count)
+    log_level: str = _setting("Least level that is logged: debug, info, warning or error.", "info")
+
+
+def _default(item: Field[Any], environment: Mapping[str, str]) -> tuple[Any, bool]:
+    """Return the value without a flag, and whether a flag is needed."""
+    text = environment.get(PREFIX + item.name.upper())
+    if text is not None:
+        return text, False  # argparse runs string defaults through `type`
+    return (None, True) if item.default is MISSING else (item.default, False)
+
+
+def load(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings.
+
+    Raises
+    ------
+    SystemExit
+        A value is missing or wrong; what is expected has been printed to stderr.
+    """
+    values = os.environ if environment is None else environment
+    parser = argparse.ArgumentParser(
+        prog="carrel_kernel", description="Runs the kernels of one session.", allow_abbrev=False
+    )
+    for item in fields(Settings):
+        default, required = _default(item, values)
+        parser.add_argument(
+            "--" + item.name.replace("_", "-"),
+            type=item.metadata["parse"],
+            default=default,
+            required=required,
+            help=f"{item.metadata['help']} ({PREFIX}{item.name.upper()})",
+        )
+    return Settings(**vars(parser.parse_args(arguments)))

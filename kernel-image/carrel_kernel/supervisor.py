@@ -1,0 +1,302 @@
+"""The host's state: whose it is, its kernels, its executions, and whether it is still wanted.
+
+Before bind it belongs to nobody and runs nothing but a spare interpreter. It never becomes another session's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import zmq
+
+from carrel_kernel.changes import Workspace
+from carrel_kernel.errors import AlreadyBound, BadRequest, KernelExists, KernelNotFound, TooManyKernels, WrongHost
+from carrel_kernel.executions import Execution, Executions
+from carrel_kernel.kernel import Kernel, Surroundings
+from carrel_kernel.limits import thread_environment
+from carrel_kernel.live import Binding, Place
+from carrel_kernel.metrics import Metrics
+from carrel_kernel.settings import Settings
+from carrel_kernel.spares import Spares
+from carrel_wire.host import BindReply, BindRequest, ExecuteRequest, HostState
+
+MAIN: Final = "main"
+_KERNEL_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_MAX_ENV_BYTES: Final = 256 * 1024
+_MIN_MEMORY_BYTES: Final = 64 * 1024 * 1024
+_HOUSEKEEPING_SECONDS: Final = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Supervisor:
+    """One kernel host."""
+
+    def __init__(self, settings: Settings, runtime: Path) -> None:
+        self.settings = settings
+        self.boot_id = str(uuid.uuid4())
+        self.metrics = Metrics()
+        self.workspace = Workspace(settings.workspace.resolve())
+        self.executions = Executions(
+            self.workspace.private,
+            self.metrics,
+            max_unacknowledged=settings.max_unacknowledged,
+            spool_bytes=settings.spool_bytes,
+        )
+        self.binding: Binding | None = None
+        self.connections = 0
+        """Open WebSockets and event streams."""
+        self.orphaned = asyncio.Event()
+        """Set when nobody has called for the orphan timeout."""
+        self._kernels: dict[str, Kernel] = {}
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._place = Place(self.workspace.root, runtime, self._context, settings.start_seconds)
+        self._spares = Spares(runtime)
+        self._last_call = time.monotonic()
+        self._last_activity = time.time()
+        self._binding_lock = asyncio.Lock()
+        self._housekeeping: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Prepare the workspace and a spare.
+
+        Raises
+        ------
+        OSError
+            The workspace cannot be written.
+        """
+        await asyncio.to_thread(self.workspace.prepare)
+        self._spares.prepare()
+        self._housekeeping = asyncio.create_task(self._keep_house())
+
+    async def aclose(self) -> None:
+        """End the kernels within the grace time; what they put out stays in the spool."""
+        if self._housekeeping:
+            self._housekeeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._housekeeping
+        grace = self.settings.grace_seconds
+        closing = [kernel.aclose("the kernel host was stopped", grace_seconds=grace) for kernel in self.kernels]
+        await asyncio.gather(self._spares.aclose(), *closing)
+        self._context.destroy(linger=0)
+
+    # ------------------------------------------------------------------ whose it is
+
+    @property
+    def session_uid(self) -> str | None:
+        """Session that the host is bound to."""
+        return self.binding.session_uid if self.binding else None
+
+    async def bind(self, request: BindRequest) -> BindReply:
+        """Make the host a session's, and start its kernel `main`.
+
+        Raises
+        ------
+        WrongHost
+            The request was meant for another host or another boot of it.
+        AlreadyBound
+            The host belongs to another session.
+        BadRequest
+            The environment or the limits make no sense.
+        """
+        if request.pod_uid != self.settings.host_id:
+            raise WrongHost("the request is for another host", host_id=self.settings.host_id)
+        if request.boot_id is not None and request.boot_id != self.boot_id:
+            raise WrongHost("the host has been restarted; read its state and bind again", boot_id=self.boot_id)
+        if not request.session_uid:
+            raise BadRequest("session_uid must not be empty")
+        _check_environment(request.env)
+        if request.memory_limit_bytes is not None and request.memory_limit_bytes < _MIN_MEMORY_BYTES:
+            raise BadRequest(f"memory_limit_bytes must be at least {_MIN_MEMORY_BYTES}: an interpreter needs as much")
+        if request.cpu_limit is not None and not 0 < request.cpu_limit < 10_000:
+            raise BadRequest("cpu_limit must be a number of CPUs greater than 0")
+        async with self._binding_lock:
+            already = self.binding is not None
+            if self.binding is None:
+                await asyncio.to_thread(self.executions.load, request.session_uid)
+                env = {**thread_environment(request.cpu_limit), **request.env}
+                self.binding = Binding(request.session_uid, env, request.memory_limit_bytes)
+                self.metrics.bound.set(1)
+                self._kernels[MAIN] = self._new_kernel(MAIN)
+                _log.info("bound", session=request.session_uid)
+            elif self.binding.session_uid != request.session_uid:
+                raise AlreadyBound("the host belongs to another session; a host never changes its session")
+        return BindReply(
+            host_id=self.settings.host_id,
+            boot_id=self.boot_id,
+            session_uid=request.session_uid,
+            already=already,
+        )
+
+    # ------------------------------------------------------------------ kernels
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """All kernels."""
+        return list(self._kernels.values())
+
+    def kernel(self, kernel_id: str) -> Kernel:
+        """Return a kernel.
+
+        Raises
+        ------
+        KernelNotFound
+        """
+        kernel = self._kernels.get(kernel_id)
+        if kernel is None:
+            raise KernelNotFound("there is no such kernel; create it first", kernel=kernel_id[:64])
+        return kernel
+
+    def create_kernel(self, kernel_id: str) -> Kernel:
+        """Start another kernel in the same workspace.
+
+        Raises
+        ------
+        BadRequest, KernelExists, TooManyKernels
+        """
+        if not _KERNEL_ID.fullmatch(kernel_id):
+            raise BadRequest("a kernel id is 1 to 64 letters, digits, `-` or `_`")
+        if kernel_id in self._kernels:
+            raise KernelExists("there is a kernel of that id already", kernel=kernel_id)
+        if len(self._kernels) >= self.settings.max_kernels:
+            raise TooManyKernels(f"a host has at most {self.settings.max_kernels} kernels; delete one first")
+        kernel = self._kernels[kernel_id] = self._new_kernel(kernel_id)
+        return kernel
+
+    async def delete_kernel(self, kernel_id: str) -> None:
+        """End a kernel.
+
+        Raises
+        ------
+        KernelNotFound
+        """
+        kernel = self.kernel(kernel_id)
+        del self._kernels[kernel_id]
+        await kernel.aclose("the kernel was deleted")
+
+    def _new_kernel(self, kernel_id: str) -> Kernel:
+        if self.binding is None:  # routes refuse before
+            raise KernelNotFound("an unbound host has no kernels")
+        settings = self.settings
+        return Kernel(
+            kernel_id,
+            Surroundings(
+                place=self._place,
+                binding=self.binding,
+                workspace=self.workspace,
+                metrics=self.metrics,
+                take_spare=self._spares.take,
+                max_queue=settings.max_queue,
+                output_bytes=settings.output_bytes,
+                overflow_bytes=settings.overflow_bytes,
+            ),
+        )
+
+    @property
+    def zmq_context(self) -> zmq.Context[zmq.Socket[bytes]]:
+        """Context for further connections to kernels."""
+        return self._context
+
+    # ------------------------------------------------------------------ executions
+
+    def execute(self, kernel_id: str, execution_id: str, request: ExecuteRequest) -> Execution:
+        """Return the execution of an id, queued now when the id is new. Nothing is awaited between claim and queue.
+
+        Raises
+        ------
+        HostError
+            It was refused and has not run.
+        """
+        if request.timeout_seconds is not None and not request.timeout_seconds > 0:
+            raise BadRequest("timeout_seconds must be greater than 0")
+        kernel = self._kernels.get(kernel_id)
+        execution, claim = self.executions.claim(
+            execution_id,
+            kernel_id,
+            kernel.incarnation if kernel else "",
+            request,
+            admit=lambda: self.kernel(kernel_id).check_incarnation(request.incarnation),
+        )
+        if claim == "new":
+            try:
+                self.kernel(kernel_id).submit(execution)
+            except BaseException:
+                self.executions.discard(execution)
+                raise
+        return execution
+
+    def execution(self, kernel_id: str, execution_id: str) -> Execution:
+        """Return a known execution, whose kernel may be gone.
+
+        Raises
+        ------
+        HostError
+        """
+        if kernel_id not in self._kernels and not self.executions.knows(execution_id):
+            self.kernel(kernel_id)
+        return self.executions.get(execution_id, kernel_id)
+
+    # ------------------------------------------------------------------ the host
+
+    def called(self) -> None:
+        """Take note of an authenticated call."""
+        self._last_call = time.monotonic()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any kernel runs something."""
+        return any(kernel.busy for kernel in self._kernels.values())
+
+    async def state(self) -> HostState:
+        """Return what the host is and does."""
+        kernels = [kernel.info() for kernel in self.kernels]
+        return HostState(
+            host_id=self.settings.host_id,
+            boot_id=self.boot_id,
+            session_uid=self.session_uid,
+            kernels=kernels,
+            last_activity=max([self._last_activity, *(info.last_activity for info in kernels)]),
+            busy=self.busy,
+            connections=self.connections,
+            disk_used_bytes=await self.workspace.disk_used_bytes(),
+            unacknowledged=self.executions.unacknowledged(),
+        )
+
+    def measure(self) -> None:
+        """Set the gauges of the metrics."""
+        self.executions.measure()
+        self.metrics.kernels.set(len(self._kernels))
+        self.metrics.busy.set(sum(kernel.busy for kernel in self._kernels.values()))
+        self.metrics.connections.set(self.connections)
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+            for kernel in self.kernels:
+                kernel.check_memory()
+            if os.getpid() == 1:
+                self._spares.reap_orphans()
+            timeout = self.settings.orphan_timeout
+            if self.busy or self.connections:
+                self.called()
+            elif timeout and time.monotonic() - self._last_call > timeout:
+                _log.info("orphaned", timeout_seconds=timeout)
+                self.orphaned.set()
+
+
+def _check_environment(env: dict[str, Any]) -> None:
+    size = sum(len(name) + len(str(value)) for name, value in env.items())
+    if size > _MAX_ENV_BYTES:
+        raise BadRequest(f"env is larger than {_MAX_ENV_BYTES} characters")
+    for name, value in env.items():
+        if not _ENV_NAME.fullmatch(name) or "\0" in value:
+            raise BadRequest("a variable's name is letters, digits and `_`, and its value has no NUL", name=name[:64])
