@@ -124,9 +124,9 @@ class AgentSessionSpec(Model):
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = None
     """Deletes a retained object so long after its session ended; never when left out."""
     owner: Annotated[str, Field(max_length=253)] = ""
-    """Whose it is. Set by the gateway; admission refuses it from anybody else."""
+    """Whose it is, as the gateway says; a label of the pod carries a hash of it."""
     tenant: Annotated[str, Field(max_length=253)] = ""
-    """Set by the gateway; admission refuses it from anybody else."""
+    """Whose owner belongs to it, as the gateway says; a label of the pod carries a hash of it."""
 
 
 class LastTermination(Model):

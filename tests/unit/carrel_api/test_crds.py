@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from carrel_api.common import Model
 from carrel_api.crds import definitions
 from carrel_api.generate import drift, files, main
+from carrel_api.reference import page
 from carrel_api.schema import structural_schema
 
 ROOT = Path(__file__).parents[3]
@@ -112,3 +113,7 @@ def test_check_names_what_drifted(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert f"{first} differs" in said
     assert f"{second} is missing" in said
     assert "more.yaml is none of the resources" in said
+
+
+def test_the_reference_page_is_made_from_the_schema():
+    assert (ROOT / "docs/reference/custom-resources.md").read_text(encoding="utf-8") == page()

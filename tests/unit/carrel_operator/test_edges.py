@@ -1,0 +1,181 @@
+"""Edges without a cluster: probes tell the truth, handlers name the right key, hostile kernel hosts are harmless.
+
+The kernel host of these tests is a small server that misbehaves on purpose; the real one is met in tests/cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from carrel_operator.context import Key
+from carrel_operator.errors import ApiRefused, HostRefused, HostUnreachable
+from carrel_operator.handlers import probes
+from carrel_operator.handlers.pods import owner_key
+from carrel_operator.handlers.startup import EndlessBackoffs, kopf_settings
+from carrel_operator.hosts import MAX_REPLY, Hosts
+from carrel_operator.queue import WorkQueue
+from carrel_operator.settings import Settings
+from carrel_wire.host import BindRequest
+from carrel_wire.tokens import Signer, generate_private_key
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+BIND = BindRequest(session_uid="s", pod_uid="p", env={"MODE": "x"})
+
+
+@pytest.fixture
+async def hosts() -> AsyncGenerator[Hosts]:
+    made = Hosts(Signer("operator-1", generate_private_key()), timeout_seconds=1.0)
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+async def serve() -> AsyncGenerator[Callable[[Handler], Awaitable[str]]]:
+    """Start a server with one handler for everything; gives its address."""
+    runners: list[web.AppRunner] = []
+
+    async def start(handler: Handler) -> str:
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", handler)
+        runner = web.AppRunner(application, shutdown_timeout=0.1)
+        runners.append(runner)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return f"127.0.0.1:{runner.addresses[0][1]}"
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()
+
+
+async def test_bind_sends_a_token_for_that_host_and_returns_the_answer(hosts: Hosts, serve: Any):
+    seen: list[Any] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.extend([request.method, request.path, request.headers["Authorization"][:7], await request.json()])
+        return web.json_response({"host_id": "p", "boot_id": "b", "session_uid": "s", "already": False})
+
+    reply = await hosts.bind(await serve(handler), BIND)
+    assert reply.boot_id == "b"
+    assert seen == ["POST", "/v1/bind", "Bearer ", {"session_uid": "s", "pod_uid": "p", "env": {"MODE": "x"}}]
+
+
+async def test_nobody_listening_is_unreachable(hosts: Hosts, unused_tcp_port: int):
+    with pytest.raises(HostUnreachable, match="does not answer"):
+        await hosts.bind(f"127.0.0.1:{unused_tcp_port}", BIND)
+
+
+async def test_a_host_that_never_answers_is_unreachable(hosts: Hosts, serve: Any):
+    async def handler(_: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with pytest.raises(HostUnreachable):
+        await hosts.state(await serve(handler), "p")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (409, json.dumps({"code": "already_bound", "message": "of another session"}), "already_bound"),
+        (500, "no JSON", "unknown_reply"),
+        (200, "[]", "unknown_reply"),
+        (200, '{"host_id": 7}', "unknown_reply"),
+        (302, "", "unknown_reply"),
+        (200, " " * (MAX_REPLY + 1), "reply_too_large"),
+    ],
+)
+async def test_what_a_host_answers_is_not_trusted(hosts: Hosts, serve: Any, status: int, body: str, code: str):
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(status=status, text=body, headers={"Location": "http://127.0.0.1:1/"})
+
+    with pytest.raises(HostRefused) as error:
+        await hosts.state(await serve(handler), "p")
+    assert error.value.code == code
+
+
+def settings_of(tmp_path: Path) -> Settings:
+    return Settings(
+        operator_private_key_file=tmp_path,
+        gateway_public_key_file=tmp_path,
+        probe_address="127.0.0.1",
+        probe_port=0,
+        metrics_port=0,
+    )
+
+
+async def asked(port: int, path: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as response:
+        return response.status, await response.text()
+
+
+async def test_probes_and_metrics_answer_on_their_own_ports(tmp_path: Path):
+    health = probes.Health(WorkQueue(lambda key: key.namespace))
+    async with probes.serve(health, settings_of(tmp_path)) as ports:
+        assert (await asked(ports["probe_port"], "/healthz"))[0] == 200
+        assert (await asked(ports["probe_port"], "/metrics"))[0] == 404
+        status, text = await asked(ports["metrics_port"], "/metrics")
+        assert status == 200
+        assert "carrel_operator_queue_depth 0.0" in text
+        health.leader = True
+        assert await asked(ports["probe_port"], "/readyz") == (503, '{"ok": false, "faults": ["not watching yet"]}')
+        health.watching = True
+        assert (await asked(ports["probe_port"], "/readyz"))[0] == 200
+
+
+@pytest.mark.parametrize("stuck", ["_since", "_handled"])
+async def test_a_stuck_queue_is_no_healthy_process(tmp_path: Path, stuck: str):
+    queue: WorkQueue[Key] = WorkQueue(lambda key: key.namespace)
+    health = probes.Health(queue, leader=True, watching=True)
+    getattr(queue, stuck)[Key("session")] = time.monotonic() - probes.STUCK_SECONDS - 1
+    async with probes.serve(health, settings_of(tmp_path)) as ports:
+        assert (await asked(ports["probe_port"], "/healthz"))[0] == 503
+        assert (await asked(ports["probe_port"], "/readyz"))[0] == 503
+
+
+@pytest.mark.parametrize(
+    ("owners", "expected"),
+    [
+        ([], None),
+        ([{"kind": "ReplicaSet", "name": "r", "controller": True}], None),
+        ([{"kind": "AgentSession", "name": "desk"}], None),
+        ([{"kind": "AgentSession", "name": "desk", "controller": True}], Key("session", "ns", "desk")),
+    ],
+)
+def test_an_object_belongs_to_the_session_that_controls_it(owners: list[dict[str, Any]], expected: Key | None):
+    assert owner_key({"ownerReferences": owners}, "ns") == expected
+
+
+def test_kopf_only_watches():
+    settings = kopf_settings()
+    assert settings.posting.enabled is False
+    assert settings.peering.standalone is True
+    assert settings.queueing.worker_limit is None
+    delays = iter(EndlessBackoffs())
+    assert [next(delays) for _ in range(7)] == [0.5, 1, 2, 3, 5, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("message", "quota"),
+    [
+        ("pods is forbidden: exceeded quota: desk, requested: pods=1", True),
+        ("failed quota: desk: must specify limits.cpu", True),
+        ('pods "x" is forbidden: violates PodSecurity "restricted:latest"', False),
+    ],
+)
+def test_refusals_by_quota_are_told_from_others(message: str, quota: bool):
+    assert ApiRefused(message).is_quota is quota
+
+
+def test_keys_are_readable_in_logs():
+    assert str(Key("session", "ns", "desk")) == "session/ns/desk"
+    assert str(Key("namespace", "ns")) == "namespace/ns"
