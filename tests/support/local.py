@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from carrel_gateway.settings import Settings
 from carrel_wire.events import ExecutionEvent, Finished, Stdout
+
+LEFT_ALIVE: list[subprocess.Popen[bytes]] = []
+"""Kernel hosts that a gateway of the test left to the next one; reaped at the test's end."""
 
 
 def settings_for(data_dir: Path, **more: Any) -> Settings:

@@ -15,6 +15,7 @@ from uuid import UUID
 import aiohttp
 import msgspec
 
+from carrel_gateway.errors import KernelLost
 from carrel_gateway.executors.base import HostEndpoint
 from carrel_gateway.kernels.ndjson import lines
 from carrel_gateway.kernels.refusals import converted, refusal
@@ -226,6 +227,8 @@ class HostConnection:
         bound: bool = True,
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  as above
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        if self._http.closed:  # another caller saw that the host is gone
+            raise KernelLost("The kernel host cannot be reached.", code="kernel_unreachable")
         session = self.endpoint.session_uid if bound else None
         token = self._signer.token(audience=self.endpoint.audience, session_uid=session, scopes=(scope,))
         headers = {"Authorization": f"Bearer {token}"}

@@ -23,7 +23,7 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from tests.support.local import end_of, settings_for, text_of
+from tests.support.local import LEFT_ALIVE, end_of, settings_for, text_of
 
 from carrel_gateway.errors import ExecutorFailed, KernelLost, NotFound
 from carrel_gateway.executors import child, processes
@@ -51,6 +51,8 @@ async def gateway(data_dir: Path, *, ends_hosts: bool = True, **more: object) ->
         await pool.aclose()
         if ends_hosts:
             await executor.aclose()
+        else:
+            LEFT_ALIVE.extend(executor._children.values())
 
 
 async def run(pool: KernelPool, session: SessionRef, code: str) -> list[ExecutionEvent]:

@@ -1,0 +1,1 @@
+"""Execution of cells: sent at most once, recorded before they are acknowledged."""

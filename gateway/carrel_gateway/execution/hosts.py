@@ -1,0 +1,96 @@
+"""The kernel host of one session, made ready: connected, uploads in place, nothing of an earlier process left over."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from carrel_gateway.artifacts.service import ArtifactService
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.errors import Conflict
+from carrel_gateway.execution.placement import place_missing
+from carrel_gateway.executors.base import SessionRef
+from carrel_gateway.history.service import HistoryService
+from carrel_gateway.kernels.pool import HeldConnection
+from carrel_gateway.sessions.service import SessionService
+from carrel_wire.host import HostState
+from carrel_wire.log import KernelChanged
+
+Adopt = Callable[[SessionRef, HeldConnection, HostState], Awaitable[None]]
+
+
+class SessionHosts:
+    """Ready connections for one principal."""
+
+    def __init__(self, context: ProcessContext, principal: Principal, adopt: Adopt) -> None:
+        self._context = context
+        self._principal = principal
+        self._adopt = adopt
+
+    async def ref(self, session_id: UUID) -> SessionRef:
+        """Return the session as executors know it.
+
+        Raises
+        ------
+        NotFound
+            There is no such session, or it is another tenant's.
+        Conflict
+            It is archived.
+        """
+        held = self._context.kernels.held(session_id)
+        if held and held.session.tenant_id == self._principal.tenant_id:
+            return held.session
+        session = await SessionService(self._context, self._principal).get(session_id)
+        if session.status != "active":
+            raise Conflict("The session is archived; nothing runs in it any more.", code="archived")
+        return SessionRef(
+            tenant_id=session.tenant_id,
+            session_id=session.id,
+            owner_id=session.owner_id,
+            session_class=self._context.settings.session_class,
+        )
+
+    async def ready(self, session: SessionRef, failed: HeldConnection | None = None) -> HeldConnection:
+        """Return a connection on which code may be run; another than `failed`.
+
+        Raises
+        ------
+        ExecutorFailed
+            No kernel host could be had.
+        """
+        pool = self._context.kernels
+        held = pool.held(session.session_id)
+        if held and held is not failed and held.prepared:
+            return held
+        async with pool.lock(session.session_id):
+            held = pool.held(session.session_id)
+            if held and held is failed:
+                await pool.forget(session.session_id)
+                await self.ref(session.session_id)  # a session that was deleted meanwhile gets no new host
+            connection = await pool.connect(session)
+            if not connection.prepared:
+                await self._prepare(session, connection)
+            return connection
+
+    async def find(self, session: SessionRef) -> HeldConnection | None:
+        """Return a connection when a host is there; starts and prepares nothing."""
+        return await self._context.kernels.find(session)
+
+    async def _prepare(self, session: SessionRef, connection: HeldConnection) -> None:
+        state = await connection.state()
+        await place_missing(ArtifactService(self._context, self._principal), session.session_id, connection)
+        if connection.fresh:
+            await self._note_new_kernel(session, state)
+        await self._adopt(session, connection, state)
+        connection.fresh = False
+        connection.prepared = True
+
+    async def _note_new_kernel(self, session: SessionRef, state: HostState) -> None:
+        history = HistoryService(self._context, self._principal)
+        lost_state = await history.has_cells(session.session_id)
+        change = KernelChanged(
+            reason="host_lost" if lost_state else "started",
+            incarnation=state.kernels[0].incarnation if state.kernels else None,
+            lost_state=lost_state,
+        )
+        await history.append(session.session_id, [change], actor="kernel")

@@ -1,0 +1,164 @@
+"""Commits of one execution: its intent, its outputs and its end, each once, whoever records it.
+
+The row of the execution has the number of the last committed event. Every commit moves it on from the number that this
+process saw last, in the transaction that appends to the log; when another process was there first, nothing is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.errors import CarrelError
+from carrel_gateway.execution import repository
+from carrel_gateway.execution.cell import Cell, RecordedElsewhereError
+from carrel_gateway.history.service import Actor, HistoryService
+from carrel_gateway.storage.database import DatabaseAway
+from carrel_wire.events import Finished
+from carrel_wire.log import CellFinished, CellIntended, CellOutputs, CellStatus, KernelChanged, LogPayload
+
+OUTCOME_UNKNOWN: Final = (
+    "The kernel host was lost before it confirmed the cell: whether the code ran cannot be known. It is not run again."
+)
+
+_POLL_SECONDS: Final = 0.25
+_DATABASE_PATIENCE_SECONDS: Final = 60.0
+"""Time for a database to come back; after it the kernel host's spool still has what is not committed."""
+_DATABASE_PAUSE_SECONDS: Final = 0.5
+
+
+class Ledger:
+    """The history's side of one recording."""
+
+    def __init__(self, context: ProcessContext, principal: Principal, cell: Cell) -> None:
+        self._context = context
+        self._history = HistoryService(context, principal)
+        self._tenant_id = principal.tenant_id
+        self._cell = cell
+        self._known = False
+        self.last_n = 0
+        """Number of the last event that is committed."""
+
+    async def row(self) -> repository.ExecutionRow | None:
+        """Return the execution's row, and remember how far it is."""
+        async with self._context.database.transaction(self._tenant_id, write=False) as tx:
+            row = await repository.find(tx, self._cell.execution_id)
+        if row:
+            self._known, self.last_n = True, row.last_n
+        return row
+
+    async def intend(self) -> None:
+        """Commit that the code is about to be sent.
+
+        Raises
+        ------
+        RecordedElsewhereError
+            The id is taken.
+        """
+        cell = self._cell
+        intent = CellIntended(execution_id=cell.execution_id, code=cell.code, run_id=cell.run_id)
+        await self._append([intent], last_n=0, status="intended", actor="agent" if cell.run_id else "user")
+
+    async def outputs(self, outputs: list[dict[str, Any]], last_n: int) -> None:
+        """Commit a part of the outputs, up to and with event `last_n`."""
+        if outputs:
+            part = CellOutputs(execution_id=self._cell.execution_id, last_n=last_n, outputs=outputs)
+            await self._append([part], last_n=last_n, status="running")
+
+    async def finish(self, outputs: list[dict[str, Any]], finished: Finished, *, unknown: bool = False) -> None:
+        """Commit the rest of the outputs and the end."""
+        cell = self._cell
+        status: CellStatus = "outcome_unknown" if unknown else finished.status
+        payloads: list[LogPayload] = []
+        if outputs:
+            payloads.append(CellOutputs(execution_id=cell.execution_id, last_n=finished.n, outputs=outputs))
+        payloads.append(
+            CellFinished(
+                execution_id=cell.execution_id,
+                status=status,
+                code=cell.code,
+                run_id=cell.run_id,
+                execution_count=finished.execution_count,
+                wall_seconds=finished.wall_seconds,
+                cpu_seconds=finished.cpu_seconds,
+                peak_memory_bytes=finished.peak_memory_bytes,
+                bytes_out=finished.bytes_out,
+                message=finished.message,
+            )
+        )
+        if finished.lost_state and not unknown:
+            payloads.append(KernelChanged(reason="died", lost_state=True, message=finished.message))
+        await self._append(payloads, last_n=finished.n, status=status)
+
+    async def refuse(self, error: CarrelError) -> None:
+        """Commit that the intended code was never sent; a plain request leaves no trace."""
+        if not self._known:
+            return
+        cell = self._cell
+        end = CellFinished(execution_id=cell.execution_id, status="error", run_id=cell.run_id, message=error.message)
+        await self._append([end], last_n=self.last_n, status="error")
+
+    async def follow(self) -> Finished | None:
+        """Wait for another process to finish the execution; none when it stands still for as long as a lease.
+
+        Without a bus to others there is no other process, and nobody to wait for.
+        """
+        settings = self._context.settings
+        patience = settings.run_lease_seconds if settings.redis_url else 0.0
+        loop = asyncio.get_running_loop()
+        moved_at, seen = loop.time(), self.last_n
+        while True:
+            row = await self.row()
+            if row and row.is_finished:
+                return ended(row)
+            if self.last_n != seen:
+                moved_at, seen = loop.time(), self.last_n
+            if loop.time() - moved_at >= patience:
+                return None
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _append(
+        self, payloads: list[LogPayload], *, last_n: int, status: CellStatus, actor: Actor = "kernel"
+    ) -> None:
+        """Commit; tries again while the database is away, which is safe: the row is moved on once."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _DATABASE_PATIENCE_SECONDS
+        while True:
+            try:
+                await self._commit(payloads, last_n, status, actor)
+            except DatabaseAway:
+                if loop.time() + _DATABASE_PAUSE_SECONDS > deadline:
+                    raise
+                await asyncio.sleep(_DATABASE_PAUSE_SECONDS)
+            else:
+                break
+        self._known, self.last_n = True, last_n
+
+    async def _commit(self, payloads: list[LogPayload], last_n: int, status: CellStatus, actor: Actor) -> None:
+        cell = self._cell
+        async with self._context.database.transaction(self._tenant_id) as tx:
+            if self._known:
+                mine = await repository.mark(tx, cell.execution_id, status=status, last_n=last_n, seen_n=self.last_n)
+            else:
+                mine = await repository.intend(
+                    tx,
+                    cell.execution_id,
+                    session_id=cell.session.session_id,
+                    run_id=cell.run_id,
+                    code=cell.code,
+                    last_n=last_n,
+                    status=status,
+                )
+            if not mine:
+                raise RecordedElsewhereError
+            await self._history.append(cell.session.session_id, payloads, actor=actor, fence=cell.fence, tx=tx)
+
+
+def ended(row: repository.ExecutionRow) -> Finished:
+    """Return the end of an execution as its row has it; a caller is told `kernel_died` of what nobody knows."""
+    match row.status:
+        case "intended" | "running" | "outcome_unknown":
+            return Finished(n=row.last_n, status="kernel_died", wall_seconds=0.0, message=OUTCOME_UNKNOWN)
+        case status:
+            return Finished(n=row.last_n, status=status, wall_seconds=0.0)

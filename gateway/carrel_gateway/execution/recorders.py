@@ -1,0 +1,196 @@
+"""Begins recordings: of new executions, of known ones that another process left, of all that a host still holds."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from carrel_gateway.artifacts.service import ArtifactService
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.errors import Conflict, NotFound
+from carrel_gateway.execution import repository
+from carrel_gateway.execution.captured import FileCapture
+from carrel_gateway.execution.cell import Cell
+from carrel_gateway.execution.hosts import SessionHosts
+from carrel_gateway.execution.ledger import Ledger, ended
+from carrel_gateway.execution.recording import Recording
+from carrel_gateway.execution.source import EventSource
+from carrel_gateway.execution.subscription import Subscription
+from carrel_gateway.executors.base import SessionRef
+from carrel_gateway.history.service import HistoryService, LiveEvent
+from carrel_gateway.kernels.outputs import events_of
+from carrel_gateway.kernels.pool import HeldConnection
+from carrel_wire.events import Artifact, ExecutionEvent, Started
+from carrel_wire.host import ExecuteRequest, HostState
+
+_log = structlog.get_logger(__name__)
+
+
+class Recorders:
+    """Recordings of one principal's executions; the process keeps them (`kernels.in_flight`)."""
+
+    def __init__(self, context: ProcessContext, principal: Principal) -> None:
+        self._context = context
+        self._principal = principal
+        self._history = HistoryService(context, principal)
+        self.hosts = SessionHosts(context, principal, self._adopt_all)
+
+    def begin(self, cell: Cell, request: ExecuteRequest) -> Recording:
+        """Send new code and record it."""
+        return self._start(cell, Ledger(self._context, self._principal, cell), request=request)
+
+    async def begin_durable(self, cell: Cell, request: ExecuteRequest) -> Recording:
+        """Commit the intent, then send and record.
+
+        Raises
+        ------
+        RecordedElsewhereError
+            The id is taken.
+        """
+        ledger = Ledger(self._context, self._principal, cell)
+        await ledger.intend()
+        return self._start(cell, ledger, request=request)
+
+    async def join(self, cell: Cell) -> Subscription | None:
+        """Return the events of an execution that is known already; none when it is not.
+
+        Raises
+        ------
+        Conflict
+            The id belongs to another session.
+        """
+        recording = self._context.kernels.in_flight.get(cell.execution_id)
+        if not isinstance(recording, Recording):
+            ledger = Ledger(self._context, self._principal, cell)
+            row = await ledger.row()
+            if row is None:
+                return None
+            _require_same_session(row.session_id, cell)
+            if row.is_finished:
+                reader = Subscription()
+                reader.prefill([*(await self._committed(cell)), ended(row)])
+                return reader
+            # A run's own fence says that whoever had it before is out; anybody else may still be at it.
+            recording = self._start(cell, ledger, patient=cell.fence is None, resumed=True)
+        _require_same_session(recording.cell.session.session_id, cell)
+        return await recording.join(lambda: self._committed(cell))
+
+    async def recover(self, session: SessionRef) -> None:
+        """Record everything that the session's host holds, and what it should hold and does not."""
+        open_rows = await self._open_rows(session)
+        connection = await self.hosts.find(session)
+        if connection is None and not open_rows:
+            return
+        connection = await self.hosts.ready(session)
+        state = await connection.state()
+        recordings = await self._adopt(session, connection, state, patient=False)
+        ended_there = {UUID(item.id) for item in state.unacknowledged if item.finished and _is_uuid(item.id)}
+        held = {UUID(item.id) for item in state.unacknowledged if _is_uuid(item.id)}
+        wait_for = [
+            recording.task
+            for recording in recordings
+            if recording.cell.execution_id in ended_there or recording.cell.execution_id not in held
+        ]
+        if wait_for:
+            await asyncio.wait(wait_for)
+
+    # ------------------------------------------------------------------ adoption
+
+    async def _adopt_all(self, session: SessionRef, connection: HeldConnection, state: HostState) -> None:
+        await self._adopt(session, connection, state, patient=True)
+
+    async def _adopt(
+        self, session: SessionRef, connection: HeldConnection, state: HostState, *, patient: bool
+    ) -> list[Recording]:
+        """Begin recordings of what this process does not record yet; acknowledge what is committed."""
+        in_flight = self._context.kernels.in_flight
+        cells = {row.id: Cell(session, row.id, row.code, run_id=row.run_id) for row in await self._open_rows(session)}
+        adopted: list[Recording] = []
+        for item in state.unacknowledged:
+            if not _is_uuid(item.id):
+                continue
+            cell = cells.setdefault(UUID(item.id), Cell(session, UUID(item.id), item.code))
+            row = await Ledger(self._context, self._principal, cell).row()
+            if row and row.is_finished:
+                del cells[cell.execution_id]
+                if item.finished:
+                    with suppress(Conflict, NotFound):  # its own recording did it meanwhile
+                        await connection.ack(cell.execution_id, item.last_n)
+        for cell in cells.values():
+            recording = in_flight.get(cell.execution_id)
+            if recording is None:
+                _log.info("execution_adopted", execution=str(cell.execution_id), session=str(session.session_id))
+                ledger = Ledger(self._context, self._principal, cell)
+                row = await ledger.row()
+                if row and row.is_finished:  # meanwhile
+                    continue
+                recording = in_flight.get(cell.execution_id) or self._start(cell, ledger, patient=patient, resumed=True)
+            if isinstance(recording, Recording):
+                adopted.append(recording)
+        return adopted
+
+    async def _open_rows(self, session: SessionRef) -> list[repository.ExecutionRow]:
+        async with self._context.database.transaction(session.tenant_id, write=False) as tx:
+            return await repository.open_of_session(tx, session.session_id)
+
+    # ------------------------------------------------------------------ beginning
+
+    def _start(
+        self,
+        cell: Cell,
+        ledger: Ledger,
+        *,
+        request: ExecuteRequest | None = None,
+        patient: bool = False,
+        resumed: bool = False,
+    ) -> Recording:
+        settings = self._context.settings
+        source = EventSource(
+            cell,
+            lambda failed: self.hosts.ready(cell.session, failed),
+            request=request,
+            patience_seconds=settings.kernel_start_seconds,
+        )
+        capture = FileCapture(
+            ArtifactService(self._context, self._principal),
+            cell,
+            max_bytes=settings.upload_max_bytes,
+            resumed=resumed,
+        )
+        recording = Recording(cell, ledger, source, capture, self._publisher(cell), patient=patient)
+        self._context.kernels.in_flight.add(cell.execution_id, recording)
+        return recording
+
+    def _publisher(self, cell: Cell) -> Any:
+        async def publish(event: ExecutionEvent) -> None:
+            if cell.silent or isinstance(event, Started | Artifact):
+                return
+            live = LiveEvent(
+                type="output", id=f"{cell.execution_id}.{event.n}", data=msgspec.to_builtins(event, str_keys=True)
+            )
+            await self._history.publish_live(cell.session.session_id, live)
+
+        return publish
+
+    async def _committed(self, cell: Cell) -> list[ExecutionEvent]:
+        """Return the committed outputs of an execution as events."""
+        found = await self._history.cells(cell.session.session_id, execution_id=cell.execution_id)
+        return events_of(found[0].outputs) if found else []
+
+
+def _require_same_session(session_id: UUID, cell: Cell) -> None:
+    if session_id != cell.session.session_id:
+        raise Conflict("This execution id is taken; choose another one.", code="execution_id_taken")
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,221 @@
+"""Records one execution: reads its events to the end, commits them, and only then acknowledges.
+
+A recording is a task of the process, not of a request: whoever asked may go away, and whoever asks for the same
+execution joins it. What readers get before `finished` is provisional; `finished` is given out after its commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from carrel_gateway.errors import CarrelError, Unavailable
+from carrel_gateway.execution.captured import FileCapture
+from carrel_gateway.execution.cell import Cell, ExecutionLostError, RecordedElsewhereError
+from carrel_gateway.execution.ledger import OUTCOME_UNKNOWN, Ledger
+from carrel_gateway.execution.source import EventSource
+from carrel_gateway.execution.subscription import Subscription
+from carrel_gateway.execution.timed import TimedReader
+from carrel_gateway.kernels.outputs import OutputBatch
+from carrel_wire.events import Artifact, ExecutionEvent, Finished
+
+COMMIT_SECONDS: Final = 1.0
+COMMIT_BYTES: Final = 1024 * 1024
+_ROUNDS: Final = 5
+"""Takings-over from another process that stands still; more than a few mean that something is wrong."""
+
+_DIED_WITH_HOST: Final = (
+    "The kernel host was lost while the cell ran; its output from then on and all variables are gone."
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class Recording:
+    """One execution on its way from the kernel host into the history."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        ledger: Ledger,
+        source: EventSource,
+        capture: FileCapture,
+        publish: Callable[[ExecutionEvent], Awaitable[None]],
+        *,
+        patient: bool = False,
+    ) -> None:
+        """Begin; a patient recording first gives another process, which may be at it, the time of a lease."""
+        self.cell = cell
+        self._ledger = ledger
+        self._source = source
+        self._capture = capture
+        self._publish = publish
+        self._patient = patient
+        self._delivered_n = 0
+        self._batch = OutputBatch()
+        self._uncommitted: list[ExecutionEvent] = []
+        self._oldest: float | None = None  # loop time at which the first uncommitted output came
+        self._commit = asyncio.Lock()
+        self._readers: list[Subscription] = []
+        self._ended: Finished | BaseException | None = None
+        self.task: asyncio.Task[None] = asyncio.create_task(self._run(), name=f"record-{cell.execution_id}")
+
+    @property
+    def session_id(self) -> UUID:
+        """Session whose kernel runs it."""
+        return self.cell.session.session_id
+
+    def read(self) -> Subscription:
+        """Return the events from now on; for the caller that began the recording."""
+        reader = Subscription()
+        self._readers.append(reader)
+        return reader
+
+    async def join(self, committed: Callable[[], Awaitable[list[ExecutionEvent]]]) -> Subscription:
+        """Return the events from the first on: those that are committed already, then the others."""
+        reader = Subscription()
+        async with self._commit:
+            reader.prefill([*(await committed()), *self._uncommitted])
+            if isinstance(self._ended, Finished):
+                reader.prefill([self._ended])
+            elif self._ended is not None:
+                reader.fail(self._ended)
+            self._readers.append(reader)
+        return reader
+
+    # ------------------------------------------------------------------ the task
+
+    async def _run(self) -> None:
+        try:
+            await self._record()
+        except CarrelError as error:
+            self._fail(error)
+        except asyncio.CancelledError:
+            self._fail(Unavailable("The gateway is closing; the execution goes on and will be in the history."))
+            raise
+        except Exception as error:  # noqa: BLE001  a task's last stop: readers must hear of it
+            _log.exception("recording_failed", execution=str(self.cell.execution_id))
+            failure = Unavailable("The execution could not be recorded; it is read again from its kernel host.")
+            failure.__cause__ = error
+            self._fail(failure)
+
+    async def _record(self) -> None:
+        waiting = self._patient
+        for _ in range(_ROUNDS):
+            if waiting and (finished := await self._ledger.follow()):
+                await self._end(finished)
+                return
+            self._resume()
+            try:
+                await self._read_or_give_up()
+            except RecordedElsewhereError:
+                waiting = True
+            else:
+                return
+        raise Unavailable("Another gateway records this execution and does not get on; its outcome is not known yet.")
+
+    def _resume(self) -> None:
+        """Begin after what is committed, by whomever."""
+        self._batch = OutputBatch()
+        self._uncommitted.clear()
+        self._oldest = None
+        self._source.resume(self._ledger.last_n)
+
+    async def _read_or_give_up(self) -> None:
+        try:
+            await self._read_to_end()
+        except ExecutionLostError:
+            await self._give_up()
+        except CarrelError as error:
+            if not self._source.is_sent:
+                await self._ledger.refuse(error)
+            raise
+
+    async def _read_to_end(self) -> None:
+        reader = TimedReader(self._source.events())
+        try:
+            while True:
+                event = await reader.next(self._seconds_to_commit())
+                if event is None:
+                    await self._commit_outputs()
+                elif isinstance(event, Finished):
+                    await self._commit_end(event)
+                    return
+                else:
+                    await self._take(event)
+        finally:
+            await reader.aclose()
+
+    async def _take(self, event: ExecutionEvent) -> None:
+        if isinstance(event, Artifact):
+            self._capture.note(event)
+        self._batch.add(event)
+        self._uncommitted.append(event)
+        if self._oldest is None and self._batch.size_bytes:
+            self._oldest = asyncio.get_running_loop().time()
+        if event.n > self._delivered_n:  # what is read a second time after another's failure has been given out
+            self._delivered_n = event.n
+            for reader in self._readers:
+                await reader.put(event)
+            await self._publish(event)
+        if self._batch.size_bytes >= COMMIT_BYTES or self._seconds_to_commit() == 0:
+            await self._commit_outputs()
+
+    def _seconds_to_commit(self) -> float | None:
+        if self._oldest is None or self.cell.silent:
+            return None
+        return max(0.0, self._oldest + COMMIT_SECONDS - asyncio.get_running_loop().time())
+
+    async def _commit_outputs(self) -> None:
+        if self.cell.silent:
+            self._batch.take()
+            self._uncommitted.clear()
+            return
+        n = self._source.seen_n
+        async with self._commit:
+            await self._ledger.outputs(self._batch.take(), n)
+            self._uncommitted.clear()
+            self._oldest = None
+        await self._source.settle(n)
+
+    async def _commit_end(self, finished: Finished) -> None:
+        if not self.cell.silent:
+            problems = await self._capture.store(self._source)
+            if problems:
+                message = "\n".join([*([finished.message] if finished.message else []), *problems])
+                finished = msgspec.structs.replace(finished, message=message)
+            async with self._commit:
+                await self._ledger.finish(self._batch.take(), finished)
+                self._uncommitted.clear()
+        await self._end(finished)
+        await self._source.settle(finished.n)
+
+    async def _give_up(self) -> None:
+        """Record what cannot be found out."""
+        started = self._source.started
+        message = _DIED_WITH_HOST if started else OUTCOME_UNKNOWN
+        finished = Finished(
+            n=self._source.seen_n + 1, status="kernel_died", wall_seconds=0.0, message=message, lost_state=True
+        )
+        if not self.cell.silent:
+            async with self._commit:
+                await self._ledger.finish(self._batch.take(), finished, unknown=not started)
+                self._uncommitted.clear()
+        await self._end(finished)
+
+    async def _end(self, finished: Finished) -> None:
+        self._ended = finished
+        for reader in self._readers:
+            await reader.put(finished)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._source.connection:
+            self._source.connection.prepared = False  # the next caller's look at the host finds the execution again
+        self._ended = error
+        for reader in self._readers:
+            reader.fail(error)

@@ -1,0 +1,219 @@
+"""Executions of a session: run, join, read on after a fault; and what else a session's kernel is asked for.
+
+The gateway sends code at most once. `finished` is yielded after its commit; what is not committed when a gateway dies
+is read on from the kernel host's spool, and what cannot be known any more is recorded as `outcome_unknown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from carrel_gateway.artifacts.service import Artifact, ArtifactService
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.errors import CarrelError, NotFound
+from carrel_gateway.execution.cell import Cell, RecordedElsewhereError
+from carrel_gateway.execution.hosts import SessionHosts
+from carrel_gateway.execution.placement import place, workspace_path
+from carrel_gateway.execution.recorders import Recorders
+from carrel_gateway.execution.subscription import Subscription
+from carrel_gateway.history.service import HistoryService
+from carrel_gateway.kernels.connection import MAIN
+from carrel_gateway.runs.service import Fence
+from carrel_gateway.storage.ids import new_id
+from carrel_wire.events import ExecutionEvent, Finished
+from carrel_wire.host import (
+    CompleteReply,
+    CompleteRequest,
+    ExecuteRequest,
+    ExecutionState,
+    InspectReply,
+    InterruptReply,
+    KernelInfo,
+    VariablesReply,
+)
+from carrel_wire.log import KernelChanged
+
+RESET_DRAIN_SECONDS: Final = 15.0
+"""The kernel host's own ladder, from the first SIGINT to SIGKILL, takes less."""
+
+
+class KernelView(msgspec.Struct, frozen=True, kw_only=True):
+    """A session's kernel, as callers see it."""
+
+    status: ExecutionState | str
+    """`none` when the session has no kernel (any more); it is started when code is run."""
+    executor: str
+    kernel: KernelInfo | None = None
+    disk_used_bytes: int = 0
+    unacknowledged: int = 0
+
+
+class ExecutionService:
+    """Executions and the kernel, for one principal."""
+
+    def __init__(self, context: ProcessContext, principal: Principal) -> None:
+        self._context = context
+        self._principal = principal
+        self._recorders = Recorders(context, principal)
+        self._hosts: SessionHosts = self._recorders.hosts
+
+    async def execute(
+        self,
+        session_id: UUID,
+        code: str,
+        *,
+        execution_id: UUID | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  the kernel host's, which interrupts the cell
+        run_id: UUID | None = None,
+        fence: Fence | None = None,
+        durable: bool = False,
+        silent: bool = False,
+    ) -> AsyncGenerator[ExecutionEvent, None]:
+        """Run the code and yield its events; the last is `finished`, yielded after its commit.
+
+        Parameters
+        ----------
+        timeout
+            Seconds; more than the gateway's limit is cut to it.
+        durable
+            Commit the intent before the code is sent. The same `execution_id` again never runs the code again: it joins
+            the execution, or gives its events from the history.
+        silent
+            Leaves no trace: not in the history, not in the kernel's counter.
+
+        Raises
+        ------
+        NotFound
+            No such session.
+        ExecutorFailed
+            No kernel could be had.
+        StaleRun
+            The run of `fence` is another gateway's now.
+        """
+        limit = self._context.settings.execution_timeout_seconds
+        request = ExecuteRequest(
+            code=code, timeout_seconds=min(timeout or limit, limit), silent=silent, store_history=not silent
+        )
+        session = await self._hosts.ref(session_id)
+        cell = Cell(session, execution_id or new_id(), code, run_id=run_id, fence=fence, silent=silent)
+        reader = await (self._durable(cell, request) if durable else self._plain(cell, request))
+        try:
+            while True:
+                event = await reader.get()
+                yield event
+                if isinstance(event, Finished):
+                    return
+        finally:
+            reader.close()
+
+    async def recover(self, session_id: UUID) -> None:
+        """Read on everything that a gateway left unacknowledged, and record what cannot be known any more.
+
+        Returns when what had ended is committed; cells that still run are recorded in the background.
+        """
+        session = await self._hosts.ref(session_id)
+        await self._recorders.recover(session)
+
+    async def state(self, session_id: UUID) -> KernelView:
+        """Return what the kernel does and uses; starts none."""
+        executor = self._context.executor.name
+        connection = await self._hosts.find(await self._hosts.ref(session_id))
+        if connection is None:
+            return KernelView(status="none", executor=executor)
+        try:
+            state = await connection.state()
+        except CarrelError:
+            return KernelView(status="starting", executor=executor)
+        kernel = next((kernel for kernel in state.kernels if kernel.id == MAIN), None)
+        return KernelView(
+            status=kernel.execution_state if kernel else "starting",
+            executor=executor,
+            kernel=kernel,
+            disk_used_bytes=state.disk_used_bytes,
+            unacknowledged=len(state.unacknowledged),
+        )
+
+    async def variables(self, session_id: UUID) -> VariablesReply:
+        """Return the kernel's variables; none without a kernel.
+
+        Raises
+        ------
+        Conflict
+            A cell is running (`kernel_busy`).
+        """
+        connection = await self._hosts.find(await self._hosts.ref(session_id))
+        return await connection.variables() if connection else VariablesReply(variables=[])
+
+    async def interrupt(self, session_id: UUID) -> InterruptReply:
+        """Interrupt the cell that runs, if any; its outcome comes with its events."""
+        connection = await self._hosts.find(await self._hosts.ref(session_id))
+        return await connection.interrupt() if connection else InterruptReply(kernel_id=MAIN, was_busy=False)
+
+    async def restart(self, session_id: UUID) -> KernelInfo:
+        """Replace the kernel's process: files stay, variables go."""
+        session = await self._hosts.ref(session_id)
+        kernel = await (await self._hosts.ready(session)).restart()
+        await self._note(session_id, KernelChanged(reason="restarted", incarnation=kernel.incarnation, lost_state=True))
+        return kernel
+
+    async def reset(self, session_id: UUID) -> KernelInfo:
+        """Give the session a kernel and a workspace as new, with its uploads in it."""
+        session = await self._hosts.ref(session_id)
+        connection = await self._hosts.find(session)
+        if connection:
+            await connection.interrupt()
+            await self._recorders.recover(session)
+            await self._context.kernels.in_flight.wait(session_id, seconds=RESET_DRAIN_SECONDS)
+        await self._context.kernels.release(session)
+        await self._note(session_id, KernelChanged(reason="reset", lost_state=True))
+        state = await (await self._hosts.ready(session)).state()
+        return next(kernel for kernel in state.kernels if kernel.id == MAIN)
+
+    async def complete(self, session_id: UUID, code: str, cursor_pos: int) -> CompleteReply:
+        """Return what the code at the cursor (in characters) could be completed to; starts a kernel."""
+        connection = await self._hosts.ready(await self._hosts.ref(session_id))
+        return await connection.complete(CompleteRequest(code=code, cursor_pos=cursor_pos))
+
+    async def inspect(self, session_id: UUID, code: str, cursor_pos: int) -> InspectReply:
+        """Return documentation of the name at the cursor (in characters); starts a kernel."""
+        connection = await self._hosts.ready(await self._hosts.ref(session_id))
+        return await connection.inspect(CompleteRequest(code=code, cursor_pos=cursor_pos))
+
+    async def place_file(self, session_id: UUID, artifact: Artifact) -> None:
+        """Write an upload into the workspace of a live kernel; without one it is placed when there is one."""
+        connection = await self._hosts.find(await self._hosts.ref(session_id))
+        if connection:
+            await place(ArtifactService(self._context, self._principal), artifact, connection)
+
+    async def remove_file(self, session_id: UUID, artifact: Artifact) -> None:
+        """Remove an upload from the workspace of a live kernel."""
+        connection = await self._hosts.find(await self._hosts.ref(session_id))
+        if connection:
+            try:
+                await connection.delete_file(workspace_path(artifact.name))
+            except NotFound:
+                return  # code has removed it already
+
+    # ------------------------------------------------------------------ helpers
+
+    async def _plain(self, cell: Cell, request: ExecuteRequest) -> Subscription:
+        return self._recorders.begin(cell, request).read()
+
+    async def _durable(self, cell: Cell, request: ExecuteRequest) -> Subscription:
+        async with self._context.kernels.lock(cell.execution_id):
+            try:
+                recording = await self._recorders.join(cell)
+                if recording is None:
+                    return (await self._recorders.begin_durable(cell, request)).read()
+            except RecordedElsewhereError:  # between the look and the commit another gateway was given the same id
+                recording = await self._recorders.join(cell)
+                if recording is None:
+                    raise NotFound("The execution is not there any more.") from None
+            return recording
+
+    async def _note(self, session_id: UUID, change: KernelChanged) -> None:
+        await HistoryService(self._context, self._principal).append(session_id, [change], actor="user")

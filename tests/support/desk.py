@@ -1,0 +1,48 @@
+"""One session of an open gateway, for tests of its insides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from carrel_gateway.history.service import HistoryService
+
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.execution.service import ExecutionService
+from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
+from carrel_gateway.settings import Settings
+from carrel_wire.events import ExecutionEvent
+
+PRINCIPAL = Principal(tenant_id=DEFAULT_TENANT_ID, user_id=DEFAULT_USER_ID)
+
+
+@dataclass
+class Desk:
+    """One session of one open gateway."""
+
+    context: ProcessContext
+    session_id: UUID
+
+    @property
+    def principal(self) -> Principal:
+        return PRINCIPAL
+
+    @property
+    def settings(self) -> Settings:
+        return self.context.settings
+
+    @property
+    def executions(self) -> ExecutionService:
+        return ExecutionService(self.context, PRINCIPAL)
+
+    @property
+    def history(self) -> HistoryService:
+        return HistoryService(self.context, PRINCIPAL)
+
+    @property
+    def workspace(self) -> Path:
+        return self.settings.data_dir / "workspaces" / str(self.session_id)
+
+    async def run(self, code: str, **more: object) -> list[ExecutionEvent]:
+        return [event async for event in self.executions.execute(self.session_id, code, **more)]  # pyright: ignore[reportArgumentType]
