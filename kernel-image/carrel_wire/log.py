@@ -127,6 +127,13 @@ class CellFinished(_Payload, tag="cell.finished", kw_only=True, frozen=True):
     message: str | None = None
 
 
+class CellEdited(_Payload, tag="cell.edited", kw_only=True, frozen=True):
+    """Code that came back from a notebook edited elsewhere, or new there; it was not run."""
+
+    execution_id: UUID
+    code: str
+
+
 class ArtifactStored(_Payload, tag="artifact.stored", kw_only=True, frozen=True):
     """An upload (category `data`) or a file that a cell made (`artifacts`): a new version of its name."""
 
@@ -169,6 +176,7 @@ LogPayload: TypeAlias = (
     | CellIntended
     | CellOutputs
     | CellFinished
+    | CellEdited
     | ArtifactStored
     | FileDeleted
     | KernelChanged
