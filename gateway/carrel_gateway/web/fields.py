@@ -1,0 +1,39 @@
+"""Types of fields that several requests share: text that every database can hold, and bounded numbers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+
+MAX_MESSAGE_CHARACTERS: Final = 100_000
+MAX_CODE_CHARACTERS: Final = 1_000_000
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("text must not hold the character NUL")
+    return text
+
+
+_NO_NUL: Final = AfterValidator(_no_nul)
+
+Text = Annotated[str, _NO_NUL]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), _NO_NUL]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200), _NO_NUL]
+MessageText = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_MESSAGE_CHARACTERS, strip_whitespace=True), _NO_NUL
+]
+Code = Annotated[str, StringConstraints(max_length=MAX_CODE_CHARACTERS), _NO_NUL]
+
+
+class RequestBody(BaseModel):
+    """Base of request bodies: a field that nobody knows is a mistake, and is said to be one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ReplyBody(BaseModel):
+    """Base of replies, read from the services' dataclasses."""
+
+    model_config = ConfigDict(from_attributes=True)

@@ -1,0 +1,190 @@
+"""What every request goes through, as plain ASGI: id, guards, body limit, security headers, log line, metrics.
+
+It knows no feature and no key; who may do what is decided by the dependencies of the routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
+from uuid import uuid4
+
+import structlog
+
+from carrel_gateway import metrics
+from carrel_gateway.settings import Settings
+from carrel_gateway.web import problem
+from carrel_gateway.web.guards import host_allowed, origin_allowed
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+AsgiApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+JSON_MAX_BYTES: Final = 8 * 1024 * 1024
+"""Largest body that is not an upload: room for a notebook with pictures, and far from a burden."""
+_DRAIN_BYTES: Final = 64 * 1024 * 1024
+_DRAIN_SECONDS: Final = 5.0
+"""So much of an unwanted body is read away: a caller that is still sending would not see the answer otherwise."""
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_SECURITY_HEADERS: Final = {
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"x-frame-options": b"DENY",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cache-control": b"no-store",
+}
+
+_log = structlog.get_logger(__name__)
+
+
+class BodyTooLarge(Exception):
+    """More came than `Content-Length` or the limit said."""
+
+
+class Envelope:
+    """The outermost layer: nothing gets past it without an id, headers, a log line and an answer."""
+
+    def __init__(self, app: AsgiApp, *, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._origins = frozenset(settings.cors_origins)
+        self._local = settings.executor_type == "local"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            refused = self._refusal(scope, headers)
+            if scope["type"] == "websocket":
+                await self._websocket(scope, receive, send, refused)
+            else:
+                await _Exchange(self._app, scope, receive, send, request_id, self._limit(scope)).run(refused)
+
+    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str, str] | None:
+        host = headers.get(b"host", b"").decode("latin-1")
+        if not host_allowed(host, allowed=self._settings.allowed_hosts, loopback_only=self._local):
+            hint = "localhost or 127.0.0.1" if self._local else "one of CARREL_ALLOWED_HOSTS"
+            return 400, "host_not_allowed", f"this gateway does not answer under that host name; use {hint}"
+        origin = headers.get(b"origin")
+        if not origin_allowed(None if origin is None else origin.decode("latin-1"), host, self._origins):
+            return (
+                403,
+                "origin_not_allowed",
+                "pages of that origin may not call; an administrator can allow it with CARREL_CORS_ORIGINS",
+            )
+        length = headers.get(b"content-length", b"0")
+        if scope["type"] == "http" and length.isdigit() and int(length) > self._limit(scope):
+            return 413, "too_large", f"the body may have at most {self._limit(scope)} bytes"
+        return None
+
+    def _limit(self, scope: Scope) -> int:
+        # An upload of the largest file needs room for the lines around it; files are counted one by one when stored.
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].endswith("/files"):
+            return self._settings.upload_max_bytes + JSON_MAX_BYTES
+        return JSON_MAX_BYTES
+
+    async def _websocket(
+        self, scope: Scope, receive: Receive, send: Send, refused: tuple[int, str, str] | None
+    ) -> None:
+        if refused:
+            _log.warning("websocket refused", code=refused[1])
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": refused[1]})
+            return
+        with metrics.websockets.track_inprogress():
+            await self._app(scope, receive, send)
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, app: AsgiApp, scope: Scope, receive: Receive, send: Send, request_id: str, limit: int) -> None:
+        self._app = app
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._request_id = request_id
+        self._limit = limit
+        self._received = 0
+        self._body_is_read = False
+        self._status = 0
+
+    async def run(self, refused: tuple[int, str, str] | None) -> None:
+        started = time.perf_counter()
+        try:
+            if refused:
+                await self._problem(*refused)
+            else:
+                await self._app(self._scope, self._read, self._write)
+        except BodyTooLarge:
+            await self._problem(413, "too_large", f"the body may have at most {self._limit} bytes")
+        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the cause
+            _log.exception("request failed")
+            await self._problem(
+                500, "internal", "something went wrong here; the server's log has it under this request id"
+            )
+        finally:
+            self._record(time.perf_counter() - started)
+
+    async def _read(self) -> Message:
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        self._body_is_read = not message.get("more_body", False)
+        if self._received > self._limit:
+            raise BodyTooLarge
+        return message
+
+    async def _write(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            if self._status >= 400:
+                await self._drain()
+            present = {name.lower() for name, _ in message["headers"]}
+            message["headers"] = [
+                *message["headers"],
+                (b"x-request-id", self._request_id.encode()),
+                *((name, value) for name, value in _SECURITY_HEADERS.items() if name not in present),
+            ]
+        await self._send(message)
+
+    async def _drain(self) -> None:
+        drained = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while not self._body_is_read and drained < _DRAIN_BYTES:
+                    message = await self._receive()
+                    drained += len(message.get("body", b""))
+                    self._body_is_read = not message.get("more_body", False)
+
+    async def _problem(self, status: int, code: str, text: str) -> None:
+        if self._status:  # the answer has begun; cutting it is the only way to say that it is not whole
+            _log.error("answer cut", code=code)
+            return
+        body = problem.problem_body(status, code, text, request_id=self._request_id)
+        headers = [
+            (b"content-type", problem.MEDIA_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        await self._write({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    def _record(self, seconds: float) -> None:
+        route = self._scope.get("route")
+        path = getattr(route, "path", None) or "unmatched"
+        method = self._scope["method"] if self._scope["method"] in metrics.METHODS else "other"
+        metrics.requests.labels(method, path, f"{self._status // 100}xx").inc()
+        metrics.request_seconds.labels(method, path).observe(seconds)
+        # The path itself may hold a signed token or a file's name, and the query is nobody's business either.
+        _log.info("request", method=method, route=path, status=self._status, milliseconds=round(seconds * 1000, 1))

@@ -1,0 +1,42 @@
+"""The body of every error: `application/problem+json` (RFC 9457) with a stable `code`. Pure data, no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+
+MEDIA_TYPE: Final = "application/problem+json"
+_OWN: Final = frozenset({"type", "title", "status", "detail", "code", "request_id"})
+
+
+def problem_body(
+    status: int, code: str, message: str, *, request_id: str | None = None, extra: Mapping[str, Any] | None = None
+) -> bytes:
+    """Return the JSON of one problem.
+
+    Parameters
+    ----------
+    status
+        HTTP status.
+    code
+        Stable name of the problem in snake_case; programs decide by it.
+    message
+        For people: what happened and what to do.
+    request_id
+        Id that the log lines of this request carry.
+    extra
+        Further members, such as `run_id`; they never replace the ones above.
+    """
+    body = {
+        "type": f"urn:carrel:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": message,
+        "code": code,
+        **({"request_id": request_id} if request_id else {}),
+        **{name: value for name, value in (extra or {}).items() if name not in _OWN},
+    }
+    return orjson.dumps(body, default=str)

@@ -1,0 +1,87 @@
+"""Redaction and the form of log lines.
+
+Plan: credentials of every kind that passes here are replaced in texts and in fields, at any depth; a line is one
+line of JSON whatever the message holds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import contextmanager
+
+import pytest
+import structlog
+
+from carrel_gateway import logs
+from carrel_gateway.settings import Settings
+
+SECRETS = {
+    "Authorization: Bearer abc.def-ghi": "abc.def-ghi",
+    "see http://localhost:8000/#key=crl_0123456789": "crl_0123456789",
+    "subprotocol carrel.key.hunter2hunter2": "hunter2hunter2",
+    "key crl_0123456789abcdefghijABCDEFGHIJ used": "crl_0123456789abcdefghijABCDEFGHIJ",
+    "provider said sk-0123456789abcdefghij is bad": "0123456789abcdefghij",
+    "postgresql://carrel:hunter2@db/carrel": "hunter2",
+    "GET /x?X-Amz-Signature=0123abcd": "0123abcd",
+}
+
+
+@pytest.mark.parametrize(("text", "secret"), SECRETS.items())
+def test_texts(text, secret):
+    assert secret not in logs.redact(text)
+    assert logs.REDACTED in logs.redact(text)
+
+
+def test_ordinary_text_stays():
+    text = "run 0190 finished in 3 s with 2 artifacts: plots/sales.png"
+    assert logs.redact(text) == text
+
+
+def test_fields_at_any_depth():
+    event = {"event": "x", "api_key": "a", "headers": [{"Authorization": "b"}], "count": 3, "nested": {"password": "c"}}
+    cleaned = logs.redact_event(None, "info", event)
+    assert cleaned == {
+        "event": "x",
+        "api_key": logs.REDACTED,
+        "headers": [{"Authorization": logs.REDACTED}],
+        "count": 3,
+        "nested": {"password": logs.REDACTED},
+    }
+
+
+@contextmanager
+def configured(folder):
+    # within the test's body: between set-up and body pytest exchanges the standard streams
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    logs.configure(Settings(data_dir=folder, log_format="json", log_level="info"))
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()
+
+
+def test_one_line_of_json(tmp_path, capsys):
+    with configured(tmp_path):
+        structlog.get_logger("test").info("a\nb\r\x1b[31m", name="c\nd", key="Bearer xyzxyz")
+        logging.getLogger("uvicorn.error").error("from the standard library %s", "Bearer xyzxyz")
+    lines = capsys.readouterr().err.splitlines()
+    assert [json.loads(line)["event"] for line in lines] == [
+        "a\nb\r\x1b[31m",
+        f"from the standard library Bearer {logs.REDACTED}",
+    ]
+    assert "xyzxyz" not in "".join(lines)
+
+
+def test_exceptions_are_in_their_line(tmp_path, capsys):
+    with configured(tmp_path):
+        try:
+            int("Bearer xyzxyz")
+        except ValueError:
+            structlog.get_logger("test").exception("failed")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ValueError" in json.loads(line)["exception"]
+    assert "xyzxyz" not in line
