@@ -1,0 +1,1 @@
+"""The notebook as a view of the log: export, and taking edited cells back."""
