@@ -1,0 +1,112 @@
+"""`…/chat`, `…/chat/stream`, `…/cancel`, `…/messages`, and `WS /ws/chat/{id}`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response, WebSocket, status
+from fastapi.responses import StreamingResponse
+
+from carrel_gateway.chat.schemas import CancelOut, ChatIn, ChatOut, MessageList, ProducedArtifact
+from carrel_gateway.chat.socket import ChatSocket
+from carrel_gateway.dependencies import Chat, Gateway, GatewayOf, History, Sessions, default_principal
+from carrel_gateway.errors import CarrelError, InvalidInput
+from carrel_gateway.history.routes import event_stream
+from carrel_gateway.identity.keys import bearer, from_subprotocols
+from carrel_gateway.web import sse
+
+router = APIRouter(prefix="/api/sessions/{session_id}", tags=["chat"])
+sockets = APIRouter()
+RUN_HEADER = "Carrel-Run-Id"
+
+
+@router.post("/chat")
+async def chat(session_id: UUID, body: ChatIn, service: Chat) -> ChatOut:
+    """Send a message and wait for the end of its run. Going away does not stop the run."""
+    outcome = await service.outcome(session_id, await service.send(session_id, body.message))
+    finished = outcome.finished
+    return ChatOut.model_validate(
+        {
+            "run_id": finished.run_id,
+            "status": finished.status,
+            "answer": outcome.answer.content if outcome.answer else None,
+            "code": finished.code,
+            "message": finished.message,
+            "artifacts": [
+                ProducedArtifact(id=item.artifact_id, name=item.name, content_type=item.content_type, size=item.size)
+                for item in outcome.artifacts
+            ],
+            "last_seq": outcome.last_seq,
+        }
+    )
+
+
+@router.post("/chat/stream", response_class=StreamingResponse, responses={200: {"content": {sse.MEDIA_TYPE: {}}}})
+async def chat_stream(
+    session_id: UUID,
+    gateway: GatewayOf,
+    service: Chat,
+    history: History,
+    sessions: Sessions,
+    body: ChatIn | None = None,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Send a message and follow its run as server-sent events, to `run.finished`.
+
+    With `Last-Event-ID` nothing is sent: the stream goes on after that event, to the end of the run that is going on
+    or, when none is, of the last one.
+    """
+    resumed = sse.last_event_id(last_event_id)
+    if resumed is None:
+        if body is None:
+            raise InvalidInput(
+                'send {"message": "…"}, or the header Last-Event-ID to go on with a run', code="message_required"
+            )
+        started = await service.send(session_id, body.message)
+        return event_stream(
+            gateway,
+            history,
+            session_id,
+            after=started.after,
+            run_id=started.run_id,
+            headers={RUN_HEADER: str(started.run_id)},
+        )
+    await sessions.get(session_id)
+    run_id = await service.resume_point(session_id, resumed)
+    if run_id is None:
+        return Response(status_code=status.HTTP_204_NO_CONTENT)  # tells an EventSource not to come back
+    return event_stream(gateway, history, session_id, after=resumed, run_id=run_id, headers={RUN_HEADER: str(run_id)})
+
+
+@router.post("/cancel", status_code=status.HTTP_202_ACCEPTED)
+async def cancel(session_id: UUID, service: Chat) -> CancelOut:
+    """Ask the run that is going on to stop. Its end comes as `run.finished`."""
+    return CancelOut(run_id=await service.cancel(session_id))
+
+
+@router.get("/messages")
+async def list_messages(
+    session_id: UUID,
+    sessions: Sessions,
+    history: History,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    before_id: UUID | None = None,
+) -> MessageList:
+    """List the last messages of the conversation, in order."""
+    await sessions.get(session_id)
+    return MessageList.model_validate({"items": await history.messages(session_id, limit=limit, before_id=before_id)})
+
+
+@sockets.websocket("/ws/chat/{session_id}")
+async def chat_socket(socket: WebSocket, session_id: UUID, after: int | None = None) -> None:
+    """The conversation over one WebSocket; the key comes as header or as subprotocol, never in the address."""
+    gateway: Gateway = socket.app.state.gateway
+    offered, answer = from_subprotocols(socket.headers.get("sec-websocket-protocol"))
+    try:
+        gateway.key.verify(bearer(socket.headers.get("authorization")) or offered)
+    except CarrelError as error:
+        await socket.close(code=4401, reason=error.code)
+        return
+    await socket.accept(subprotocol=answer)
+    await ChatSocket(socket, gateway.context, default_principal(), gateway.supervisor, session_id).serve(after)

@@ -1,0 +1,64 @@
+"""Bodies of the chat routes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from carrel_gateway.web.fields import MessageText, ReplyBody, RequestBody
+
+
+class ChatIn(RequestBody):
+    """A message to the session's agent."""
+
+    message: MessageText
+
+
+class ProducedArtifact(ReplyBody):
+    """A file that the run made."""
+
+    id: UUID
+    name: str
+    content_type: str
+    size: int
+
+
+class ChatOut(ReplyBody):
+    """A run that is over."""
+
+    run_id: UUID
+    status: Literal["succeeded", "failed", "cancelled"]
+    answer: str | None
+    """What the agent says; none when it did not get that far."""
+    code: str | None
+    """Why it did not succeed."""
+    message: str | None
+    """The same for people."""
+    artifacts: list[ProducedArtifact]
+    last_seq: int
+
+
+class CancelOut(ReplyBody):
+    """The run that was asked to stop, or none when nothing was going on."""
+
+    run_id: UUID | None
+
+
+class MessageOut(ReplyBody):
+    """One message of the conversation."""
+
+    id: UUID
+    role: Literal["user", "assistant"]
+    content: str
+    run_id: UUID | None
+    artifact_ids: list[UUID] = Field(default_factory=list[UUID])
+    created_at: datetime
+
+
+class MessageList(ReplyBody):
+    """Messages in the order of the conversation."""
+
+    items: list[MessageOut]

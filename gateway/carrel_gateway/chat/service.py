@@ -1,0 +1,112 @@
+"""Sending messages and following what comes of them. The run itself is the supervisor's and the loop's."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass
+from uuid import UUID
+
+from carrel_gateway.chat.supervisor import RunSupervisor
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.errors import Conflict, NotFound
+from carrel_gateway.history.service import HistoryService, StoredEvent
+from carrel_gateway.runs.service import RunService
+from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.storage.ids import new_id
+from carrel_wire.log import ArtifactStored, AssistantMessage, RunFinished, RunStarted, UserMessage
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRun:
+    """A run, and the number of the last event before it."""
+
+    run_id: UUID
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended."""
+
+    finished: RunFinished
+    answer: AssistantMessage | None
+    artifacts: tuple[ArtifactStored, ...]
+    last_seq: int
+
+
+class ChatService:
+    """Conversations of one caller."""
+
+    def __init__(self, context: ProcessContext, principal: Principal, supervisor: RunSupervisor) -> None:
+        self._principal = principal
+        self._supervisor = supervisor
+        self._sessions = SessionService(context, principal)
+        self._history = HistoryService(context, principal)
+        self._runs = RunService(context, principal)
+
+    async def send(self, session_id: UUID, content: str) -> StartedRun:
+        """Store the message and start its run; both are committed when this returns.
+
+        Raises
+        ------
+        NotFound
+            There is no such session.
+        Conflict
+            The session is archived.
+        SessionBusy
+            A run is going on; the error names it.
+        InvalidInput
+            The session's model cannot be used, such as for want of a key.
+        """
+        session = await self._sessions.get(session_id)
+        if session.status == "archived":
+            raise Conflict("the session is archived and takes no more messages; open a new one", code="archived")
+        self._supervisor.require_usable(session.model)
+        run_id = new_id()
+        first = [
+            UserMessage(message_id=new_id(), content=content, run_id=run_id),
+            RunStarted(run_id=run_id, kind="chat", model=session.model),
+        ]
+        run = await self._runs.start(session_id, kind="chat", first=first, model=session.model, run_id=run_id)
+        self._supervisor.launch(self._principal, run)
+        return StartedRun(run_id=run.id, after=session.last_seq)
+
+    async def outcome(self, session_id: UUID, run: StartedRun) -> RunOutcome:
+        """Wait for the end of a run, and return it. Going away does not stop the run."""
+        answer: AssistantMessage | None = None
+        artifacts: list[ArtifactStored] = []
+        async with aclosing(self._history.follow(session_id, after=run.after)) as events:
+            async for event in events:
+                if not isinstance(event, StoredEvent):
+                    continue
+                match event.payload:
+                    case AssistantMessage(run_id=run.run_id) as message:
+                        answer = message
+                    case ArtifactStored(run_id=run.run_id) as artifact:
+                        artifacts.append(artifact)
+                    case RunFinished(run_id=run.run_id) as finished:
+                        return RunOutcome(finished, answer, tuple(artifacts), event.seq)
+                    case _:
+                        pass
+        raise NotFound("the session was deleted while the run was going on", code="session_not_found")
+
+    async def resume_point(self, session_id: UUID, after: int) -> UUID | None:
+        """Return the run whose end a stream that is taken up again goes to; none when there is none ahead."""
+        active = await self._runs.active(session_id)
+        if active is not None:
+            return active.id
+        last: UUID | None = None
+        while page := await self._history.events(session_id, after=after, limit=500):
+            for event in page:
+                after = event.seq
+                if isinstance(event.payload, RunFinished):
+                    last = event.payload.run_id
+        return last
+
+    async def cancel(self, session_id: UUID) -> UUID | None:
+        """Ask the run that is going on to stop; it is over at the latest when its kernel has been interrupted."""
+        await self._sessions.get(session_id)
+        run_id = await self._runs.request_cancel(session_id)
+        if run_id is not None:
+            await self._supervisor.announce_cancel(run_id)
+        return run_id
