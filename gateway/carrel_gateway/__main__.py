@@ -1,0 +1,45 @@
+"""Starts the gateway: `python -m carrel_gateway`; `carrel serve` and the embedded start run the same."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from carrel_gateway.errors import CarrelError
+from carrel_gateway.serving import serve
+from carrel_gateway.settings import Settings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until a signal comes; return the exit code."""
+    parser = argparse.ArgumentParser(prog="carrel-gateway", description="The gateway; settings are CARREL_* variables.")
+    parser.add_argument("--host", help="address to listen on")
+    parser.add_argument("--port", type=int, help="port to listen on; 0 takes a free one")
+    parser.add_argument("--data-dir", type=Path, help="folder of the embedded product")
+    parser.add_argument(
+        "--child", action="store_true", help="say on standard output when ready, and end when standard input ends"
+    )
+    parsed = parser.parse_args(arguments)
+    given: dict[str, Any] = {
+        name: value for name in ("host", "port", "data_dir") if (value := getattr(parsed, name)) is not None
+    }
+    try:
+        return serve(Settings(**given), child=parsed.child)
+    except ValidationError as error:
+        for item in error.errors(include_url=False, include_input=False):
+            field = ".".join(str(part) for part in item["loc"])
+            print(  # noqa: T201 - a program's last word
+                f"carrel: {field + ': ' if field else ''}{item['msg'].removeprefix('Value error, ')}", file=sys.stderr
+            )
+        return 2
+    except CarrelError as error:
+        print(f"carrel: {error.message}", file=sys.stderr)  # noqa: T201 - as above
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,164 @@
+"""Files that people upload, and files that their code made."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Request, Response, status
+from fastapi.responses import StreamingResponse
+
+from carrel_gateway.artifacts.schemas import ArtifactList, ArtifactOut, SignedUrl
+from carrel_gateway.artifacts.service import Artifact, ArtifactService
+from carrel_gateway.dependencies import Artifacts, Executions, GatewayOf, Sessions
+from carrel_gateway.errors import InvalidInput
+from carrel_gateway.web import downloads
+from carrel_gateway.web.multipart import boundary_of, read_parts
+
+router = APIRouter(tags=["files"])
+signed = APIRouter(tags=["artifacts"])
+_SESSION = "/api/sessions/{session_id}"
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                    "required": ["file"],
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(f"{_SESSION}/files", status_code=status.HTTP_201_CREATED, openapi_extra=_BODY)
+async def upload_files(
+    session_id: UUID,
+    request: Request,
+    gateway: GatewayOf,
+    sessions: Sessions,
+    artifacts: Artifacts,
+    executions: Executions,
+    content_type: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> ArtifactList:
+    """Upload one file or many; code finds each at `data/<name>`. The same name again is a new version."""
+    await sessions.get(session_id)
+    stored: list[Artifact] = []
+    async for part in read_parts(request.stream(), boundary_of(content_type)):
+        if part.filename is None:
+            continue
+        artifact = await artifacts.store(
+            session_id,
+            name=part.filename,
+            category="data",
+            content_type=part.content_type,
+            chunks=part.chunks(),
+            max_bytes=gateway.context.settings.upload_max_bytes,
+        )
+        await executions.place_file(session_id, artifact)
+        stored.append(artifact)
+    if not stored:
+        raise InvalidInput("the body has no file; send at least one part with a file name", code="no_file")
+    return ArtifactList(items=[ArtifactOut.model_validate(item) for item in stored])
+
+
+@router.get(f"{_SESSION}/files")
+async def list_files(session_id: UUID, sessions: Sessions, artifacts: Artifacts) -> ArtifactList:
+    """List the uploaded files."""
+    await sessions.get(session_id)
+    return ArtifactList.model_validate({"items": await artifacts.list(session_id, category="data")})
+
+
+@router.get(f"{_SESSION}/files/{{name:path}}", response_class=StreamingResponse)
+async def download_file(session_id: UUID, name: str, artifacts: Artifacts) -> Response:
+    """Download an uploaded file."""
+    return _download(*await artifacts.open(session_id, name, "data"))
+
+
+@router.delete(f"{_SESSION}/files/{{name:path}}", status_code=status.HTTP_204_NO_CONTENT)
+async def delete_file(session_id: UUID, name: str, artifacts: Artifacts, executions: Executions) -> Response:
+    """Delete an uploaded file, from the session and from its kernel's workspace."""
+    artifact = await artifacts.delete(session_id, name, "data")
+    await executions.remove_file(session_id, artifact)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+@router.get(f"{_SESSION}/artifacts", tags=["artifacts"])
+async def list_artifacts(
+    session_id: UUID,
+    sessions: Sessions,
+    artifacts: Artifacts,
+    category: Annotated[Literal["data", "artifacts", "notebooks"] | None, Query()] = "artifacts",
+    prefix: Annotated[str, Query(max_length=1000)] = "",
+) -> ArtifactList:
+    """List the files that code made."""
+    await sessions.get(session_id)
+    return ArtifactList.model_validate({"items": await artifacts.list(session_id, category=category, prefix=prefix)})
+
+
+@router.get(
+    f"{_SESSION}/artifacts/{{name:path}}",
+    tags=["artifacts"],
+    response_model=None,
+    responses={200: {"model": SignedUrl, "description": "The file or, with `url=1`, a signed address of it."}},
+)
+async def download_artifact(
+    session_id: UUID,
+    name: str,
+    artifacts: Artifacts,
+    gateway: GatewayOf,
+    url: Annotated[bool, Query(description="Return a signed address instead of the file.")] = False,
+) -> Response | SignedUrl:
+    """Download a file that code made, by its name."""
+    artifact, chunks = await artifacts.open(session_id, name, "artifacts")
+    if url:
+        await _drop(chunks)
+        return await _signed(artifacts, artifact, gateway.context.settings.signed_url_seconds)
+    return _download(artifact, chunks)
+
+
+@router.get(
+    "/api/artifacts/{artifact_id}",
+    tags=["artifacts"],
+    response_model=None,
+    responses={200: {"model": SignedUrl, "description": "The file or, with `url=1`, a signed address of it."}},
+)
+async def download_artifact_by_id(
+    artifact_id: UUID,
+    artifacts: Artifacts,
+    gateway: GatewayOf,
+    url: Annotated[bool, Query(description="Return a signed address instead of the file.")] = False,
+) -> Response | SignedUrl:
+    """Download one version of a file by its id."""
+    artifact = await artifacts.get(artifact_id)
+    if url:
+        return await _signed(artifacts, artifact, gateway.context.settings.signed_url_seconds)
+    found, chunks = await artifacts.open(artifact.session_id, artifact.name, artifact.category)
+    return _download(found, chunks)
+
+
+@signed.get("/api/objects/{token}", response_class=StreamingResponse)
+async def download_signed(token: str, gateway: GatewayOf) -> Response:
+    """Download what a signed address of the local store stands for; the address itself is the key."""
+    found = await gateway.context.objects.open_signed(token)
+    headers = downloads.headers(found.filename, found.content_type, size=found.size)
+    return StreamingResponse(found.chunks, headers=headers, media_type=headers["Content-Type"])
+
+
+async def _signed(artifacts: ArtifactService, artifact: Artifact, seconds: int) -> SignedUrl:
+    return SignedUrl(url=await artifacts.url(artifact), expires_in_seconds=seconds)
+
+
+def _download(artifact: Artifact, chunks: AsyncIterator[bytes]) -> StreamingResponse:
+    headers = downloads.headers(artifact.name, artifact.content_type, size=artifact.size, sha256=artifact.sha256)
+    return StreamingResponse(chunks, headers=headers, media_type=headers["Content-Type"])
+
+
+async def _drop(chunks: AsyncIterator[bytes]) -> None:
+    close = getattr(chunks, "aclose", None)
+    if close is not None:
+        await close()

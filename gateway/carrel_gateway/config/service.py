@@ -1,0 +1,77 @@
+"""What a session has chosen, within what the settings allow; starts nothing and calls no model."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from carrel_gateway.agents.models.registry import ModelRegistry
+from carrel_gateway.config.schemas import EffectiveConfig, SessionConfig
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.sessions.service import Session, SessionService
+from carrel_gateway.settings import Settings
+
+
+def effective(session: Session, settings: Settings) -> EffectiveConfig:
+    """Return what the session's next run goes by: its own choice, and never more than the settings."""
+    own = SessionConfig.model_validate(session.config)
+    return EffectiveConfig(
+        model=session.model,
+        max_steps=min(own.max_steps or settings.agent_max_steps, settings.agent_max_steps),
+        max_retries=settings.agent_max_retries
+        if own.max_retries is None
+        else min(own.max_retries, settings.agent_max_retries),
+        timeout_seconds=min(own.timeout_seconds or settings.agent_timeout_seconds, settings.agent_timeout_seconds),
+        execution_timeout_seconds=min(
+            own.execution_timeout_seconds or settings.execution_timeout_seconds, settings.execution_timeout_seconds
+        ),
+    )
+
+
+class ConfigService:
+    """Reads and changes the configuration of sessions."""
+
+    def __init__(self, context: ProcessContext, principal: Principal, models: ModelRegistry) -> None:
+        self._settings = context.settings
+        self._sessions = SessionService(context, principal)
+        self._models = models
+
+    def require_model(self, name: str) -> None:
+        """Raise when sessions may not choose a model of this name."""
+        self._models.require(name)
+
+    async def get(self, session_id: UUID) -> EffectiveConfig:
+        """Return what the session's next run goes by."""
+        return effective(await self._sessions.get(session_id), self._settings)
+
+    async def update(self, session_id: UUID, named: dict[str, Any]) -> EffectiveConfig:
+        """Change what is named; none goes back to the setting.
+
+        Raises
+        ------
+        InvalidInput
+            The model is not one that sessions may choose.
+        """
+        session = await self._sessions.get(session_id)
+        model = named.pop("model", None)
+        if model is not None:
+            self.require_model(model)
+        config = {name: value for name, value in {**session.config, **named}.items() if value is not None}
+        changed: dict[str, Any] = {"config": config} if named else {}
+        if model is not None:
+            changed["model"] = model
+        if changed:
+            session = await self._sessions.update(session_id, **changed)
+        return effective(session, self._settings)
+
+    async def reload(self, session_id: UUID) -> EffectiveConfig:
+        """Check that the configuration can be used as it stands; each run reads it anew when it begins.
+
+        Raises
+        ------
+        InvalidInput
+            The model is not there any more.
+        """
+        session = await self._sessions.get(session_id)
+        self.require_model(session.model)
+        return effective(session, self._settings)

@@ -1,0 +1,104 @@
+"""What routes ask for: the process's parts, the caller, and the services made for one request.
+
+`Gateway` is made once by the lifespan in `main`; everything else is made per request from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import HTTPConnection
+
+from carrel_gateway.agents.models.registry import ModelRegistry
+from carrel_gateway.artifacts.service import ArtifactService
+from carrel_gateway.chat.service import ChatService
+from carrel_gateway.chat.supervisor import RunSupervisor
+from carrel_gateway.config.service import ConfigService
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.execution.service import ExecutionService
+from carrel_gateway.history.service import HistoryService
+from carrel_gateway.identity.keys import ApiKey
+from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
+from carrel_gateway.notebook.service import NotebookService
+from carrel_gateway.sessions.service import SessionService
+
+_bearer = HTTPBearer(auto_error=False, description="The API key, as `Authorization: Bearer <key>`.")
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """What one process holds beside the context that services see."""
+
+    context: ProcessContext
+    supervisor: RunSupervisor
+    models: ModelRegistry
+    key: ApiKey
+    started_at: float
+    """By the monotonic clock."""
+    closing: asyncio.Event
+    """Set when the process shall end: streams end then, and their callers come back to another one."""
+
+
+async def gateway_of(connection: HTTPConnection) -> Gateway:
+    """Return the process's parts."""
+    return connection.app.state.gateway
+
+
+GatewayOf = Annotated[Gateway, Depends(gateway_of)]
+
+
+async def require_key(
+    gateway: GatewayOf, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+) -> Principal:
+    """Return the caller, or raise `Unauthenticated`."""
+    gateway.key.verify(credentials.credentials if credentials else None)
+    return default_principal()
+
+
+def default_principal() -> Principal:
+    """Return the one account of this form of Carrel: whoever has the key."""
+    return Principal(tenant_id=DEFAULT_TENANT_ID, user_id=DEFAULT_USER_ID)
+
+
+Caller = Annotated[Principal, Depends(require_key)]
+
+
+async def _sessions(gateway: GatewayOf, caller: Caller) -> SessionService:
+    return SessionService(gateway.context, caller)
+
+
+async def _history(gateway: GatewayOf, caller: Caller) -> HistoryService:
+    return HistoryService(gateway.context, caller)
+
+
+async def _artifacts(gateway: GatewayOf, caller: Caller) -> ArtifactService:
+    return ArtifactService(gateway.context, caller)
+
+
+async def _executions(gateway: GatewayOf, caller: Caller) -> ExecutionService:
+    return ExecutionService(gateway.context, caller)
+
+
+async def _chat(gateway: GatewayOf, caller: Caller) -> ChatService:
+    return ChatService(gateway.context, caller, gateway.supervisor)
+
+
+async def _config(gateway: GatewayOf, caller: Caller) -> ConfigService:
+    return ConfigService(gateway.context, caller, gateway.models)
+
+
+async def _notebooks(gateway: GatewayOf, caller: Caller) -> NotebookService:
+    return NotebookService(gateway.context, caller)
+
+
+Sessions = Annotated[SessionService, Depends(_sessions)]
+History = Annotated[HistoryService, Depends(_history)]
+Artifacts = Annotated[ArtifactService, Depends(_artifacts)]
+Executions = Annotated[ExecutionService, Depends(_executions)]
+Chat = Annotated[ChatService, Depends(_chat)]
+Config = Annotated[ConfigService, Depends(_config)]
+Notebooks = Annotated[NotebookService, Depends(_notebooks)]

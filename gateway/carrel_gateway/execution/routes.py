@@ -1,0 +1,167 @@
+"""`…/kernel`: the session's kernel, and code that runs in it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
+from uuid import UUID, uuid5
+
+import msgspec
+from fastapi import APIRouter, Header, Response
+from fastapi.responses import StreamingResponse
+
+from carrel_gateway.dependencies import Executions, Sessions
+from carrel_gateway.errors import CarrelError, Unavailable
+from carrel_gateway.execution.schemas import CompleteIn, ExecuteIn, ExecutionOut, ProducedFile
+from carrel_gateway.kernels.outputs import fold, output_of
+from carrel_gateway.storage.ids import new_id
+from carrel_gateway.web import sse
+from carrel_gateway.web.replies import JsonReply
+from carrel_wire.events import Artifact, ExecutionEvent, Finished, encode_event
+
+router = APIRouter(prefix="/api/sessions/{session_id}/kernel", tags=["kernel"])
+NDJSON = "application/x-ndjson"
+
+
+@router.get("")
+async def kernel_state(session_id: UUID, sessions: Sessions, executions: Executions) -> JsonReply:
+    """Return whether the session has a kernel, what it does, and what it uses."""
+    await sessions.get(session_id)
+    return JsonReply(msgspec.to_builtins(await executions.state(session_id)))
+
+
+@router.get("/variables")
+async def kernel_variables(session_id: UUID, sessions: Sessions, executions: Executions) -> JsonReply:
+    """List the variables of the kernel by name, tables with their first rows."""
+    await sessions.get(session_id)
+    return JsonReply(msgspec.to_builtins(await executions.variables(session_id)))
+
+
+@router.post(
+    "/execute",
+    response_model=ExecutionOut,
+    responses={200: {"content": {NDJSON: {}, sse.MEDIA_TYPE: {}}, "description": "JSON, or events by Accept."}},
+)
+async def execute(
+    session_id: UUID,
+    body: ExecuteIn,
+    sessions: Sessions,
+    executions: Executions,
+    accept: Annotated[str, Header()] = "application/json",
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+) -> Response:
+    """Run code in the session's kernel, which is started when there is none.
+
+    The event `finished`, and the JSON answer, come when all of it is committed. With `Idempotency-Key`, or an
+    `execution_id` of the caller's, asking again never runs the code again.
+    """
+    await sessions.get(session_id)
+    execution_id = body.execution_id or (uuid5(session_id, idempotency_key) if idempotency_key else new_id())
+    events = executions.execute(
+        session_id,
+        body.code,
+        execution_id=execution_id,
+        timeout=body.timeout_seconds,
+        durable=bool(body.execution_id or idempotency_key),
+        silent=body.silent,
+    )
+    if NDJSON in accept:
+        return await _stream(events, NDJSON, encode_event, _problem_line)
+    if sse.MEDIA_TYPE in accept:
+        return await _stream(events, sse.MEDIA_TYPE, _sse_encoder(execution_id), _problem_event)
+    return JsonReply((await _collect(events, execution_id)).model_dump())
+
+
+@router.post("/interrupt")
+async def interrupt(session_id: UUID, sessions: Sessions, executions: Executions) -> JsonReply:
+    """Stop the cell that is running; the kernel and its variables stay, if the cell gives way."""
+    await sessions.get(session_id)
+    return JsonReply(msgspec.to_builtins(await executions.interrupt(session_id)))
+
+
+@router.post("/restart")
+async def restart(session_id: UUID, sessions: Sessions, executions: Executions) -> JsonReply:
+    """Replace the kernel process; files stay, variables go."""
+    await sessions.get(session_id)
+    return JsonReply(msgspec.to_builtins(await executions.restart(session_id)))
+
+
+@router.post("/reset")
+async def reset(session_id: UUID, sessions: Sessions, executions: Executions) -> JsonReply:
+    """Give the session a kernel and a workspace as new, with the uploaded files in it."""
+    await sessions.get(session_id)
+    return JsonReply(msgspec.to_builtins(await executions.reset(session_id)))
+
+
+@router.post("/complete")
+async def complete(session_id: UUID, body: CompleteIn, sessions: Sessions, executions: Executions) -> JsonReply:
+    """Return what the code at the cursor could be completed to."""
+    await sessions.get(session_id)
+    return JsonReply(msgspec.to_builtins(await executions.complete(session_id, body.code, body.cursor_pos)))
+
+
+async def _collect(events: AsyncIterator[ExecutionEvent], execution_id: UUID) -> ExecutionOut:
+    outputs: list[dict[str, Any]] = []
+    files: list[ProducedFile] = []
+    async for event in events:
+        if isinstance(event, Artifact):
+            files.append(ProducedFile(path=event.path, size=event.size, sha256=event.sha256))
+        elif isinstance(event, Finished):
+            return ExecutionOut(
+                execution_id=execution_id,
+                status=event.status,
+                execution_count=event.execution_count,
+                outputs=fold(outputs),
+                artifacts=files,
+                wall_seconds=event.wall_seconds,
+                cpu_seconds=event.cpu_seconds,
+                peak_memory_bytes=event.peak_memory_bytes,
+                message=event.message,
+                lost_state=event.lost_state,
+            )
+        elif (output := output_of(event)) is not None:
+            outputs.append(output)
+    raise Unavailable(
+        "the outcome of the execution is not known yet; it will be in the history", code="outcome_pending"
+    )
+
+
+async def _stream(
+    events: AsyncIterator[ExecutionEvent],
+    media_type: str,
+    encode: Callable[[ExecutionEvent], bytes],
+    encode_problem: Callable[[CarrelError], bytes],
+) -> StreamingResponse:
+    # What fails before the first event is an ordinary problem with its own status.
+    first = await anext(aiter(events), None)
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            if first is not None:
+                yield encode(first)
+            async for event in events:
+                yield encode(event)
+        except CarrelError as error:
+            yield encode_problem(error)
+
+    return StreamingResponse(body(), media_type=media_type, headers=sse.HEADERS)
+
+
+def _sse_encoder(execution_id: UUID) -> Callable[[ExecutionEvent], bytes]:
+    def encode(event: ExecutionEvent) -> bytes:
+        document = msgspec.to_builtins(event)
+        return sse.encode(document["type"], document, event_id=f"{execution_id}.{event.n}")
+
+    return encode
+
+
+def _problem(error: CarrelError) -> dict[str, Any]:
+    return {**error.detail, "type": "problem", "code": error.code, "detail": error.message}
+
+
+def _problem_line(error: CarrelError) -> bytes:
+    return msgspec.json.encode(_problem(error)) + b"\n"
+
+
+def _problem_event(error: CarrelError) -> bytes:
+    return sse.encode("problem", _problem(error))

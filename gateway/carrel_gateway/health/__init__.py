@@ -1,0 +1,1 @@
+"""Whether the gateway lives, whether its parts answer, and what it is."""

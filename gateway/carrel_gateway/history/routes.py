@@ -1,0 +1,89 @@
+"""`…/events` and `…/messages`: the log of a session, as JSON, as a long poll, or as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import StreamingResponse
+
+from carrel_gateway import metrics
+from carrel_gateway.dependencies import Gateway, GatewayOf, History, Sessions
+from carrel_gateway.history.schemas import EventList, event_document, live_document
+from carrel_gateway.history.service import HistoryService, StoredEvent
+from carrel_gateway.web import sse
+from carrel_gateway.web.replies import JsonReply
+
+router = APIRouter(prefix="/api/sessions/{session_id}", tags=["history"])
+MAX_WAIT_SECONDS = 30.0
+"""Longest long poll; proxies give up on longer ones."""
+
+
+@router.get(
+    "/events",
+    response_model=EventList,
+    responses={200: {"content": {sse.MEDIA_TYPE: {}}, "description": "JSON, or a stream by Accept."}},
+)
+async def read_events(
+    session_id: UUID,
+    gateway: GatewayOf,
+    history: History,
+    sessions: Sessions,
+    after: Annotated[int, Query(ge=0, description="Number of the last event that the caller has.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 500,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for news.")] = 0,
+    run: Annotated[UUID | None, Query(description="End the stream when this run is over.")] = None,
+    accept: Annotated[str, Header()] = "application/json",
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Read the log after an event.
+
+    With `Accept: text/event-stream` it goes on as a stream of committed events, in order and without a gap, with live
+    provisional ones between; `Last-Event-ID` has precedence over `after`.
+    """
+    await sessions.get(session_id)
+    if sse.MEDIA_TYPE in accept:
+        resumed = sse.last_event_id(last_event_id)
+        return event_stream(gateway, history, session_id, after=after if resumed is None else resumed, run_id=run)
+    if wait:
+        found = await history.wait(session_id, after=after, seconds=wait)
+    else:
+        found = await history.events(session_id, after=after, limit=limit)
+    items = [event_document(event) for event in found[:limit]]
+    return JsonReply({"items": items, "last_seq": items[-1]["seq"] if items else after})
+
+
+def event_stream(
+    gateway: Gateway,
+    history: HistoryService,
+    session_id: UUID,
+    *,
+    after: int,
+    run_id: UUID | None,
+    headers: dict[str, str] | None = None,
+) -> StreamingResponse:
+    """Return the events after one as a stream, to the end of a run when one is named, else without end."""
+    body = sse.with_pings(_encoded(history, session_id, after=after, run_id=run_id), gateway.closing)
+    return StreamingResponse(_counted(body), media_type=sse.MEDIA_TYPE, headers={**sse.HEADERS, **(headers or {})})
+
+
+async def _encoded(
+    history: HistoryService, session_id: UUID, *, after: int, run_id: UUID | None
+) -> AsyncIterator[bytes]:
+    async with aclosing(history.follow(session_id, after=after)) as events:
+        async for event in events:
+            if not isinstance(event, StoredEvent):
+                yield sse.encode(event.type, live_document(event))
+                continue
+            yield sse.encode(event.type, event_document(event), event_id=event.seq)
+            if run_id and event.type == "run.finished" and getattr(event.payload, "run_id", None) == run_id:
+                return
+
+
+async def _counted(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    with metrics.streams.track_inprogress():
+        async for chunk in body:
+            yield chunk

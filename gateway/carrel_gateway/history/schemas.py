@@ -1,0 +1,51 @@
+"""How stored and live events look to callers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from carrel_gateway.history.service import LiveEvent, StoredEvent
+from carrel_gateway.web.fields import ReplyBody
+
+
+class EventOut(ReplyBody):
+    """One event of a session's log; the payload depends on the type, see docs/reference/http-api.md."""
+
+    seq: int
+    id: UUID
+    parent_id: UUID | None
+    type: str
+    actor: str
+    payload: dict[str, Any]
+    created_at: datetime
+
+
+class EventList(ReplyBody):
+    """Events in order; `last_seq` is what to ask `after` next."""
+
+    items: list[EventOut]
+    last_seq: int
+
+
+def event_document(event: StoredEvent) -> dict[str, Any]:
+    """Return a committed event as a JSON document, the same for JSON, SSE and WebSocket."""
+    payload = msgspec.to_builtins(event.payload)
+    payload.pop("type", None)
+    return {
+        "seq": event.seq,
+        "id": str(event.id),
+        "parent_id": None if event.parent_id is None else str(event.parent_id),
+        "type": event.type,
+        "actor": event.actor,
+        "payload": payload,
+        "created_at": event.created_at.isoformat(),
+    }
+
+
+def live_document(event: LiveEvent) -> dict[str, Any]:
+    """Return a provisional event: it has an id of its own and no number, and is not kept."""
+    return {"live": True, "id": event.id, "type": event.type, "payload": event.data}

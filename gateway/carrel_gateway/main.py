@@ -1,0 +1,141 @@
+"""The application: routes, middleware, and the lifespan that makes everything one process holds.
+
+No behaviour of its own; each feature's folder has that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any, Final
+
+import structlog
+from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+from carrel_gateway import metrics, problems
+from carrel_gateway.agents.models.registry import ModelRegistry
+from carrel_gateway.artifacts import routes as artifacts
+from carrel_gateway.chat import routes as chat
+from carrel_gateway.chat.supervisor import RunSupervisor
+from carrel_gateway.config import routes as config
+from carrel_gateway.dependencies import Gateway, default_principal
+from carrel_gateway.execution import routes as execution
+from carrel_gateway.execution.startup import recover_left_behind
+from carrel_gateway.health import routes as health
+from carrel_gateway.history import routes as history
+from carrel_gateway.housekeeping import sweep_for_ever
+from carrel_gateway.identity.keys import ApiKey, installation_key
+from carrel_gateway.models import routes as models
+from carrel_gateway.notebook import routes as notebook
+from carrel_gateway.opening import open_context
+from carrel_gateway.page import routes as page
+from carrel_gateway.sessions import routes as sessions
+from carrel_gateway.settings import Settings
+from carrel_gateway.web.guards import refuse_exposure
+from carrel_gateway.web.middleware import Envelope
+from carrel_wire import __version__
+
+_ROUTERS: Final[tuple[APIRouter, ...]] = (
+    health.router,
+    sessions.router,
+    chat.router,
+    history.router,
+    execution.router,
+    artifacts.router,
+    notebook.router,
+    config.router,
+    models.router,
+    chat.sockets,
+    artifacts.signed,
+    page.router,
+)
+_LAG_SECONDS: Final = 0.5
+
+_log = structlog.get_logger(__name__)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application for these settings; nothing is opened before its lifespan begins.
+
+    Raises
+    ------
+    ExposedLocalExecutor
+        It would offer unisolated kernels to other machines.
+    """
+    refuse_exposure(settings)
+    app = FastAPI(
+        title="Carrel",
+        version=__version__,
+        description="A desk of its own for every data-analysis conversation.",
+        lifespan=_lifespan,
+        docs_url=None,  # own page: the bundled one loads its parts from other servers
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    problems.install(app)
+    for router in _ROUTERS:
+        app.include_router(router)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Accept", "Last-Event-ID", "Idempotency-Key"],
+            expose_headers=["X-Request-Id", "Retry-After", "Carrel-Run-Id", "Content-Disposition"],
+        )
+    app.add_middleware(Envelope, settings=settings)  # added last, so it is the outermost
+    return app
+
+
+async def drain(app: FastAPI) -> None:
+    """End streams and hand the runs over, so that others can go on with them while requests come to their end."""
+    gateway: Gateway = app.state.gateway
+    gateway.closing.set()
+    await gateway.supervisor.aclose()
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    settings: Settings = app.state.settings
+    async with AsyncExitStack() as stack:
+        context = await open_context(settings)
+        stack.push_async_callback(context.aclose)
+        registry = ModelRegistry(settings)
+        stack.push_async_callback(registry.aclose)
+        supervisor = RunSupervisor(context, registry)
+        app.state.gateway = Gateway(
+            context=context,
+            supervisor=supervisor,
+            models=registry,
+            key=ApiKey(installation_key(settings)),
+            started_at=time.monotonic(),
+            closing=asyncio.Event(),
+        )
+        await recover_left_behind(context)
+        await supervisor.start()
+        stack.push_async_callback(supervisor.aclose)
+        if settings.metrics_port:
+            stop_metrics = metrics.serve(settings.host, settings.metrics_port)
+            stack.push_async_callback(asyncio.to_thread, stop_metrics)
+        for work in (_watch_lag(), sweep_for_ever(context, default_principal())):
+            stack.push_async_callback(_end, asyncio.create_task(work))
+        _log.info("started", version=__version__, executor=settings.executor_type, storage=settings.storage_type)
+        yield
+        _log.info("stopping")
+
+
+async def _watch_lag() -> None:
+    while True:
+        before = time.monotonic()
+        await asyncio.sleep(_LAG_SECONDS)
+        metrics.loop_lag_seconds.set(max(0.0, time.monotonic() - before - _LAG_SECONDS))
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,50 @@
+"""Opens what one process holds, in the order in which the parts need each other; closes what was opened when one fails.
+
+It knows which parts there are, and nothing of how they work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from carrel_gateway.context import ProcessContext
+from carrel_gateway.executors.factory import open_executor
+from carrel_gateway.kernels.pool import KernelPool
+from carrel_gateway.kernels.signing import load_host_keys
+from carrel_gateway.settings import Settings
+from carrel_gateway.storage.bus import open_bus
+from carrel_gateway.storage.database import Database
+from carrel_gateway.storage.ids import new_id
+from carrel_gateway.storage.objects import open_objects
+
+
+async def open_context(settings: Settings) -> ProcessContext:
+    """Return the context of a process; its `aclose` closes everything.
+
+    Raises
+    ------
+    CarrelError
+        A part cannot be opened; the message says which and what to do.
+    """
+    async with AsyncExitStack() as opened:
+        database = await Database.connect(settings)  # first: it refuses a data folder that another process serves
+        opened.push_async_callback(database.aclose)
+        bus = await open_bus(settings)
+        opened.push_async_callback(bus.aclose)
+        objects = await open_objects(settings)
+        opened.push_async_callback(objects.aclose)
+        keys = await asyncio.to_thread(load_host_keys, settings)
+        executor = await open_executor(settings, keys.key_set)
+        opened.push_async_callback(executor.aclose)
+        context = ProcessContext(
+            settings=settings,
+            database=database,
+            bus=bus,
+            objects=objects,
+            executor=executor,
+            kernels=KernelPool(settings, executor, keys.signer),
+            gateway_id=new_id(),
+        )
+        opened.pop_all()  # from here on the context closes them
+        return context

@@ -1,0 +1,161 @@
+"""Runs the application on its socket: listening, the file that says where, the link for people, and a quiet end.
+
+`server.json` in the data folder lets `carrel run` find a server that is there already; it holds no key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+import uvloop
+
+from carrel_gateway import logs
+from carrel_gateway.errors import CarrelError
+from carrel_gateway.hardening import forbid_memory_access
+from carrel_gateway.identity.keys import installation_key
+from carrel_gateway.main import create_app, drain
+from carrel_gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+SERVER_FILE: Final = "server.json"
+_GRACE_SECONDS: Final = 10
+"""Streams of callers have this long to end; runs do not wait for that, they are handed over."""
+
+
+class CannotListen(CarrelError):
+    """The address is in use, or may not be used."""
+
+    code = "cannot_listen"
+
+
+class _Server(uvicorn.Server):
+    """Tells when it answers, and lets go of streams and runs before it waits for requests."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, ready: _Announcement) -> None:
+        super().__init__(config)
+        self._app = app
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready.say()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await drain(self._app)
+        await super().shutdown(sockets)
+
+
+class _Announcement:
+    """Says where the server is: to people as a link, to a parent process as one line of JSON."""
+
+    def __init__(self, settings: Settings, url: str, *, child: bool) -> None:
+        self._settings = settings
+        self._url = url
+        self._child = child
+        self._file = settings.data_dir / SERVER_FILE
+
+    def say(self) -> None:
+        key = installation_key(self._settings)
+        if self._child:
+            sys.stdout.write(json.dumps({"url": self._url, "key": key}) + "\n")
+        elif self._settings.executor_type == "local":
+            sys.stdout.write(
+                f"\n  Carrel is ready:  {self._url}/#key={key}\n"
+                f"  API documentation: {self._url}/docs\n"
+                "  Code runs as you, on this machine, without isolation. Ctrl-C stops it.\n\n"
+            )
+        sys.stdout.flush()
+        _write_private(self._file, json.dumps({"url": self._url, "pid": os.getpid()}))
+
+    def withdraw(self) -> None:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if json.loads(self._file.read_text())["pid"] == os.getpid():
+                self._file.unlink()
+
+
+def serve(settings: Settings, *, child: bool = False) -> int:
+    """Serve until a signal comes or, as a child, until standard input ends; return the exit code.
+
+    Raises
+    ------
+    CarrelError
+        It cannot start: address in use, data folder in use, exposed local executor.
+    """
+    forbid_memory_access()
+    logs.configure(settings)
+    app = create_app(settings)
+    with _listen(settings) as listener:
+        announcement = _Announcement(settings, _url(settings, listener), child=child)
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="websockets-sansio",
+            ws_ping_interval=20,
+            ws_max_size=1024 * 1024,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            proxy_headers=False,  # whoever can reach the port could forge them
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            lifespan="on",
+        )
+        server = _Server(config, app, announcement)
+        if child:
+            threading.Thread(target=_end_with_parent, args=(server,), daemon=True).start()
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                # uvloop starts no process under another account or umask, and the local executor does
+                run = asyncio.run if settings.executor_type == "local" else uvloop.run
+                run(server.serve(sockets=[listener]))
+        finally:
+            announcement.withdraw()
+        return 0 if server.started else 3
+
+
+@contextlib.contextmanager
+def _listen(settings: Settings) -> Generator[socket.socket]:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.host.strip("[]"), settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise CannotListen(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; choose another with --port"
+        ) from error
+    with listener:
+        yield listener
+
+
+def _url(settings: Settings, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    # people read and remember localhost; browsers treat it as the same machine
+    name = "localhost" if settings.host in {"127.0.0.1", "localhost", "::1"} else settings.host
+    return f"http://{f'[{name}]' if ':' in name else name}:{port}"
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_suffix(".tmp")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def _end_with_parent(server: uvicorn.Server) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    server.should_exit = True

@@ -1,0 +1,74 @@
+"""`/api/sessions`: conversations, each with its own kernel, files and history."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response, status
+
+from carrel_gateway.dependencies import Config, Sessions
+from carrel_gateway.sessions.schemas import SessionCreate, SessionList, SessionOut, SessionUpdate
+
+router = APIRouter(prefix="/api/sessions", tags=["sessions"])
+
+
+@router.post("", status_code=status.HTTP_201_CREATED)
+async def create_session(sessions: Sessions, config: Config, body: SessionCreate | None = None) -> SessionOut:
+    """Open a conversation. Its kernel starts when it is first needed."""
+    wanted = body or SessionCreate()
+    if wanted.model is not None:
+        config.require_model(wanted.model)
+    session = await sessions.create(
+        title=wanted.title,
+        model=wanted.model,
+        config=wanted.config.model_dump(exclude_none=True) if wanted.config else None,
+    )
+    return SessionOut.model_validate(session)
+
+
+@router.get("")
+async def list_sessions(
+    sessions: Sessions,
+    status: Literal["active", "archived"] | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> SessionList:
+    """List conversations, newest first."""
+    return SessionList.model_validate(await sessions.list(status=status, limit=limit, offset=offset, cursor=cursor))
+
+
+@router.get("/{session_id}")
+async def get_session(session_id: UUID, sessions: Sessions) -> SessionOut:
+    """Return one conversation."""
+    return SessionOut.model_validate(await sessions.get(session_id))
+
+
+@router.put("/{session_id}")
+async def update_session(session_id: UUID, body: SessionUpdate, sessions: Sessions, config: Config) -> SessionOut:
+    """Change title, model or limits."""
+    if body.model is not None:
+        config.require_model(body.model)
+    changes: dict[str, Any] = {}
+    if body.title is not None:
+        changes["title"] = body.title
+    if body.model is not None:
+        changes["model"] = body.model
+    if body.config is not None:
+        changes["config"] = body.config.model_dump(exclude_none=True)
+    return SessionOut.model_validate(await sessions.update(session_id, **changes))
+
+
+@router.delete("/{session_id}", status_code=status.HTTP_204_NO_CONTENT)
+async def delete_session(session_id: UUID, sessions: Sessions) -> Response:
+    """Delete a conversation with its kernel, files, artifacts and history. There is no way back."""
+    await sessions.delete(session_id)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+@router.post("/{session_id}/archive")
+async def archive_session(session_id: UUID, sessions: Sessions) -> SessionOut:
+    """Put a conversation away: it can be read, and takes no more messages; its kernel is given back."""
+    await sessions.archive(session_id)
+    return SessionOut.model_validate(await sessions.get(session_id))

@@ -1,0 +1,47 @@
+"""Bodies of the session routes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from carrel_gateway.config.schemas import SessionConfig
+from carrel_gateway.web.fields import ModelName, ReplyBody, RequestBody, Title
+
+
+class SessionCreate(RequestBody):
+    """A new conversation; everything may be left out."""
+
+    title: Title | None = None
+    model: ModelName | None = None
+    config: SessionConfig | None = None
+
+
+class SessionUpdate(RequestBody):
+    """What is named is changed, what is left out stays."""
+
+    title: Title | None = None
+    model: ModelName | None = None
+    config: SessionConfig | None = None
+
+
+class SessionOut(ReplyBody):
+    """A conversation, with its own kernel, files and history."""
+
+    id: UUID
+    title: str
+    status: Literal["active", "archived"]
+    model: str
+    config: SessionConfig
+    last_seq: int
+    """Number of the last event of its log."""
+    created_at: datetime
+    updated_at: datetime
+
+
+class SessionList(ReplyBody):
+    """A page, newest first; `next_cursor` is absent on the last one."""
+
+    items: list[SessionOut]
+    next_cursor: str | None = None
