@@ -1,0 +1,133 @@
+"""The commands and their options; what they do is in the modules beside this one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from carrel_cli import demo as demonstration
+from carrel_cli.errors import CommandError, Usage
+from carrel_cli.run import ask, check_data
+from carrel_cli.servers import gateway
+from carrel_client import CarrelClientError, Client
+
+app = typer.Typer(
+    name="carrel",
+    help="A desk of its own for every data-analysis conversation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+sessions_app = typer.Typer(help="The conversations of a server.", no_args_is_help=True)
+app.add_typer(sessions_app, name="sessions")
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of the embedded product.", show_default="~/.carrel")
+]
+ServerUrl = Annotated[
+    str | None,
+    typer.Option("--server", help="Address of a server; its key is read from CARREL_API_KEY.", show_default=False),
+]
+
+
+@contextmanager
+def _said_plainly() -> Generator[None]:
+    """Turn what can go wrong into one line and an exit code."""
+    try:
+        yield
+    except CommandError as error:
+        typer.echo(f"carrel: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
+    except CarrelClientError as error:
+        typer.echo(f"carrel: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        typer.echo("carrel: stopped", err=True)
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.", show_default="8000")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Serve the API and the page until Ctrl-C."""
+    from carrel_gateway.__main__ import main as gateway_main  # noqa: PLC0415 - the one command that is the gateway
+
+    os.environ.setdefault("CARREL_LOG_FORMAT", "console" if sys.stderr.isatty() else "json")
+    given = {"--host": host, "--port": port, "--data-dir": data_dir}
+    arguments = [part for name, value in given.items() if value is not None for part in (name, str(value))]
+    raise typer.Exit(gateway_main(arguments))
+
+
+@app.command()
+def run(
+    question: Annotated[str, typer.Argument(help="What to find out.")],
+    data: Annotated[list[Path] | None, typer.Option("--data", "-d", help="A data file; may be given again.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Model, such as demo/analyst.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files that the run makes.")] = Path(
+        "carrel-out"
+    ),
+    server: ServerUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Ask one question about data; print plan, code, output and answer, and save the files that were made."""
+    with _said_plainly():
+        if not question.strip():
+            raise Usage("the question is empty")
+        check_data(data or [])
+        with gateway(server, data_dir, model=model) as found, Client(found.url, found.key) as client:
+            succeeded = ask(client, question, data or [], model=model, out=out, console=_console())
+    raise typer.Exit(0 if succeeded else 1)
+
+
+@app.command()
+def demo(
+    port: Annotated[int, typer.Option(help="Port to serve on.")] = 8000,
+    data_dir: DataDir = None,
+    exit_: Annotated[
+        bool, typer.Option("--exit", envvar="CARREL_DEMO_EXIT", help="Stop after the example instead of serving on.")
+    ] = False,
+) -> None:
+    """Start the embedded product, run a finished example on a bundled data set, and keep serving."""
+    with _said_plainly():
+        succeeded = demonstration.show(port=port, data_dir=data_dir, leave=exit_, console=_console())
+    raise typer.Exit(0 if succeeded else 1)
+
+
+@sessions_app.command("list")
+def list_sessions(
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many, newest first.")] = 20,
+    server: ServerUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """List the newest sessions."""
+    with _said_plainly(), gateway(server, data_dir) as found, Client(found.url, found.key) as client:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("ID", "TITLE", "STATUS", "MODEL", "UPDATED"):
+            table.add_column(heading, no_wrap=heading == "ID")
+        for item in client.sessions(limit=limit):
+            table.add_row(item.id, item.title, item.status, item.model, f"{item.updated_at:%Y-%m-%d %H:%M}")
+        _console().print(table)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from carrel_wire import __version__  # noqa: PLC0415 - not needed by anything else here
+
+    typer.echo(f"carrel {__version__}")
+
+
+def _console() -> Console:
+    # Without a terminal, such as in a pipe, lines are not cut to a guessed width.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)

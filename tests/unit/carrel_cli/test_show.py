@@ -1,0 +1,118 @@
+"""What the command line prints of a run, and where it saves files.
+
+Plan: a whole run in order; changes of a plan alone; long outputs are cut with the number of lines left out; control
+sequences of code never reach the terminal; names from a server stay below the folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from carrel_cli.errors import Usage
+from carrel_cli.run import check_data, safe_path
+from carrel_cli.show import RunPrinter, clean
+from carrel_client import Event
+
+
+def printed(*events: Event) -> tuple[str, RunPrinter]:
+    console = Console(record=True, width=100, color_system=None, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    printer = RunPrinter(console)
+    for event in events:
+        printer.take(event)
+    console.file.close()
+    return console.export_text(), printer
+
+
+def stdout(text: str) -> Event:
+    return Event("cell.outputs", {"outputs": [{"output_type": "stream", "name": "stdout", "text": text}]}, seq=1)
+
+
+def test_a_run_in_order():
+    text, printer = printed(
+        Event("plan", {"steps": [{"title": "Load"}, {"title": "Sum"}]}, seq=1),
+        Event("cell.intended", {"code": "print(42)"}, seq=2),
+        Event("output", {"text": "provisional"}, live=True),
+        stdout("42\n"),
+        Event("cell.finished", {"status": "ok"}, seq=4),
+        Event("artifact.stored", {"name": "plot.png", "category": "artifacts", "artifact_id": "7"}, seq=5),
+        Event("artifact.stored", {"name": "sales.csv", "category": "data", "artifact_id": "8"}, seq=6),
+        Event("message.assistant", {"content": "It is **42**."}, seq=7),
+        Event("run.finished", {"status": "succeeded"}, seq=8),
+    )
+    places = [text.index(part) for part in ("Plan", "○ Load", "Code", "print(42)", "Output", "Answer", "It is 42.")]
+    assert places == sorted(places)
+    assert "provisional" not in text
+    assert list(printer.artifacts) == ["plot.png"]
+    assert printer.finished == {"status": "succeeded"}
+
+
+def test_only_what_changed_of_a_plan():
+    text, _ = printed(
+        Event("plan", {"steps": [{"title": "Load"}, {"title": "Sum"}]}, seq=1),
+        Event("plan", {"steps": [{"title": "Load", "status": "done"}, {"title": "Sum"}]}, seq=2),
+    )
+    assert text.count("Plan") == 1
+    assert text.count("Load") == 2
+    assert text.count("Sum") == 1
+
+
+def test_failed_cell():
+    error = {"output_type": "error", "traceback": ["\x1b[31mValueError\x1b[0m: no"]}
+    text, _ = printed(
+        Event("cell.outputs", {"outputs": [error]}, seq=1),
+        Event("cell.finished", {"status": "timeout", "message": "over 5 s"}, seq=2),
+    )
+    assert "ValueError: no" in text
+    assert "The cell ended with timeout: over 5 s" in text
+
+
+def test_long_output_is_cut_and_says_so():
+    text, _ = printed(stdout("\n".join(f"line {number}" for number in range(1000))))
+    assert "line 59" in text
+    assert "line 60" not in text
+    assert "940 more lines" in text
+
+
+@pytest.mark.parametrize(
+    "text", ["\x1b[2Jx", "\x1b]0;title\x07x", "\x1b[?1049hx", "\rx", "\x08\x08x", "\x9b31mx", "\x1bcx"]
+)
+def test_control_sequences_are_taken_out(text):
+    assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in clean(text))
+    assert clean(text).endswith("x")
+
+
+def test_tabs_and_lines_stay():
+    assert clean("a\tb\nc\r\nd") == "a\tb\nc\nd"
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("plot.png", "plot.png"),
+        ("plots/a.png", "plots/a.png"),
+        ("../../etc/passwd", "etc/passwd"),
+        ("/etc/passwd", "etc/passwd"),
+        ("..\\..\\x", "x"),
+        ("C:\\x", "C_/x"),
+        ("..", "artifact"),
+        ("", "artifact"),
+    ],
+)
+def test_names_stay_below_the_folder(name, path):
+    assert safe_path(name) == Path(path)
+
+
+def test_data_that_cannot_be_uploaded(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.csv").write_text("1")
+    (tmp_path / "x.csv").write_text("1")
+    check_data([tmp_path / "x.csv"])
+    with pytest.raises(Usage, match=r"none\.csv: no such file"):
+        check_data([tmp_path / "none.csv"])
+    with pytest.raises(Usage, match="not a file"):
+        check_data([tmp_path / "a"])
+    with pytest.raises(Usage, match=r"x\.csv: two data files have this name"):
+        check_data([tmp_path / "x.csv", tmp_path / "a" / "x.csv"])
