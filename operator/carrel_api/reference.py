@@ -70,8 +70,8 @@ its reason says what to do:
 | `Suspended` | True when the pod is gone because it was asked for; variables are lost, a persistent workspace is kept |
 | `Finished` | True when the session ended by its own terms: `Expired` or `Idle` |
 
-A change of `resources`, `env` or `datasets` holds from the next pod on. Whether a session is within its class is checked
-when a pod is made; a change of a class ends no pods, but closes egress that it no longer allows.
+A change of `resources`, `env` or `datasets` holds from the next pod on. Whether a session is within its class is
+checked when a pod is made; a change of a class ends no pods, but closes egress that it no longer allows.
 """
 
 
