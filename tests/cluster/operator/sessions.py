@@ -1,0 +1,99 @@
+"""AgentSessions of one test: made, read, waited for, deleted."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.cluster.provider.base import Cluster, KubectlError
+
+SECONDS = 120.0
+
+
+def eventually(what: str, holds: Callable[[], bool], seconds: float = SECONDS) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.2)
+
+
+class Sessions:
+    """Sessions in one namespace and, unless told otherwise, one class."""
+
+    def __init__(self, cluster: Cluster, namespace: str, class_name: str) -> None:
+        self.cluster, self.namespace, self.class_name = cluster, namespace, class_name
+        self._made: list[str] = []
+
+    def create(self, **spec: Any) -> str:
+        """Make a session and return its name."""
+        name = f"desk-{secrets.token_hex(4)}"
+        self._made.append(name)
+        metadata = {"name": name, "namespace": self.namespace}
+        session = {"apiVersion": "carrel.dev/v1alpha1", "kind": "AgentSession", "metadata": metadata}
+        self.cluster.apply({**session, "spec": {"className": self.class_name, **spec}})
+        return name
+
+    def patch(self, name: str, spec: str) -> None:
+        """Merge a JSON text into the session's spec."""
+        patch = f'--patch={{"spec": {spec}}}'
+        self.cluster.kubectl("patch", "agentsession", name, "-n", self.namespace, "--type=merge", patch)
+
+    def delete(self, name: str) -> None:
+        """Delete the session and wait until it is gone."""
+        self.cluster.kubectl("delete", "agentsession", name, "-n", self.namespace, "--timeout=60s")
+        self._made.remove(name)
+
+    def delete_all(self) -> None:
+        """Delete what is left."""
+        if self._made:
+            self.cluster.kubectl("delete", "agentsession", *self._made, "-n", self.namespace, "--ignore-not-found")
+
+    def get(self, name: str) -> dict[str, Any]:
+        """Return the session."""
+        return self.cluster.get("agentsession", name, "-n", self.namespace)
+
+    def exists(self, kind: str, name: str) -> bool:
+        """Return whether the object is there."""
+        return bool(self.cluster.kubectl("get", kind, name, "-n", self.namespace, "--ignore-not-found", "-o=name"))
+
+    def status(self, name: str) -> dict[str, Any]:
+        """Return the session's status."""
+        return self.get(name).get("status", {})
+
+    def condition(self, name: str, kind: str = "Ready") -> dict[str, Any]:
+        """Return one condition, empty where it is not there."""
+        found = self.status(name).get("conditions", [])
+        return next((condition for condition in found if condition["type"] == kind), {})
+
+    def wait(self, name: str, *, reason: str, kind: str = "Ready") -> dict[str, Any]:
+        """Wait until the condition has the reason, and return it."""
+        said: list[Any] = [None]
+
+        def holds() -> bool:
+            said[0] = self.condition(name, kind)
+            return said[0].get("reason") == reason
+
+        try:
+            eventually(f"{kind} with reason {reason}", holds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {said[0]}") from error
+        return said[0]
+
+    def ready(self, name: str) -> dict[str, Any]:
+        """Wait until the session is ready, and return its status."""
+        self.wait(name, reason="Bound")
+        return self.status(name)
+
+    def pod(self, name: str) -> dict[str, Any]:
+        """Return the session's pod."""
+        return self.cluster.get("pod", self.status(name)["podName"], "-n", self.namespace)
+
+    def gone(self, name: str) -> bool:
+        """Return whether the session is no longer there."""
+        try:
+            return not self.exists("agentsession", name)
+        except KubectlError:
+            return False
