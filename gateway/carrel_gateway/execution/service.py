@@ -47,6 +47,8 @@ class KernelView(msgspec.Struct, frozen=True, kw_only=True):
     status: ExecutionState | str
     """`none` when the session has no kernel (any more); it is started when code is run."""
     executor: str
+    busy: bool = False
+    """Whether a cell runs."""
     kernel: KernelInfo | None = None
     disk_used_bytes: int = 0
     unacknowledged: int = 0
@@ -132,6 +134,7 @@ class ExecutionService:
         return KernelView(
             status=kernel.execution_state if kernel else "starting",
             executor=executor,
+            busy=state.busy,
             kernel=kernel,
             disk_used_bytes=state.disk_used_bytes,
             unacknowledged=len(state.unacknowledged),

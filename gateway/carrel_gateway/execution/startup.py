@@ -6,11 +6,19 @@ or takes its run over.
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 import structlog
 
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import CarrelError
+from carrel_gateway.errors import CarrelError, NotFound
 from carrel_gateway.execution.service import ExecutionService
+from carrel_gateway.executors.base import SessionRef
+from carrel_gateway.sessions.service import SessionService
+
+_AT_ONCE: Final = 4
+"""A host that is dead and owes something is started, which takes a second of one processor."""
 
 _log = structlog.get_logger(__name__)
 
@@ -18,10 +26,29 @@ _log = structlog.get_logger(__name__)
 async def recover_left_behind(context: ProcessContext) -> int:
     """Read on the sessions whose hosts outlived an earlier gateway; return how many were looked at."""
     sessions = await context.executor.sessions()
-    for session in sessions:
-        service = ExecutionService(context, Principal(session.tenant_id, session.owner_id))
-        try:
-            await service.recover(session.session_id)
-        except CarrelError as error:
-            _log.warning("session_not_recovered", session=str(session.session_id), code=error.code)
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def recover(session: SessionRef) -> None:
+        async with at_once:
+            await _recover(context, session)
+
+    await asyncio.gather(*map(recover, sessions))
     return len(sessions)
+
+
+async def _recover(context: ProcessContext, ref: SessionRef) -> None:
+    principal = Principal(ref.tenant_id, ref.owner_id)
+    try:
+        if await _is_active(SessionService(context, principal), ref):
+            await ExecutionService(context, principal).recover(ref.session_id)
+        else:  # deleted or archived while its host could not be ended
+            await context.kernels.release(ref)
+    except CarrelError as error:
+        _log.warning("session_not_recovered", session=str(ref.session_id), code=error.code)
+
+
+async def _is_active(sessions: SessionService, ref: SessionRef) -> bool:
+    try:
+        return (await sessions.get(ref.session_id)).status == "active"
+    except NotFound:
+        return False

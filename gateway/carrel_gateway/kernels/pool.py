@@ -109,7 +109,7 @@ class KernelPool:
             with suppress(asyncio.CancelledError):
                 await self._keepalive
         await self.in_flight.aclose(drain_seconds=DRAIN_SECONDS)
-        for session_id in list(self._held):
+        for session_id in self._held.keys() | self._own_http.keys():  # one that was never bound has no connection
             await self.forget(session_id)
         if self._shared_http:
             await self._shared_http.close()
