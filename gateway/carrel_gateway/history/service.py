@@ -147,27 +147,22 @@ class HistoryService:
             There is no such session.
         """
         await self._require(session_id)
-        seen = after
+        seen, behind = after, True
         async with self._bus.subscribe(self._channel(session_id)) as bus:
-            async for event in self._missed(session_id, seen):
-                seen = event.seq
-                yield event
             while True:
-                news = await self._next(bus)
-                if isinstance(news, Gone):
-                    return
-                if isinstance(news, Live):
-                    yield LiveEvent(news.type, news.id, news.data)
-                    continue
-                if news is not None and news.last_seq <= seen:
-                    continue
-                if news is not None and news.events and news.events[0][0] <= seen + 1:
-                    for event in events_of(news, session_id):
-                        if event.seq > seen:
-                            seen = event.seq
-                            yield event
-                    continue
-                async for event in self._missed(session_id, seen):
+                if behind:
+                    found = await self.events(session_id, after=seen)
+                    behind = len(found) == PAGE
+                else:
+                    news = await self._next(bus)
+                    if isinstance(news, Gone):
+                        return
+                    if isinstance(news, Live):
+                        yield LiveEvent(news.type, news.id, news.data)
+                        continue
+                    found = _after(news, session_id, seen)
+                    behind = found is None
+                for event in found or ():
                     seen = event.seq
                     yield event
 
@@ -220,15 +215,6 @@ class HistoryService:
             if not await repository.has_session(tx, session_id):
                 raise _no_session()
 
-    async def _missed(self, session_id: UUID, seen: int) -> AsyncGenerator[StoredEvent, None]:
-        while True:
-            page = await self.events(session_id, after=seen)
-            for event in page:
-                yield event
-            if len(page) < PAGE:
-                return
-            seen = page[-1].seq
-
     async def _next(self, bus: AsyncIterator[bytes]) -> News | Live | Gone | None:
         """Return news, or none when it is time to look into the log."""
         seconds = LOOK_SECONDS if self._bus.healthy else LOOK_SECONDS_WITHOUT_BUS
@@ -266,6 +252,15 @@ def _stored(new: NewEvents, payloads: Sequence[LogPayload], last: int) -> list[S
         StoredEvent(new.session_id, seq, own, parent, kind, new.actor, payload, new.created_at)
         for seq, (own, parent, kind, payload) in enumerate(columns, last - len(new.ids) + 1)
     ]
+
+
+def _after(news: News | None, session_id: UUID, seen: int) -> list[StoredEvent] | None:
+    """Return the events that are new; none when only the log has them."""
+    if news is not None and news.last_seq <= seen:
+        return []
+    if news is None or not news.events or news.events[0][0] > seen + 1:
+        return None
+    return [event for event in events_of(news, session_id) if event.seq > seen]
 
 
 def _no_session() -> NotFound:

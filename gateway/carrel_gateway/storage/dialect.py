@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, func, text
+from sqlalchemy import ColumnElement, bindparam, func, literal, text, type_coerce
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import BigInteger, String, Text, Uuid
+from sqlalchemy.types import BigInteger, Interval, String, Text, Uuid
 
 from carrel_gateway.storage.types import UtcDateTime
 
@@ -130,7 +130,8 @@ class PostgresDialect:
 
     def later(self, seconds: float) -> ColumnElement[datetime]:
         """Return the server's clock in so many seconds."""
-        return func.clock_timestamp(type_=UtcDateTime()) + timedelta(seconds=seconds)
+        later = func.clock_timestamp() + literal(timedelta(seconds=seconds), Interval())
+        return type_coerce(later, UtcDateTime())
 
     async def begin(self, connection: AsyncConnection, tenant_id: UUID) -> None:
         """Take the application's role and the tenant, for this transaction only."""

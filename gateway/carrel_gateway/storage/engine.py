@@ -64,6 +64,7 @@ def make_engine(url: URL, *, pool_size: int, max_overflow: int) -> AsyncEngine:
             pool_size=pool_size,
             max_overflow=max_overflow,
             pool_timeout=CHECKOUT_SECONDS,
+            hide_parameters=True,  # what people write does not belong into logs of errors
             connect_args={"check_same_thread": False},
         )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
@@ -85,6 +86,7 @@ def make_engine(url: URL, *, pool_size: int, max_overflow: int) -> AsyncEngine:
             pool_size=pool_size,
             max_overflow=max_overflow,
             pool_timeout=CHECKOUT_SECONDS,
+            hide_parameters=True,  # what people write does not belong into logs of errors
             connect_args=arguments,
         )
     except ModuleNotFoundError as error:

@@ -1,0 +1,62 @@
+"""Every contract runs over each kind of state: SQLite and Postgres, the bus in the process and over Redis, objects in a
+folder and in an S3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.servers import ObjectStore
+from tests.support.state import new_principal, open_state
+
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.settings import Settings
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path) -> MakeSettings:
+    """Settings that take nothing from the machine's environment but what the test names."""
+
+    def make(**named: Any) -> Settings:
+        return Settings(_env_file=None, **{"data_dir": tmp_path / "data", **named})
+
+    return make
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def settings(request: pytest.FixtureRequest, make_settings: MakeSettings) -> Settings:
+    """Settings of one process, over each database."""
+    if request.param == "sqlite":
+        return make_settings()
+    return make_settings(database_url=request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def s3(object_store: ObjectStore) -> dict[str, Any]:
+    """The settings of an object store on S3."""
+    return {
+        "storage_type": "s3",
+        "s3_bucket": object_store.bucket,
+        "s3_region": object_store.region,
+        "s3_access_key": object_store.access_key,
+        "s3_secret_key": object_store.secret_key,
+        "s3_endpoint": object_store.endpoint,
+    }
+
+
+@pytest.fixture
+async def context(settings: Settings) -> AsyncIterator[ProcessContext]:
+    """One process."""
+    async with open_state(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def principal(context: ProcessContext) -> Principal:
+    """A caller of a tenant of their own."""
+    return await new_principal(context.database)
