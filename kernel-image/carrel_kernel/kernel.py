@@ -14,23 +14,20 @@ import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import structlog
 
 from carrel_kernel import limits, protocol
-from carrel_kernel.changes import Workspace
 from carrel_kernel.connection import Channel
 from carrel_kernel.errors import IncarnationChanged, KernelBusy, KernelUnavailable, QueueFull
 from carrel_kernel.executions import Execution
 from carrel_kernel.ladder import Ladder
-from carrel_kernel.live import Binding, LiveKernel, Place
-from carrel_kernel.metrics import Metrics
+from carrel_kernel.live import LiveKernel
 from carrel_kernel.outcome import Verdict, judge
 from carrel_kernel.outputs import Outputs, Overflow
-from carrel_kernel.process import KernelProcess
-from carrel_kernel.run import Run
+from carrel_kernel.run import Run, execute_content
+from carrel_kernel.surroundings import Surroundings
 from carrel_wire.events import Finished
 from carrel_wire.host import ExecuteRequest, ExecutionState, KernelInfo
 
@@ -41,20 +38,6 @@ _CRASH_LOOP_SECONDS: Final = 1.0
 """A kernel that died this young is started again only when somebody wants it."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What all kernels of a host share."""
-
-    place: Place
-    binding: Binding
-    workspace: Workspace
-    metrics: Metrics
-    take_spare: Callable[[], Awaitable[tuple[KernelProcess, bool]]]
-    max_queue: int
-    output_bytes: int
-    overflow_bytes: int
 
 
 class Kernel:
@@ -416,7 +399,7 @@ class Kernel:
         run = Run(execution, outputs, kernel_id=self.id, incarnation=live.incarnation, pid=live.process.pid)
         self._run = run
         try:
-            live.send("shell", "execute_request", _content(request), execution.id)
+            live.send("shell", "execute_request", execute_content(request), execution.id)
             await self._watch(run, live, request.timeout_seconds)
             if live.death.done():
                 await asyncio.sleep(_LAST_OUTPUT_SECONDS)
@@ -458,6 +441,7 @@ class Kernel:
             run.seen(
                 exit_code=live.death.result() if live.death.done() else None,
                 over_limit=live.over_limit,
+                out_of_memory_kill=live.death.done() and live.killed_for_memory(),
                 memory_limit_bytes=self._around.binding.memory_limit_bytes,
             )
         )
@@ -509,14 +493,3 @@ class Kernel:
         if self._run:
             self._run.stopped = reason
         return self._run
-
-
-def _content(request: ExecuteRequest) -> dict[str, Any]:
-    return {
-        "code": request.code,
-        "silent": request.silent,
-        "store_history": request.store_history and not request.silent,
-        "user_expressions": {},
-        "allow_stdin": False,  # nobody could answer; `input()` says so at once
-        "stop_on_error": False,  # the queue is here, not in the kernel
-    }

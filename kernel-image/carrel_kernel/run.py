@@ -12,6 +12,7 @@ from carrel_kernel.ladder import Ladder
 from carrel_kernel.outcome import Seen
 from carrel_kernel.outputs import Outputs
 from carrel_wire.events import Started
+from carrel_wire.host import ExecuteRequest
 
 LAST_WORDS_SECONDS: Final = 5.0
 """Reply and idle status come over two sockets; longer than this nothing is waited for when one of them has come."""
@@ -30,7 +31,6 @@ class Run:
         self.execution_count: int | None = None
         self.ladder: Ladder | None = None
         self.stopped: str | None = None
-        self.out_of_memory_kills = limits.out_of_memory_kills()
         self._kernel_id = kernel_id
         self._incarnation = incarnation
         self._pid = pid
@@ -97,7 +97,9 @@ class Run:
         now = limits.cpu_seconds(self._pid)
         return max(0.0, round(now - self._cpu, 3)) if now else None
 
-    def seen(self, *, exit_code: int | None, over_limit: bool, memory_limit_bytes: int | None) -> Seen:
+    def seen(
+        self, *, exit_code: int | None, over_limit: bool, out_of_memory_kill: bool, memory_limit_bytes: int | None
+    ) -> Seen:
         """Return what is to be judged."""
         ladder = self.ladder
         return Seen(
@@ -108,8 +110,20 @@ class Run:
             rungs=str(ladder) if ladder else "",
             killed_by_ladder=bool(ladder and ladder.killed),
             over_limit=over_limit,
-            out_of_memory_kill=limits.out_of_memory_kills() > self.out_of_memory_kills,
+            out_of_memory_kill=out_of_memory_kill,
             stopped=self.stopped,
             memory_limit_bytes=memory_limit_bytes,
             peak_memory_bytes=self._peak,
         )
+
+
+def execute_content(request: ExecuteRequest) -> dict[str, Any]:
+    """Return the content of the kernel's `execute_request`."""
+    return {
+        "code": request.code,
+        "silent": request.silent,
+        "store_history": request.store_history and not request.silent,
+        "user_expressions": {},
+        "allow_stdin": False,  # nobody could answer; `input()` says so at once
+        "stop_on_error": False,  # the queue is here, not in the kernel
+    }

@@ -20,12 +20,13 @@ import zmq
 from carrel_kernel.changes import Workspace
 from carrel_kernel.errors import AlreadyBound, BadRequest, KernelExists, KernelNotFound, TooManyKernels, WrongHost
 from carrel_kernel.executions import Execution, Executions
-from carrel_kernel.kernel import Kernel, Surroundings
+from carrel_kernel.kernel import Kernel
 from carrel_kernel.limits import thread_environment
 from carrel_kernel.live import Binding, Place
 from carrel_kernel.metrics import Metrics
 from carrel_kernel.settings import Settings
 from carrel_kernel.spares import Spares
+from carrel_kernel.surroundings import Surroundings
 from carrel_wire.host import BindReply, BindRequest, ExecuteRequest, HostState
 
 MAIN: Final = "main"
