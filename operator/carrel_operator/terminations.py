@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from carrel_api.session import AgentSessionStatus, LastTermination
-from carrel_operator.observed import PodView
+from carrel_operator.observed import Ended, PodView
 
 STABLE: Final = timedelta(seconds=60)
 """A kernel host that was ready for so long may be replaced at once; others wait longer each time."""
@@ -58,6 +58,8 @@ def _loss(before: AgentSessionStatus, pod: PodView | None, now: datetime) -> Las
         return _container_loss(before, pod) if pod is not None and pod.live else None
     if pod.live:
         return _container_loss(before, pod)
+    if pod.over and pod.ended is not None and _counted(before, pod.ended):
+        return None  # its container was seen to end before the pod was
     return LastTermination(
         reason=_pod_reason(pod),
         exit_code=pod.ended.exit_code if pod.ended else None,
@@ -67,8 +69,8 @@ def _loss(before: AgentSessionStatus, pod: PodView | None, now: datetime) -> Las
 
 
 def _container_loss(before: AgentSessionStatus, pod: PodView) -> LastTermination | None:
-    ended, last = pod.ended, before.last_termination
-    if ended is None or (last is not None and ended.at <= last.time):
+    ended = pod.ended
+    if ended is None or _counted(before, ended):
         return None
     return LastTermination(
         reason=_container_reason(pod),
@@ -76,6 +78,10 @@ def _container_loss(before: AgentSessionStatus, pod: PodView) -> LastTermination
         memory_limit=_mebibytes(pod.memory_limit),
         time=ended.at,
     )
+
+
+def _counted(before: AgentSessionStatus, ended: Ended) -> bool:
+    return before.last_termination is not None and ended.at <= before.last_termination.time
 
 
 def _container_reason(pod: PodView) -> str:

@@ -66,6 +66,16 @@ def test_an_end_is_counted_once_and_the_next_one_again():
     assert account(then, pod(status=running(last_end=later)), NOW).restarts == 2
 
 
+def test_a_container_that_ends_its_pod_is_one_loss():
+    over = {"containerStatuses": [{"name": "kernel", "state": {"terminated": ended("Completed", 0)}}]}
+    first = account(status(), pod(status={"phase": "Running", **over}), NOW)
+    assert first.last is not None
+    then = status(restarts=first.restarts, lastTermination=first.last.dump())
+    second = account(then, pod(status={"phase": "Succeeded", **over}), NOW + timedelta(seconds=1))
+    assert (first.restarts, second.restarts, second.pod_uid) == (1, 1, None)
+    assert second.last == first.last
+
+
 def last(seconds_after_start: int, restarts: int = 1):
     began = NOW - timedelta(seconds=seconds_after_start)
     before = status(startTime=stamp(began), podUID=None, restarts=restarts,
