@@ -9,6 +9,7 @@ from carrel_api.session import AgentSession
 from carrel_api.session_class import SessionClass
 from carrel_operator.builders.identity import hash_of, pod_name
 from carrel_operator.observed import Binding, Observed, PodView
+from carrel_operator.plan import Plan
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 MADE = NOW - timedelta(hours=1)
@@ -143,3 +144,21 @@ def ready_status(**parts: Any) -> dict[str, Any]:
         "restarts": 0,
         **parts,
     }
+
+
+def said(plan: Plan, kind: str = "Ready") -> tuple[str, str, str]:
+    """Return status, reason and message of a condition of the plan."""
+    assert plan.status is not None
+    condition = plan.status.condition(kind)
+    assert condition is not None
+    return condition.status, condition.reason, condition.message
+
+
+def kinds(plan: Plan) -> list[type]:
+    """Return what the plan does, by type."""
+    return [type(action) for action in plan.actions]
+
+
+def gone(seconds: int = 10) -> str:
+    """Return the time at which a pod that is being deleted is gone."""
+    return stamp(NOW + timedelta(seconds=seconds))
