@@ -15,6 +15,7 @@ import json
 import secrets
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,16 +31,25 @@ from tools.images import Image, ImageError, build
 
 CHART: Final = Path(__file__).resolve().parent.parent / "charts" / "carrel"
 RELEASE: Final = "carrel"
-NAMESPACE: Final = "carrel"
-SESSIONS: Final = "carrel-sessions"
 DEFINITIONS: Final = ("agentsessions.carrel.dev", "sessionclasses.carrel.dev")
-GATEWAY_NODE_PORT: Final = 30800
 HELM_SECONDS: Final = 300
-MIB: Final = 1024 * 1024
 
 
 class HelmError(Exception):
     """Helm failed; the message is its own."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where on a cluster the product is put; two of them can stand beside each other on one cluster."""
+
+    namespace: str = "carrel"
+    sessions: str = "carrel-sessions"
+    session_class: str = "default"
+    gateway_port: int = 30800
+    """Port of the node on which the gateway is reached from outside the cluster."""
+    objects_port: int = 30870
+    """The same for the S3 server."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +62,17 @@ class Access:
     api_key: str
 
 
-def up(cluster: Cluster) -> Access:
+def up(cluster: Cluster, place: Place = Place(), changes: Mapping[str, Any] | None = None) -> Access:
     """Install or update everything on a cluster, and wait until it is ready.
+
+    Parameters
+    ----------
+    cluster
+        Where.
+    place
+        Namespaces and ports.
+    changes
+        Values of the chart that are merged over those of an evaluation.
 
     Raises
     ------
@@ -62,18 +81,32 @@ def up(cluster: Cluster) -> Access:
     """
     images = {name: _loaded(cluster, name) for name in ("kernel", "gateway", "operator", "evaluation")}
     cluster.load_image(_object_store_archive())
-    _say("starting Postgres, Redis and the S3 server")
-    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
-    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": restricted}})
-    passwords = _passwords(cluster)
-    cluster.apply(*services.objects(), namespace=NAMESPACE)
-    for name in services.NAMES:
-        cluster.kubectl("rollout", "status", f"deployment/{name}", f"--namespace={NAMESPACE}", "--timeout=180s")
+    passwords = _stores(cluster, place)
     _say("installing the chart")
-    helm(cluster, "upgrade", "--install", RELEASE, str(CHART), "--values=-", "--wait", f"--timeout={HELM_SECONDS}s",
-         stdin=json.dumps(values(images, passwords, cluster.node_address)))  # fmt: skip
-    key = _secret(cluster, f"{RELEASE}-gateway")["CARREL_API_KEY"]
-    return Access(cluster.kubeconfig, f"http://{cluster.node_address}:{GATEWAY_NODE_PORT}", key)
+    given = [values(images, passwords, cluster.node_address, place), *([dict(changes)] if changes else [])]
+    with tempfile.TemporaryDirectory() as folder:  # readable by this user alone: the values hold passwords
+        options: list[str] = []
+        for number, document in enumerate(given):
+            file = Path(folder, f"{number}.json")
+            file.write_text(json.dumps(document))
+            options.append(f"--values={file}")
+        wait = ("--wait", f"--timeout={HELM_SECONDS}s")
+        # Tests of the operator bring the definitions by themselves; Helm takes over what it finds.
+        helm(cluster, place, "upgrade", "--install", "--take-ownership", RELEASE, str(CHART), *options, *wait)
+    key = _secret(cluster, place, f"{RELEASE}-gateway")["CARREL_API_KEY"]
+    return Access(cluster.kubeconfig, f"http://{cluster.node_address}:{place.gateway_port}", key)
+
+
+def _stores(cluster: Cluster, place: Place) -> Mapping[str, str]:
+    """Start Postgres, Redis and the S3 server; return their passwords."""
+    _say("starting Postgres, Redis and the S3 server")
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place.namespace, "labels": labels}})
+    passwords = _passwords(cluster, place)
+    cluster.apply(*services.objects(place.objects_port), namespace=place.namespace)
+    for name in services.NAMES:
+        cluster.kubectl("rollout", "status", f"deployment/{name}", f"--namespace={place.namespace}", "--timeout=180s")
+    return passwords
 
 
 def _loaded(cluster: Cluster, name: str) -> Image:
@@ -92,43 +125,45 @@ def _object_store_archive() -> Path:
     return archive
 
 
-def _passwords(cluster: Cluster) -> Mapping[str, str]:
+def _passwords(cluster: Cluster, place: Place) -> Mapping[str, str]:
     """Return the passwords of the stores: those of the last time, because they are in the stores' volumes."""
     try:
-        return _secret(cluster, services.SECRET)
+        return _secret(cluster, place, services.SECRET)
     except KubectlError:
         made = {name: secrets.token_hex(16) for name in services.CREDENTIALS}
         document = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": services.SECRET}, "stringData": made}
-        cluster.apply(document, namespace=NAMESPACE)
+        cluster.apply(document, namespace=place.namespace)
         return made
 
 
-def _secret(cluster: Cluster, name: str) -> dict[str, str]:
-    data: dict[str, str] = cluster.get("secret", name, f"--namespace={NAMESPACE}")["data"]
+def _secret(cluster: Cluster, place: Place, name: str) -> dict[str, str]:
+    data: dict[str, str] = cluster.get("secret", name, f"--namespace={place.namespace}")["data"]
     return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
-def values(images: Mapping[str, Image], passwords: Mapping[str, str], node_address: str) -> dict[str, Any]:
+def values(
+    images: Mapping[str, Image], passwords: Mapping[str, str], node_address: str, place: Place
+) -> dict[str, Any]:
     """Return the values of the chart for an evaluation."""
-    database = f"postgres.{NAMESPACE}.svc:5432/carrel"
+    database = f"postgres.{place.namespace}.svc:5432/carrel"
     return {
         "images": {
             name: {"repository": f"localhost/carrel-{name}", "tag": "dev"} for name in ("gateway", "operator", "kernel")
         },
-        "sessions": {"namespace": {"name": SESSIONS}},
+        "sessions": {"namespace": {"name": place.sessions}, "defaultClass": {"name": place.session_class}},
         "gateway": {
             "podAnnotations": {"carrel.dev/image": images["gateway"].digest},  # the tag stays: a new image is a rollout
-            "service": {"type": "NodePort", "nodePort": GATEWAY_NODE_PORT},
+            "service": {"type": "NodePort", "nodePort": place.gateway_port},
             "settings": {
                 "storage_type": "s3",
                 "s3_bucket": services.BUCKET,
-                "s3_endpoint": f"http://objects.{NAMESPACE}.svc:{services.OBJECTS_PORT}",
-                "s3_public_endpoint": f"http://{node_address}:{services.OBJECTS_NODE_PORT}",
+                "s3_endpoint": f"http://objects.{place.namespace}.svc:{services.OBJECTS_PORT}",
+                "s3_public_endpoint": f"http://{node_address}:{place.objects_port}",
             },
             "secrets": {
                 "databaseUrl": f"postgresql://carrel_gateway:{passwords['gateway-password']}@{database}",
                 "migrationDatabaseUrl": f"postgresql://carrel_migrator:{passwords['migrator-password']}@{database}",
-                "redisUrl": f"redis://:{passwords['redis-password']}@redis.{NAMESPACE}.svc:6379/0",
+                "redisUrl": f"redis://:{passwords['redis-password']}@redis.{place.namespace}.svc:6379/0",
                 "s3AccessKey": passwords["s3-access-key"],
                 "s3SecretKey": passwords["s3-secret-key"],
             },
@@ -137,7 +172,7 @@ def values(images: Mapping[str, Image], passwords: Mapping[str, str], node_addre
     }
 
 
-def helm(cluster: Cluster, *arguments: str, stdin: str | None = None) -> str:
+def helm(cluster: Cluster, place: Place, *arguments: str) -> str:
     """Return what Helm prints.
 
     Raises
@@ -145,21 +180,24 @@ def helm(cluster: Cluster, *arguments: str, stdin: str | None = None) -> str:
     HelmError
         It failed.
     """
-    where = (f"--kubeconfig={cluster.kubeconfig}", f"--namespace={NAMESPACE}")
+    where = (f"--kubeconfig={cluster.kubeconfig}", f"--namespace={place.namespace}")
     command = [str(ensure("helm")), *arguments, *where]
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=2 * HELM_SECONDS)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * HELM_SECONDS)
     if done.returncode:
         raise HelmError(f"helm {arguments[0]}: {done.stderr.strip()}")
     return done.stdout
 
 
-def remove(cluster: Cluster) -> None:
-    """Take every object of `up` away from a cluster that stays."""
+def remove(cluster: Cluster, place: Place = Place(), *, definitions: bool = True) -> None:
+    """Take what `up` made away from a cluster that stays; `definitions`: also those of the custom resources."""
     try:
-        helm(cluster, "uninstall", RELEASE, "--wait", "--ignore-not-found")
+        helm(cluster, place, "uninstall", RELEASE, "--wait", "--ignore-not-found")
     finally:
-        cluster.kubectl("delete", "namespace", NAMESPACE, SESSIONS, "--ignore-not-found")
-        cluster.kubectl("delete", "customresourcedefinition", *DEFINITIONS, "--ignore-not-found")
+        cluster.kubectl("delete", "namespace", place.namespace, place.sessions, "--ignore-not-found")
+        if definitions:
+            cluster.kubectl("delete", "customresourcedefinition", *DEFINITIONS, "--ignore-not-found")
+        else:
+            cluster.kubectl("delete", "sessionclass", place.session_class, "--ignore-not-found")
 
 
 def down() -> None:
@@ -188,7 +226,7 @@ Try, from the root of the repository:
   export KUBECONFIG={access.kubeconfig} CARREL_API_KEY={access.api_key}
   curl {access.gateway}/health/ready
   .venv/bin/carrel run "Which columns are correlated?" --data your.csv --server {access.gateway}
-  kubectl get agentsessions,pods --namespace {SESSIONS}
+  kubectl get agentsessions,pods --namespace {Place().sessions}
 
 make cluster-down takes it away again.
 """

@@ -24,10 +24,10 @@ class RenderingError(Exception):
     """Helm refused; the message is its own."""
 
 
-def render(values: dict[str, Any] | None = None, *, upgrade: bool = False) -> list[dict[str, Any]]:
+def render(values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """Return the objects of the chart; `values` replaces the minimal ones."""
     command = [str(ensure("helm")), "template", RELEASE, str(CHART), f"--namespace={NAMESPACE}", "--values=-"]
-    command += ["--kube-version=1.35.0", *(["--is-upgrade"] if upgrade else [])]
+    command.append("--kube-version=1.35.0")
     given = json.dumps(MINIMAL if values is None else values)
     done = subprocess.run(command, input=given, capture_output=True, text=True)
     if done.returncode:

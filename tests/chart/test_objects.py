@@ -1,8 +1,7 @@
 """The other objects of the chart: the session namespace, custom resources, network policies, the ways in.
 
-Plan: the namespace enforces the restricted standard and survives an uninstall; the definitions are byte for byte those
-of `crds/`, with a keep policy; the default class comes as a hook at first and as an ordinary object later; policies
-close all ports that nobody was named for.
+Plan: the namespace enforces the restricted standard and survives an uninstall; the definitions are those of `crds/`,
+with a keep policy; the default class comes after them; policies close all ports that nobody was named for.
 """
 
 from __future__ import annotations
@@ -60,15 +59,11 @@ def test_the_default_class_is_one_that_the_operator_accepts(objects: list[dict[s
     assert parsed.spec.allow_tags
 
 
-def test_the_default_class_is_a_hook_at_first_and_an_object_later(objects: list[dict[str, Any]]) -> None:
-    first = one(objects, "SessionClass", "default")["metadata"]["annotations"]
-    later = one(render(upgrade=True), "SessionClass", "default")["metadata"]["annotations"]
-    assert first["helm.sh/hook"] == "post-install"
-    assert "helm.sh/hook" not in later
-    for noted in (first, later):
-        assert noted["helm.sh/resource-policy"] == "keep"
-        assert noted["meta.helm.sh/release-name"] == "release-name"
-        assert noted["meta.helm.sh/release-namespace"] == "carrel"
+def test_the_default_class_comes_after_its_definition_and_stays(objects: list[dict[str, Any]]) -> None:
+    noted = one(objects, "SessionClass", "default")["metadata"]["annotations"]
+    assert noted["helm.sh/hook"] == "post-install,post-upgrade"
+    assert noted["helm.sh/hook-delete-policy"] == "before-hook-creation"
+    assert of_kind(render(merged(MINIMAL, {"sessions": {"defaultClass": {"create": False}}})), "SessionClass") == []
 
 
 def test_the_default_class_can_be_changed_and_pinned() -> None:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Generator
-from pathlib import Path
 
 import pytest
 from tests.cluster.provider.base import Cluster
 from tests.cluster.provider.choice import NoCluster, choose
-from tools.go_tools import ensure
+from tools.cluster import Access, up
 from tools.images import Image, build
 
 FIRST_START_SECONDS = 1800
@@ -22,7 +21,7 @@ FIRST_START_SECONDS = 1800
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give what uses the cluster its mark, and time for the first start."""
     for item in items:
-        if isinstance(item, pytest.Function) and "cluster" in item.fixturenames:
+        if isinstance(item, pytest.Function) and {"cluster", "product"} & set(item.fixturenames):
             item.add_marker("cluster")
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(FIRST_START_SECONDS))
@@ -60,6 +59,6 @@ def image(cluster: Cluster) -> Callable[[str], Image]:
 
 
 @pytest.fixture(scope="session")
-def helm() -> Path:
-    """Path of the pinned Helm."""
-    return ensure("helm")
+def product(cluster: Cluster) -> Access:
+    """The whole product, installed as `make cluster` does and brought to the state of the working tree."""
+    return up(cluster)

@@ -13,7 +13,6 @@ OBJECTS_IMAGE: Final = "localhost/carrel-objects:dev"
 SECRET: Final = "carrel-evaluation"  # noqa: S105 - the name of a Secret
 BUCKET: Final = "carrel"
 OBJECTS_PORT: Final = 7070
-OBJECTS_NODE_PORT: Final = 30870
 USER: Final = 65532
 NAMES: Final = ("postgres", "redis", "objects")
 CREDENTIALS: Final = (
@@ -52,12 +51,18 @@ exec redis-server /tmp/redis.conf
 """
 
 
-def objects() -> list[dict[str, Any]]:
-    """Return every object, the Secret of their passwords excepted."""
+def objects(objects_node_port: int) -> list[dict[str, Any]]:
+    """Return every object, the Secret of their passwords excepted.
+
+    Parameters
+    ----------
+    objects_node_port
+        Port of the node on which the S3 server is reached from outside the cluster.
+    """
     return [
         *_postgres(),
         *_redis(),
-        *_object_store(),
+        *_object_store(objects_node_port),
         {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
@@ -99,7 +104,7 @@ def _redis() -> list[dict[str, Any]]:
     return [_deployment("redis", container, claim=False), _service("redis", 6379)]
 
 
-def _object_store() -> list[dict[str, Any]]:
+def _object_store(node_port: int) -> list[dict[str, Any]]:
     container = {
         **_container("objects", OBJECTS_IMAGE, OBJECTS_PORT, memory="512Mi"),
         "args": ["--port", f":{OBJECTS_PORT}", "--iam-dir", "/data/accounts", "posix", "/data/buckets"],
@@ -116,7 +121,7 @@ def _object_store() -> list[dict[str, Any]]:
     deployment["spec"]["template"]["spec"]["initContainers"] = [folders]
     service = _service("objects", OBJECTS_PORT)
     service["spec"]["type"] = "NodePort"
-    service["spec"]["ports"][0]["nodePort"] = OBJECTS_NODE_PORT
+    service["spec"]["ports"][0]["nodePort"] = node_port
     return [_claim("objects", "2Gi"), deployment, service]
 
 
