@@ -76,6 +76,8 @@ def _date_condition(one: Filter, place: str) -> str:
         return f'{place}.dt.to_period("M") == "{years[0]}-{years[1]}"'
     if one.operator == "between":
         return f"{place}.dt.year.between({years[0]}, {years[1]})"
+    if one.operator == "years":
+        return f"{place}.dt.year.isin([{', '.join(years)}])"
     return f"{place}.dt.year {_OPERATORS.get(one.operator, '==')} {int(float(years[0]))}"
 
 

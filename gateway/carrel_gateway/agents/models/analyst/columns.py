@@ -27,8 +27,10 @@ _LONGEST: Final = 6
 _CLOSE: Final = 0.84
 """Spellings at least this alike are taken for the same; keeps `petal`/`sepal` (0.6) and `mean`/`median` apart."""
 _SHORTEST_FUZZY: Final = 5
+_SOMEWHAT_ALIKE: Final = 0.6
 _TOKEN: Final = re.compile(r"[^\W_]+(?:[_.][^\W_]+)*|_\w+")
 _NOT_VALUES: Final = frozenset({"yes", "no", "true", "false", "none", "other", "mean", "total", "average", "all"})
+_ROW_MARKS: Final = frozenset({"id", "date", "time", "key", "code", "number", "index", "nr", "no", "uuid"})
 _PATTERN_WORDS: Final = word_set(
     "average mean median total sum minimum maximum min max count highest lowest largest smallest most least top "
     "correlation trend distribution histogram outlier missing predict compare difference relationship plot "
@@ -137,8 +139,20 @@ def _find_columns(question: str, table: Table) -> list[Mention]:
         if best <= 0 or (best < 0.9 and single in _PATTERN_WORDS):
             continue
         names = tuple(name for name, score in scores.items() if score > best - 0.02)
-        found.append(Mention(start, end, question[start:end], names, best))
+        mention = Mention(start, end, question[start:end], names, best)
+        if best >= 0.9 or not _is_entity(question, mention, table):
+            found.append(mention)
     return _without_overlaps(found)
+
+
+def _is_entity(question: str, mention: Mention, table: Table) -> bool:
+    """Return whether `orders` means the rows, not `order_id` or `order_date`; by, per and which do mean a column."""
+    said = set(name_words(mention.text))
+    rest = {word for name in mention.columns for word in name_words(name)} - said
+    before = question[: mention.start].split()[-1:]
+    asked = {word.casefold() for word in before} & {"by", "per", "each", "which", "what", "top"}
+    of_rows = all(table[name].kind == "date" or table.is_identifier(table[name]) for name in mention.columns)
+    return rest <= _ROW_MARKS and not asked and of_rows
 
 
 def _stretches(question: str) -> Iterator[tuple[int, int, tuple[str, ...]]]:
@@ -183,18 +197,35 @@ def _find_values(question: str, table: Table, columns: list[Mention]) -> list[Va
 def _occurrences(question: str, column: Column, value: str) -> Iterator[ValueMention]:
     plain = value.strip()
     common = plain.casefold() in STOP_WORDS or plain.casefold() in _NOT_VALUES or plain.casefold() in _PATTERN_WORDS
-    if len(plain) < 2 or re.fullmatch(r"[\d.,\s-]+", plain) or common:
+    if len(plain) == 1:
+        yield from _letters(question, column, value)
+        return
+    if re.fullmatch(r"[\d.,\s-]+", plain) or common:
         return
     for found in re.finditer(rf"(?<!\w){re.escape(plain)}(?:s|es)?(?!\w)", question, re.IGNORECASE):
         yield ValueMention(found.start(), found.end(), column.name, value)
+
+
+def _letters(question: str, column: Column, value: str) -> Iterator[ValueMention]:
+    """A single letter is a value when it is written as in the table and stands as one: `A and B`, `type C`."""
+    if not value.strip().isalpha():
+        return
+    before = "|".join(
+        [r"and", r"or", r"vs\.?", r"versus", r"is", r"=", *(re.escape(word) for word in name_words(column.name))]
+    )
+    letter = re.escape(value.strip())
+    pattern = rf"(?:\b(?:{before})s?\s+)?(?<!\w)(?P<value>{letter})(?!\w)(?P<after>\s*(?:,|and|or|vs|versus)\b)?"
+    for found in re.finditer(pattern, question):
+        if found.start() != found.start("value") or found["after"]:
+            yield ValueMention(found.start("value"), found.end("value"), column.name, value)
 
 
 def _overlap(left: Mention | ValueMention, right: Mention | ValueMention) -> bool:
     return left.start < right.end and right.start < left.end
 
 
-def nearest_names(word: str, table: Table, count: int = 3) -> list[str]:
-    """Return the columns whose names are most like the word, for "did you mean"."""
+def nearest_names(word: str, table: Table, count: int = 2) -> list[str]:
+    """Return the columns whose names are much like the word, for "did you mean"."""
     said = singular(word)
-    ranked = sorted(table.columns, key=lambda c: -max(similarity(said, part) for part in (*name_words(c.name), c.name)))
-    return [column.name for column in ranked[:count]]
+    alike = {c.name: max(similarity(said, part) for part in (*name_words(c.name), c.name)) for c in table.columns}
+    return [name for name in sorted(alike, key=lambda name: -alike[name]) if alike[name] >= _SOMEWHAT_ALIKE][:count]

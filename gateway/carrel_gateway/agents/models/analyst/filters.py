@@ -14,7 +14,9 @@ from carrel_gateway.agents.models.analyst.columns import Masked, ValueMention
 from carrel_gateway.agents.models.analyst.table import Column, Table
 from carrel_gateway.agents.models.analyst.words import STOP_WORDS
 
-Operator: TypeAlias = Literal["==", "!=", ">", ">=", "<", "<=", "between", "in", "year", "month", "present", "missing"]
+Operator: TypeAlias = Literal[
+    "==", "!=", ">", ">=", "<", "<=", "between", "in", "year", "years", "month", "present", "missing"
+]
 
 NUMBER: Final = r"(-?\d[\d,]*(?:\.\d+)?)(?![\w.]*\d)"
 _COMPARATORS: Final[tuple[tuple[Operator, str], ...]] = (
@@ -51,6 +53,8 @@ class Filter:
                 return f"{self.column} between {shown[0]} and {shown[1]}"
             case "in":
                 return f"{self.column} is {' or '.join(shown)}"
+            case "years":
+                return f"{self.column} in {' or '.join(shown)}"
             case "year" | "month":
                 return f"{self.column} in {'-'.join(shown)}"
             case "present" | "missing":
@@ -69,6 +73,8 @@ class Found:
     loose: list[ValueMention]
     """Values that stand alone; whether they filter or are compared depends on the intent."""
     notes: list[str]
+    years_beside: bool = False
+    """Several single years were named."""
 
 
 def find_filters(masked: Masked, table: Table) -> Found:
@@ -76,6 +82,7 @@ def find_filters(masked: Masked, table: Table) -> Found:
     found = Found(masked.text, [], [], [])
     for take in (_between, _comparisons, _numbers_before, _named_values, _missing, _years, _equals, _binary):
         take(found, masked, table)
+    _merge_years(found, table)
     loose = re.findall(r"@v(\d+)", found.text)
     found.loose = [masked.values[int(number)] for number in loose]
     return found
@@ -103,7 +110,9 @@ def _comparisons(found: Found, masked: Masked, table: Table) -> None:
 def _numbers_before(found: Found, masked: Masked, table: Table) -> None:
     """`more than 3 bedrooms`."""
     for operator, words in _COMPARATORS:
-        pattern = rf"(?:where|with|whose|and|for|have|has|having)\s+(?:{words})\s*{NUMBER}\s+(?:\w+ (?:of )?)?@c(\d+)"
+        pattern = (
+            rf"(?:(?:where|with|whose|and|for|have|has|having)\s+)?(?:{words})\s*{NUMBER}\s+(?:\w+ (?:of )?)?@c(\d+)"
+        )
         for match in _matches(found, pattern):
             column = _column(masked, table, match.group(2))
             if column.is_number:
@@ -148,6 +157,12 @@ def _years(found: Found, _: Masked, table: Table) -> None:
     ranges = rf"\b(?:between|from)\s+(?:the years? )?{_YEAR}\s*(?:and|to|until|through|[-\u2013])\s*{_YEAR}"
     for match in _matches(found, ranges):
         _time(found, match, time, "between", (match.group(1), match.group(2)))
+    for match in _matches(
+        found, rf"\b(?:(?:in|of|for|and|with)\s+)?{_YEAR}\s*(?:and|or|vs\.?|versus|with)\s*(?:in )?{_YEAR}\b"
+    ):
+        _time(found, match, time, "year", (match.group(1),))
+        if time is not None:
+            found.filters.append(Filter(time.name, found.filters[-1].operator, _years_of(time, match.group(2))))
     for match in _matches(found, rf"\b(?:in|during|for|of)\s+{_MONTH}\s+{_YEAR}"):
         month = _MONTHS.index(match.group(1)[:3]) + 1
         _time(found, match, time, "month", (match.group(2), f"{month:02d}"))
@@ -161,6 +176,23 @@ def _years(found: Found, _: Masked, table: Table) -> None:
     for pattern, operator in words:
         for match in _matches(found, rf"\b(?:{pattern})\s+(?:the )?(?:years? )?{_YEAR}\b(?!\s*@c)"):
             _time(found, match, time, operator, (match.group(1),))
+
+
+def _merge_years(found: Found, table: Table) -> None:
+    """`2023 than in 2022`: single years of one column are alternatives, to be looked at beside each other."""
+    single = [
+        one for one in found.filters if one.operator == "year" or (one.operator == "==" and table[one.column].is_year)
+    ]
+    if len(single) < 2 or len({one.column for one in single}) > 1:
+        return
+    values = tuple(sorted((one.values[0] for one in single), key=float))
+    operator: Operator = "in" if table[single[0].column].is_year else "years"
+    found.filters = [one for one in found.filters if one not in single] + [Filter(single[0].column, operator, values)]
+    found.years_beside = True
+
+
+def _years_of(time: Column, year: str) -> tuple[str | float, ...]:
+    return (float(year),) if time.is_year else (year,)
 
 
 def _time(found: Found, match: re.Match[str], time: Column | None, operator: Operator, years: tuple[str, ...]) -> None:

@@ -91,9 +91,11 @@ def _columns_alone(reading: Reading) -> Request | None:
     reading.use_loose_values()
     if numbers and times and times[0] not in numbers[:1]:
         return reading.request("trend", targets=(numbers[0],), by=(), statistic=reading.statistic_for(numbers[0]))
-    if numbers and groups:
-        reading.notes.append(f"the question does not say what about {numbers[0]}, so its averages are shown")
-        return with_statistics(reading.request("group", targets=tuple(numbers[:1]), by=tuple(groups[:2])), ["mean"])
+    if numbers and (groups or reading.period):
+        asked = reading.statistic_for(numbers[0])
+        if asked == "mean":
+            reading.notes.append(f"the question does not say what about {numbers[0]}, so its averages are shown")
+        return with_statistics(reading.request("group", targets=tuple(numbers[:1]), by=tuple(groups[:2])), [asked])
     if len(numbers) >= 2:
         return reading.request("correlation", targets=tuple(numbers), by=())
     if numbers:

@@ -6,9 +6,9 @@ import re
 from dataclasses import replace
 
 from carrel_gateway.agents.models.analyst.filters import Filter
-from carrel_gateway.agents.models.analyst.patterns import COUNT, EXTREME, FREQUENCY, LEAST, SHARE, TOP
+from carrel_gateway.agents.models.analyst.patterns import COUNT, EXTREME, FREQUENCY, LEAST, RATE, SHARE, TOP
 from carrel_gateway.agents.models.analyst.question import Reading, with_statistics
-from carrel_gateway.agents.models.analyst.request import Request, Statistic
+from carrel_gateway.agents.models.analyst.request import Request, Statistic, Unanswerable
 
 
 def share(reading: Reading) -> Request | None:
@@ -16,6 +16,8 @@ def share(reading: Reading) -> Request | None:
         return None
     binary = [name for name in reading.targets if reading.table[name].is_binary and reading.table[name].positive]
     loose, filters = reading.found.loose, reading.found.filters
+    if not binary and not loose and reading.numbers and not reading.has(SHARE.removesuffix(RATE)):
+        return None  # a murder rate is a column, not a share
     part: Filter | None = None
     if binary:
         part = Filter(binary[0], "==", (reading.table[binary[0]].positive or "",))
@@ -38,10 +40,10 @@ def share(reading: Reading) -> Request | None:
     return reading.request("share", targets=(), by=tuple([*reading.by, *others][:2]), part=part)
 
 
-def rank(reading: Reading) -> Request | None:  # noqa: PLR0911 (one exit for each reading of the question)
+def rank(reading: Reading) -> Request | Unanswerable | None:  # noqa: PLR0911 (one exit for each reading of the question)
     top = re.search(TOP, reading.text)
     extreme = reading.has(EXTREME) or reading.has(r"\btop\b|\bbottom\b")
-    which = reading.has(r"\b(?:which|what|who|where|in which)\b")
+    which = reading.has(r"\b(?:which|what|who|where|best|worst)\b")
     if not (top or extreme) or reading.has(
         r"most (?:common|frequent|often|popular)|least (?:common|frequent|popular)|how many"
     ):
@@ -125,7 +127,7 @@ def count(reading: Reading) -> Request | None:  # noqa: PLR0911 (one exit for ea
     return reading.request("count", targets=())
 
 
-def statistic(reading: Reading) -> Request | None:
+def statistic(reading: Reading) -> Request | Unanswerable | None:
     names = reading.statistics()
     if not names:
         return None
@@ -136,6 +138,9 @@ def statistic(reading: Reading) -> Request | None:
     ]
     binary = [name for name in reading.targets if reading.table[name].is_binary and name not in targets]
     by = [*reading.by, *(name for name in reading.categories if name not in (*targets, *dates, *binary))]
+    times = [name for name in reading.targets if reading.table[name].kind == "date"]
+    if times and not targets and not dates:
+        return Unanswerable(f"`{times[0]}` holds dates; of dates only the earliest and the latest are worked out.")
     if not targets and not dates:
         if binary:
             positive = reading.table[binary[0]].positive or ""

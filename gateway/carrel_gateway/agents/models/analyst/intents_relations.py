@@ -60,7 +60,7 @@ def trend(reading: Reading) -> Request | Unanswerable | None:  # noqa: PLR0911 (
         return None  # "which year had the highest …" asks for a rank
     by_year = [name for name in reading.by if reading.table[name].is_year]
     timed = reading.period in ("year", "quarter", "month", "week", "day") or bool(by_year)
-    if not asked and not timed:
+    if (not asked and not timed) or reading.found.years_beside:
         return None
     if time is None:
         return (
@@ -86,7 +86,7 @@ def trend(reading: Reading) -> Request | Unanswerable | None:  # noqa: PLR0911 (
     return reading.request("trend", targets=tuple(targets[:1]), by=tuple(groups[:1]), statistic=statistic)
 
 
-def compare(reading: Reading) -> Request | None:
+def compare(reading: Reading) -> Request | None:  # noqa: PLR0911 (one exit for each reading of the question)
     words = reading.has(COMPARE)
     weaker = reading.has(MORE)
     values = _values_of_one_column(reading)
@@ -104,6 +104,9 @@ def compare(reading: Reading) -> Request | None:
         return reading.request("compare", targets=targets, by=(column,), compared=compared) if targets else None
     reading.use_loose_values()
     groups += [name for name in binary if name not in numbers]
+    if numbers and reading.period:
+        request = reading.request("group", targets=(numbers[0],), by=tuple(groups[:1]))
+        return with_statistics(request, [reading.statistic_for(numbers[0])])
     if groups and numbers:
         return reading.request("compare", targets=(numbers[0],), by=(groups[0],))
     if len(groups) >= 2:

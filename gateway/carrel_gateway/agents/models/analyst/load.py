@@ -110,23 +110,26 @@ def _read(name: str, options: Options) -> str:
 
 
 def _reader(options: Options, opener: str) -> str:
-    more = f", skiprows={options.skip_rows}" if options.skip_rows else ""
-    more += ', on_bad_lines="skip"' if options.skip_bad_lines else ""
-    skip = f"\n            head = head[{options.skip_rows}:]" if options.skip_rows else ""
+    more = ', on_bad_lines="skip"' if options.skip_bad_lines else ""
+    skip = str(options.skip_rows or "next((at for at, line in enumerate(lines) if separator in line), 0)")
     return cell(f"""
         MISSING = ["?", "-", "--", ".", "na", "n.a.", "missing", "Missing", "(missing)"]
 
 
         def read_text(path):
-            \"\"\"Read a table of text: find the separator, and the decimal comma that goes with semicolons.\"\"\"
+            \"\"\"Read a table of text: find the separator and the header; with semicolons goes a decimal comma.\"\"\"
             with {opener}(path, "rt", encoding={options.encoding!r}) as file:
-                head = [line for line in islice(file, 60) if line.strip()]{skip}
-            if not head or any("\\0" in line for line in head):
-                raise ValueError(f"{{path}} is not a table of text" if head else f"{{path}} is empty")
-            separator = max(",;\\t|", key=lambda mark: (min(line.count(mark) for line in head), head[0].count(mark)))
-            decimal = "," if separator == ";" else "."
-            form = {{"sep": separator, "decimal": decimal, "encoding": {options.encoding!r}, "na_values": MISSING}}
-            return pd.read_csv(path, skipinitialspace=True, **form{more})
+                lines = list(islice(file, 60))
+            filled = [line for line in lines if line.strip()]
+            if not filled or any("\\0" in line for line in filled):
+                raise ValueError(f"{{path}} is not a table of text" if filled else f"{{path}} is empty")
+            counts = {{mark: sorted(line.count(mark) for line in filled) for mark in "\\t;|,"}}
+            always = [mark for mark in counts if counts[mark][0]]
+            often = [mark for mark in counts if counts[mark][len(filled) // 2]] or [","]
+            separator = max(always, key=lambda mark: counts[mark][0]) if always else often[0]
+            header = {skip}
+            form = {{"sep": separator, "decimal": "," if separator == ";" else ".", "encoding": {options.encoding!r}}}
+            return pd.read_csv(path, skiprows=header, na_values=MISSING, skipinitialspace=True, **form{more})
     """)
 
 
@@ -156,6 +159,7 @@ def _tidy() -> str:
 
         def tidy(df):
             \"\"\"Settle the types of columns that were read as text.\"\"\"
+            df = df if isinstance(df.index, pd.RangeIndex) else df.reset_index()
             df = df.rename(columns=lambda name: str(name).strip())
             if df.columns[0].startswith("Unnamed") and pd.Index(df.iloc[:, 0]).is_monotonic_increasing:
                 df = df.iloc[:, 1:]  # row numbers

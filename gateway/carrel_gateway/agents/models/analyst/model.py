@@ -8,7 +8,7 @@ facts that the cells printed. Files are read anew in every run: variables of ear
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from carrel_gateway.agents.models.analyst import load
@@ -37,7 +37,7 @@ class _Say:
     """Marks and titles."""
 
     def text(self) -> str:
-        steps = "\n".join(f"- [{mark}] {title}" for mark, title in self.plan)
+        steps = "\n".join(f"- [{mark or ' '}] {title}" for mark, title in self.plan)
         return "\n".join(
             [
                 *([f"<plan>\n{steps}\n</plan>"] if steps else []),
@@ -81,6 +81,9 @@ def reply_to(view: AgentView) -> str:
     if said.code and view.notices and "no more code is run" in view.notices[-1]:
         last = view.steps[-1]
         said = _Say(answer=failed(last.error or last.status))
+    if said.answer and not said.plan:  # an answer that says why there is none: what was not done is not needed any more
+        marks = {"done": "x", "open": "-", "skipped": "-"}
+        said = replace(said, plan=tuple((marks[step.status], step.title) for step in view.plan))
     return said.text()
 
 

@@ -19,7 +19,7 @@ BY: Final = (
     rf"within each|of each|across|among|between|depending on|each|every)\s+{FILLER}@c(\d+)"
     rf"(?:\s*(?:,|and|&|by|x)\s*(?:by |per |for each )?{FILLER}@c(\d+))?"
 )
-_EACH: Final = r"(?:by|per|each|every|over the|across|which|what)\s+(?:the )?"
+_EACH: Final = r"(?:by|per|each|every|over the|across|which|what|@by\s*(?:and|,|&))\s+(?:the )?"
 PERIODS: Final[tuple[tuple[str, Period], ...]] = (
     (rf"(?:{_EACH}|in (?:the )?)(?:days? of the week|weekdays?)|day of (?:the )?week", "weekday"),
     (rf"{_EACH}hours?(?: of (?:the )?day)?|hourly", "hour"),
@@ -63,6 +63,7 @@ ADJECTIVES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     (r"tallest|taller|shortest person", ("height",)),
     (r"longest|shortest|longer|shorter", ("length", "duration")),
     (r"fastest|slowest|faster|slower", ("speed", "time")),
+    (r"sells?|sold|best.?selling|sell (?:best|most)", ("revenue", "sales", "turnover")),
     (r"earns? (?:more|less|the most|the least)", ("salary", "wage", "income")),
 )
 ADDITIVE: Final = r"sale|revenue|turnover|profit|quantity|amount|units?$|count|passenger|visitor|order|cost|spend"
@@ -99,7 +100,7 @@ TREND: Final = any_of(
     r"\btrends?\b",
     r"over time|over the (?:years|months|weeks|days)|time series|timeline",
     r"develop(?:ed|ment)|evol(?:ve|ution)|\bchang(?:e|ed|es|ing) (?:over|with|across|since|by)",
-    r"\bgrow(?:n|th|ing|s|ed)?\b|\bincreas|\bdecreas|\bdeclin|\bseasonal",
+    r"\b(?:has|have|had|did)\b.*\bchanged?\b|\bgrow(?:n|th|ing|s|ed)?\b|\bincreas|\bdecreas|\bdeclin|\bseasonal",
 )
 PREDICT: Final = any_of(
     r"\bpredict|\bclassif|\bregression\b|\bmachine learning\b",
@@ -115,7 +116,8 @@ COMPARE: Final = any_of(
     r"\bcompar|\bdiffer(?!ent values)|\bversus\b|\bvs\b|\bsignifican|\bt-?test|\banova\b",
     rf"{MORE} (?:@\w+ )*than|\bthan\b",
 )
-SHARE: Final = r"\bpercent|\bshares?\b|\bproportions?\b|\bfractions?\b|%|\brates?\b"
+RATE: Final = r"|\brates?\b"
+SHARE: Final = r"\bpercent|\bshares?\b|\bproportions?\b|\bfractions?\b|%" + RATE
 FREQUENCY: Final = any_of(
     OFTEN, r"how often|\bfrequenc|value counts|\bbreakdown\b|\bmode\b|how many of each|counts? (?:of|by|per) "
 )

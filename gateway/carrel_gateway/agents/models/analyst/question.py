@@ -104,6 +104,7 @@ def read(question: str, table: Table) -> Reading:
     reading = Reading(question, table, masked, found, found.text)
     _take_groups(reading)
     _take_period(reading)
+    _take_years_beside(reading)
     _take_targets(reading)
     _by_adjective(reading)
     return reading
@@ -156,7 +157,7 @@ def _take_period(reading: Reading) -> None:
     time = reading.table.time
     by_time = [name for name in reading.by if reading.table[name].kind == "date"]
     for pattern, period in PERIODS:
-        match = re.search(rf"\b(?:{pattern})\b", reading.text)
+        match = re.search(rf"(?<!\w)(?:{pattern})\b", reading.text)
         if match and time is not None and (time.kind == "date" or period == "year"):
             if time.is_year:
                 if time.name not in reading.by:
@@ -168,6 +169,17 @@ def _take_period(reading: Reading) -> None:
     if by_time:
         reading.by = [name for name in reading.by if name not in by_time]
         reading.period = reading.period or "day"
+
+
+def _take_years_beside(reading: Reading) -> None:
+    """Years that are named beside each other are groups."""
+    time = reading.table.time
+    if not reading.found.years_beside or time is None or reading.period:
+        return
+    if time.is_year:
+        reading.by = reading.by or [time.name]
+    else:
+        reading.period = "year"
 
 
 def _take_targets(reading: Reading) -> None:

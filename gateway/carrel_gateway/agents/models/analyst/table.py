@@ -98,8 +98,9 @@ class Table(msgspec.Struct, frozen=True):
         return (dates or years or [None])[0]
 
     def is_identifier(self, column: Column) -> bool:
-        """Another value in (nearly) every row."""
-        return column.distinct >= 0.95 * (self.rows - column.missing) and self.rows > 3
+        """Another value in (nearly) every row; a measurement with many digits is none."""
+        measured = column.is_number and not (isinstance(column.min, int) and isinstance(column.max, int))
+        return not measured and column.distinct >= 0.95 * (self.rows - column.missing) and self.rows > 3
 
 
 def facts_of(stdout: str) -> dict[str, Any] | None:

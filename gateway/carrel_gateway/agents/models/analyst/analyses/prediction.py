@@ -167,7 +167,7 @@ def answer(request: Request, facts: dict[str, Any]) -> str:
     verdict = "That is no better than the guess: the columns hold little about the target." if useless else ""
     if score > _ALMOST_PERFECT:
         verdict = (
-            "Nearly perfect scores often mean that a column already holds the target in another form; check "
+            "A nearly perfect score can mean that a column already holds the target in another form; check "
             f"`{rows[0]['column']}` first."
         )
     return paragraphs(

@@ -72,11 +72,10 @@ def answer(request: Request, facts: dict[str, Any]) -> str:
     names = names_of(request)
     if len(columns) == 1:
         found = columns[0]
-        said = listed([f"{_words(name, request)} **{number(found[name])}**" for name in names])
-        return paragraphs(
-            f"The {said.replace('average', 'average', 1)} — of {found['column']}{where(request)}.",
-            basis(int(found["count"]), rows),
-        )
+        first, *others = names
+        said = [f"The {_words(first, request)} of {found['column']}{where(request)} is **{number(found[first])}**"]
+        said += [f"the {_words(name, request)} **{number(found[name])}**" for name in others]
+        return paragraphs(f"{listed(said)}.", basis(int(found["count"]), rows))
     heads = ["column", *(_words(name, request) for name in names), "rows"]
     return paragraphs(
         f"The {listed([_words(name, request) for name in names])} of each column{where(request)}:",
