@@ -73,12 +73,12 @@ class Recorders:
             _require_same_session(row.session_id, cell)
             if row.is_finished:
                 reader = Subscription()
-                reader.prefill([*(await self._committed(cell)), ended(row)])
+                reader.prefill([*(await self._committed(cell, 0)), ended(row)])
                 return reader
             # A run's own fence says that whoever had it before is out; anybody else may still be at it.
             recording = self._start(cell, ledger, patient=cell.fence is None, resumed=True)
         _require_same_session(recording.cell.session.session_id, cell)
-        return await recording.join(lambda: self._committed(cell))
+        return await recording.join()
 
     async def recover(self, session: SessionRef) -> None:
         """Record everything that the session's host holds, and what it should hold and does not."""
@@ -162,7 +162,15 @@ class Recorders:
             max_bytes=settings.upload_max_bytes,
             resumed=resumed,
         )
-        recording = Recording(cell, ledger, source, capture, self._publisher(cell), patient=patient)
+        recording = Recording(
+            cell,
+            ledger,
+            source,
+            capture,
+            self._publisher(cell),
+            lambda first: self._committed(cell, first),
+            patient=patient,
+        )
         self._context.kernels.in_flight.add(cell.execution_id, recording)
         return recording
 
@@ -177,10 +185,10 @@ class Recorders:
 
         return publish
 
-    async def _committed(self, cell: Cell) -> list[ExecutionEvent]:
-        """Return the committed outputs of an execution as events."""
+    async def _committed(self, cell: Cell, first: int) -> list[ExecutionEvent]:
+        """Return the committed outputs of an execution as events, without the first so many."""
         found = await self._history.cells(cell.session.session_id, execution_id=cell.execution_id)
-        return events_of(found[0].outputs) if found else []
+        return events_of(found[0].outputs[first:]) if found else []
 
 
 def _require_same_session(session_id: UUID, cell: Cell) -> None:

@@ -46,15 +46,28 @@ class Recording:
         source: EventSource,
         capture: FileCapture,
         publish: Callable[[ExecutionEvent], Awaitable[None]],
+        committed: Callable[[int], Awaitable[list[ExecutionEvent]]],
         *,
         patient: bool = False,
     ) -> None:
-        """Begin; a patient recording first gives another process, which may be at it, the time of a lease."""
+        """Begin.
+
+        Parameters
+        ----------
+        publish
+            Shows an event to followers of the session.
+        committed
+            Returns the committed outputs of this execution as events, without the first so many.
+        patient
+            First give another process, which may be at it, the time of a lease.
+        """
         self.cell = cell
         self._ledger = ledger
         self._source = source
         self._capture = capture
         self._publish = publish
+        self._committed = committed
+        self._kept = 0  # committed outputs that the readers have been given
         self._patient = patient
         self._delivered_n = 0
         self._batch = OutputBatch()
@@ -76,11 +89,13 @@ class Recording:
         self._readers.append(reader)
         return reader
 
-    async def join(self, committed: Callable[[], Awaitable[list[ExecutionEvent]]]) -> Subscription:
+    async def join(self) -> Subscription:
         """Return the events from the first on: those that are committed already, then the others."""
         reader = Subscription()
         async with self._commit:
-            reader.prefill([*(await committed()), *self._uncommitted])
+            committed = await self._committed(0)
+            self._kept = len(committed)
+            reader.prefill([*committed, *self._uncommitted])
             if isinstance(self._ended, Finished):
                 reader.prefill([self._ended])
             elif self._ended is not None:
@@ -108,6 +123,8 @@ class Recording:
         waiting = self._patient
         for _ in range(_ROUNDS):
             if waiting and (finished := await self._ledger.follow()):
+                for event in await self._committed(self._kept):
+                    await self._give(event)
                 await self._end(finished)
                 return
             self._resume()
@@ -160,8 +177,7 @@ class Recording:
             self._oldest = asyncio.get_running_loop().time()
         if event.n > self._delivered_n:  # what is read a second time after another's failure has been given out
             self._delivered_n = event.n
-            for reader in self._readers:
-                await reader.put(event)
+            await self._give(event)
             await self._publish(event)
         if self._batch.size_bytes >= COMMIT_BYTES or self._seconds_to_commit() == 0:
             await self._commit_outputs()
@@ -178,7 +194,9 @@ class Recording:
             return
         n = self._source.seen_n
         async with self._commit:
-            await self._ledger.outputs(self._batch.take(), n)
+            outputs = self._batch.take()
+            await self._ledger.outputs(outputs, n)
+            self._kept += len(outputs)
             self._uncommitted.clear()
             self._oldest = None
         await self._source.settle(n)
@@ -210,8 +228,11 @@ class Recording:
 
     async def _end(self, finished: Finished) -> None:
         self._ended = finished
+        await self._give(finished)
+
+    async def _give(self, event: ExecutionEvent) -> None:
         for reader in self._readers:
-            await reader.put(finished)
+            await reader.put(event)
 
     def _fail(self, error: BaseException) -> None:
         if self._source.connection:

@@ -120,6 +120,8 @@ class LocalExecutor:
         """End all hosts; what they have not delivered stays in the workspaces and is read on at the next start."""
         records = [record for path in self._records() if (record := self._read(path))]
         await asyncio.gather(*(self._end(record.session_id) for record in records))
+        for process in self._children.values():  # those that somebody else has ended are only reaped
+            process.poll()
 
     # ------------------------------------------------------------------ hosts
 
