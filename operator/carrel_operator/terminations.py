@@ -93,7 +93,7 @@ def _pod_reason(pod: PodView) -> str:
         return "NodeLost" if pod.disruption.reason == "DeletionByTaintManager" else "Evicted"
     if pod.failure is not None and pod.failure.reason in {"Evicted", "NodeLost"}:
         return pod.failure.reason
-    return _container_reason(pod) if pod.over else "PodDeleted"
+    return _container_reason(pod) if pod.deleted_at is None else "PodDeleted"
 
 
 def _mebibytes(limit: int | None) -> str | None:

@@ -34,6 +34,13 @@ def test_a_disruption_is_named(condition: str, reason: str):
     assert counted.last.reason == reason
 
 
+def test_a_pod_that_ended_because_it_was_deleted_was_deleted():
+    over = {"phase": "Succeeded", "containerStatuses": [{"name": "kernel", "state": {"terminated": ended("Error", 0)}}]}
+    counted = account(status(), pod(status=over, deletionTimestamp=stamp(NOW)), NOW)
+    assert counted.last is not None
+    assert counted.last.reason == "PodDeleted"
+
+
 def test_a_pod_of_another_uid_means_that_the_known_one_is_gone():
     counted = account(status(), pod(uid="new"), NOW)
     assert (counted.restarts, counted.pod_uid) == (1, "new")
