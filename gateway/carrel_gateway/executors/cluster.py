@@ -58,7 +58,9 @@ class Cluster:
             if os.environ.get("KUBERNETES_SERVICE_HOST"):
                 config.load_incluster_config(client_configuration=configuration)
             else:
-                await config.load_kube_config(client_configuration=configuration)
+                # Named here, because the library looks at the variable only when it is imported.
+                file = os.environ.get("KUBECONFIG")
+                await config.load_kube_config(config_file=file, client_configuration=configuration)
         except (ConfigException, OSError) as error:
             raise Unavailable(
                 "The kubernetes executor found no cluster: run the gateway in a pod, or set KUBECONFIG."

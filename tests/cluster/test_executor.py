@@ -1,0 +1,237 @@
+"""The kubernetes executor against a real API server, in a namespace that no operator looks at: the test plays it.
+
+Plan: the AgentSession is made once, named after the session; the wait ends when the status says Ready and the pod
+confirms it, and not before: a pod of another UID, of another session, without the kernel's label or without an address
+is not believed; what waiting does not help against is said at once, with advice; a wait that is too long names the last
+reason; an object made with kubectl is found by its UID; release deletes that very object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import yaml
+from tests.cluster.provider.base import Cluster
+
+from carrel_api.names import COMPONENT_LABEL, KERNEL_COMPONENT, KERNEL_PORT, SESSION_LABEL
+from carrel_gateway.errors import ExecutorFailed
+from carrel_gateway.executors.base import SessionRef
+from carrel_gateway.executors.kubernetes import KubernetesExecutor, hash_of
+from carrel_gateway.kernels.signing import load_host_keys
+from carrel_gateway.settings import Settings
+from carrel_wire.tokens import generate_private_key
+
+CRDS = Path(__file__).parents[2] / "crds"
+ADDRESS = "10.244.250.9"
+
+
+class Namespace:
+    """The namespace of one test, and the operator's part in it."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self._cluster = cluster
+        self.name = name
+
+    def session(self, name: str) -> dict[str, Any]:
+        return self._cluster.get("agentsessions.carrel.dev", name, f"--namespace={self.name}")
+
+    def sessions(self) -> list[dict[str, Any]]:
+        return self._cluster.get("agentsessions.carrel.dev", f"--namespace={self.name}")["items"]
+
+    def make_session(self, name: str) -> dict[str, Any]:
+        document = {"apiVersion": "carrel.dev/v1alpha1", "kind": "AgentSession", "metadata": {"name": name}}
+        self._cluster.apply(document, namespace=self.name)
+        return self.session(name)
+
+    def make_pod(self, labels: dict[str, str], *, address: str | None = ADDRESS) -> dict[str, Any]:
+        """Make a pod that nobody schedules, and give it an address as a node would."""
+        name = f"pod-{uuid4().hex[:8]}"
+        container = {
+            "name": "kernel",
+            "image": "nobody.invalid/nothing",
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+                "runAsNonRoot": True,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+        }
+        metadata = {"name": name, "labels": labels}
+        spec = {"schedulerName": "nobody", "containers": [container]}
+        self._cluster.apply(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}, namespace=self.name
+        )
+        if address:
+            self._patch_status("pod", name, {"podIP": address, "podIPs": [{"ip": address}]})
+        return self._cluster.get("pod", name, f"--namespace={self.name}")
+
+    def say(self, name: str, status: str, reason: str, message: str = "", **more: Any) -> None:
+        """Write the condition Ready, as the operator does."""
+        condition = {
+            "type": "Ready",
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+            "observedGeneration": self.session(name)["metadata"]["generation"],
+        }
+        self._patch_status("agentsessions.carrel.dev", name, {"conditions": [condition], **more})
+
+    def _patch_status(self, kind: str, name: str, status: dict[str, Any]) -> None:
+        patch = json.dumps({"status": status})
+        where = (f"--namespace={self.name}", "--subresource=status", "--type=merge")
+        self._cluster.kubectl("patch", kind, name, *where, f"--patch={patch}")
+
+
+@pytest.fixture
+def place(cluster: Cluster, namespace: str) -> Namespace:
+    for path in sorted(CRDS.glob("*.yaml")):
+        cluster.apply(yaml.safe_load(path.read_text(encoding="utf-8")))
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/agentsessions.carrel.dev")
+    return Namespace(cluster, namespace)
+
+
+@pytest.fixture
+async def open_executor(
+    cluster: Cluster, place: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Callable[..., Any]]:
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    key = tmp_path / "key.pem"
+    key.write_text(generate_private_key())
+    opened: list[KubernetesExecutor] = []
+
+    async def make(*, seconds: float = 60) -> KubernetesExecutor:
+        settings = Settings(
+            _env_file=None,
+            data_dir=tmp_path,
+            executor_type="kubernetes",
+            kernel_private_key_file=key,
+            session_namespace=place.name,
+            kernel_start_seconds=seconds,
+        )
+        load_host_keys(settings)
+        opened.append(await KubernetesExecutor.open(settings))
+        return opened[-1]
+
+    yield make
+    for executor in opened:
+        await executor.aclose()
+
+
+def new_session(session_id: UUID | None = None) -> SessionRef:
+    return SessionRef(tenant_id=uuid4(), session_id=session_id or uuid4(), owner_id=uuid4())
+
+
+def kernel_labels(session_uid: str) -> dict[str, str]:
+    return {COMPONENT_LABEL: KERNEL_COMPONENT, SESSION_LABEL: hash_of(session_uid)}
+
+
+async def made(place: Namespace, session: SessionRef) -> dict[str, Any]:
+    """Return the AgentSession as soon as the executor has made it."""
+    async with asyncio.timeout(30):
+        while True:
+            found = await asyncio.to_thread(place.sessions)
+            if found:
+                assert [item["metadata"]["name"] for item in found] == [str(session.session_id)]
+                return found[0]
+            await asyncio.sleep(0.1)
+
+
+async def test_the_wait_ends_when_the_pod_confirms_the_status(place: Namespace, open_executor: Callable[..., Any]):
+    executor, session = await open_executor(), new_session()
+    waiting = [asyncio.create_task(executor.acquire(session)) for _ in range(3)]
+    found = await made(place, session)
+    assert found["spec"]["owner"] == str(session.owner_id)
+    assert found["spec"]["tenant"] == str(session.tenant_id)
+    uid, name = found["metadata"]["uid"], found["metadata"]["name"]
+    await asyncio.to_thread(place.say, name, "False", "Starting", "the pod is starting")
+    assert await executor.find(session) is None
+    pod = await asyncio.to_thread(place.make_pod, kernel_labels(uid))
+    await asyncio.to_thread(
+        place.say, name, "True", "Bound", podName=pod["metadata"]["name"], podUID=pod["metadata"]["uid"]
+    )
+    for endpoint in await asyncio.gather(*waiting):
+        assert endpoint.session_uid == uid
+        assert endpoint.audience == pod["metadata"]["uid"]
+        assert endpoint.url == f"http://{ADDRESS}:{KERNEL_PORT}"
+    assert await executor.find(session) == await executor.acquire(session)
+
+
+async def test_a_status_that_the_pod_does_not_confirm_is_not_believed(
+    place: Namespace, open_executor: Callable[..., Any]
+):
+    executor = await open_executor()
+    found = await asyncio.to_thread(place.make_session, "forged")
+    name, uid = found["metadata"]["name"], found["metadata"]["uid"]
+    session = new_session(UUID(uid))
+    mine, foreign = kernel_labels(uid), kernel_labels(str(uuid4()))
+    cases = [(mine, ADDRESS, str(uuid4())), (foreign, ADDRESS, None), (mine, None, None), ({}, ADDRESS, None)]
+    for labels, address, pod_uid in cases:
+        pod = await asyncio.to_thread(place.make_pod, labels, address=address)
+        names = {"podName": pod["metadata"]["name"], "podUID": pod_uid or pod["metadata"]["uid"]}
+        await asyncio.to_thread(place.say, name, "True", "Bound", endpoint="169.254.169.254:80", **names)
+        assert await executor.find(session) is None, (labels, address, pod_uid)
+    await asyncio.to_thread(place.say, name, "True", "Bound", podName="gone", podUID=str(uuid4()))
+    assert await executor.find(session) is None
+
+
+@pytest.mark.parametrize("reason", ["ClassNotFound", "ResourcesAboveClass", "ImagePullFailed"])
+async def test_what_waiting_does_not_help_against_is_said_at_once(
+    place: Namespace, open_executor: Callable[..., Any], reason: str
+):
+    executor, session = await open_executor(), new_session()
+    waiting = asyncio.create_task(executor.acquire(session))
+    found = await made(place, session)
+    await asyncio.to_thread(place.say, found["metadata"]["name"], "False", reason, "what the operator says")
+    with pytest.raises(ExecutorFailed, match=f"{reason}: what the operator says") as caught:
+        await waiting
+    assert caught.value.detail["reason"] == reason
+
+
+async def test_a_wait_that_is_too_long_names_the_last_reason(place: Namespace, open_executor: Callable[..., Any]):
+    executor, session = await open_executor(seconds=4), new_session()
+    waiting = asyncio.create_task(executor.acquire(session))
+    found = await made(place, session)
+    await asyncio.to_thread(place.say, found["metadata"]["name"], "False", "Unschedulable", "0/1 nodes are available")
+    with pytest.raises(ExecutorFailed, match="Unschedulable: 0/1 nodes are available"):
+        await waiting
+
+
+async def test_an_object_made_with_kubectl_is_found_by_its_uid(place: Namespace, open_executor: Callable[..., Any]):
+    executor = await open_executor()
+    found = await asyncio.to_thread(place.make_session, "by-hand")
+    session = new_session(UUID(found["metadata"]["uid"]))
+    pod = await asyncio.to_thread(place.make_pod, kernel_labels(found["metadata"]["uid"]))
+    names = {"podName": pod["metadata"]["name"], "podUID": pod["metadata"]["uid"]}
+    await asyncio.to_thread(place.say, "by-hand", "True", "Bound", **names)
+    assert (await executor.acquire(session)).session_uid == found["metadata"]["uid"]
+    assert len(await asyncio.to_thread(place.sessions)) == 1
+    await executor.release(session)
+    assert await asyncio.to_thread(place.sessions) == []
+
+
+async def test_release_deletes_and_the_next_use_makes_another(place: Namespace, open_executor: Callable[..., Any]):
+    executor, session = await open_executor(seconds=4), new_session()
+    waiting = asyncio.create_task(executor.acquire(session))
+    first = await made(place, session)
+    with pytest.raises(ExecutorFailed):
+        await waiting
+    await executor.release(session)
+    await executor.release(session)
+    assert await asyncio.to_thread(place.sessions) == []
+    waiting = asyncio.create_task(executor.acquire(session))
+    second = await made(place, session)
+    assert second["metadata"]["uid"] != first["metadata"]["uid"]
+    with pytest.raises(ExecutorFailed, match="operator"):
+        await waiting
+
+
+async def test_ping_asks_the_api_server(place: Namespace, open_executor: Callable[..., Any]):
+    await (await open_executor()).ping()
