@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from rich.console import Console
 from rich.text import Text
@@ -16,23 +15,21 @@ from carrel_cli.run import ask
 from carrel_cli.servers import Server, gateway
 from carrel_client import Client
 
+TABLE: Final = "wine.csv"
+QUESTION: Final = "How does the average color intensity differ between the cultivars?"
+MODEL: Final = "demo/analyst"
+"""The example needs no key, whatever model the settings name."""
+
 
 def show(*, port: int, data_dir: Path | None, leave: bool, console: Console) -> bool:
     """Serve, run the example, and serve on until Ctrl-C unless `leave`; return whether the example succeeded."""
-    example = bundled_example()
+    table = bundled_table()
     with gateway(None, data_dir, port=port) as server:
         _say_where(server, console)
-        console.print(Text(f"\n  Example: {example['question']}", style="bold"))
-        console.print(Text(f"  Data: {example['file']}", style="dim"), soft_wrap=True)
+        console.print(Text(f"\n  Example: {QUESTION}", style="bold"))
+        console.print(Text(f"  Data: {table}", style="dim"), soft_wrap=True)
         with Client(server.url, server.key) as client:
-            succeeded = ask(
-                client,
-                example["question"],
-                [Path(example["file"])],
-                model=example["model"],
-                out=Path("carrel-out"),
-                console=console,
-            )
+            succeeded = ask(client, QUESTION, [table], model=MODEL, out=Path("carrel-out"), console=console)
         if server.process is not None and not leave:
             _say_where(server, console)
             console.print(Text("  Ctrl-C stops it.\n", style="dim"))
@@ -40,16 +37,14 @@ def show(*, port: int, data_dir: Path | None, leave: bool, console: Console) -> 
     return succeeded
 
 
-def bundled_example() -> dict[str, Any]:
-    """Return question, file and model of the example, found without importing the gateway."""
+def bundled_table() -> Path:
+    """Return the data set that comes with the gateway, found without importing it."""
     spec = importlib.util.find_spec("carrel_gateway")
-    places = list(spec.submodule_search_locations or []) if spec else []
-    for place in places:
-        folder = Path(place) / "data"
-        if (folder / "example.json").is_file():
-            example: dict[str, Any] = json.loads((folder / "example.json").read_text("utf-8"))
-            return {**example, "file": str(folder / example["file"])}
-    raise CommandError("the bundled example is not there; install the distribution `carrel` whole")
+    for place in list(spec.submodule_search_locations or []) if spec else []:
+        table = Path(place) / "data" / TABLE
+        if table.is_file():
+            return table
+    raise CommandError("the bundled data set is not there; install the distribution `carrel` whole")
 
 
 def _say_where(server: Server, console: Console) -> None:

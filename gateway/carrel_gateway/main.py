@@ -22,6 +22,7 @@ from carrel_gateway.chat import routes as chat
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config import routes as config
 from carrel_gateway.dependencies import Gateway, default_principal
+from carrel_gateway.errors import CarrelError
 from carrel_gateway.execution import routes as execution
 from carrel_gateway.execution.startup import recover_left_behind
 from carrel_gateway.health import routes as health
@@ -102,7 +103,11 @@ async def drain(app: FastAPI) -> None:
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     settings: Settings = app.state.settings
     async with AsyncExitStack() as stack:
-        context = await open_context(settings)
+        try:
+            context = await open_context(settings)
+        except CarrelError as error:
+            app.state.refusal = error  # whoever serves says it in one line; a server only knows tracebacks
+            raise
         stack.push_async_callback(context.aclose)
         registry = ModelRegistry(settings)
         stack.push_async_callback(registry.aclose)

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 import sys
@@ -116,14 +116,15 @@ def serve(settings: Settings, *, child: bool = False) -> int:
         server = _Server(config, app, announcement)
         if child:
             threading.Thread(target=_end_with_parent, args=(server,), daemon=True).start()
+        logging.getLogger("uvicorn.error").addFilter(lambda _: not hasattr(app.state, "refusal"))
         try:
-            with contextlib.suppress(KeyboardInterrupt):
-                # uvloop starts no process under another account or umask, and the local executor does
-                run = asyncio.run if settings.executor_type == "local" else uvloop.run
-                run(server.serve(sockets=[listener]))
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):  # uvicorn exits by itself when it cannot start
+                uvloop.run(server.serve(sockets=[listener]))
         finally:
             announcement.withdraw()
-        return 0 if server.started else 3
+        if hasattr(app.state, "refusal"):
+            raise app.state.refusal
+        return 0 if server.started else 1
 
 
 @contextlib.contextmanager
@@ -133,10 +134,14 @@ def _listen(settings: Settings) -> Generator[socket.socket]:
         listener = socket.create_server((settings.host.strip("[]"), settings.port), family=family, backlog=2048)
     except OSError as error:
         raise CannotListen(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; choose another with --port"
+            f"cannot listen on {settings.host}:{settings.port}: {_reason(error)}; choose another with --port"
         ) from error
     with listener:
         yield listener
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)  # `strerror` repeats the address
 
 
 def _url(settings: Settings, listener: socket.socket) -> str:

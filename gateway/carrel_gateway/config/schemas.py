@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from carrel_gateway.web.fields import ModelName, RequestBody
 
 
 class SessionConfig(RequestBody):
     """Limits of a session's runs; what is left out is as the settings say, and none may go beyond them."""
-
-    model_config = ConfigDict(extra="forbid", from_attributes=True)
 
     max_steps: Annotated[int | None, Field(ge=1, le=500, description="Model calls of one run.")] = None
     max_retries: Annotated[
