@@ -84,11 +84,9 @@ def memory_for_kernels(limit: int | None) -> int | None:
     return limit - min(reserve, limit // 2)
 
 
-def endpoint_of(pod: PodView) -> str | None:
-    """Return `host:port` of the pod's kernel host, once the pod has an address."""
-    if pod.ip is None:
-        return None
-    return f"[{pod.ip}]:{KERNEL_PORT}" if ":" in pod.ip else f"{pod.ip}:{KERNEL_PORT}"
+def endpoint_of(address: str) -> str:
+    """Return `host:port` of the kernel host in the pod with this address."""
+    return f"[{address}]:{KERNEL_PORT}" if ":" in address else f"{address}:{KERNEL_PORT}"
 
 
 @dataclass(frozen=True)
@@ -201,7 +199,10 @@ class _Pass:
     def _follow(self, pod: PodView, counted: Account) -> Plan:
         """Say how far the pod is; bind its kernel host when it runs."""
         if pod.running and pod.ip is not None:
-            return self._ready(pod, counted) if self.observed.bound else self._bind(pod, counted)
+            endpoint = endpoint_of(pod.ip)
+            if self.observed.bound:
+                return self._ready(pod, endpoint, counted)
+            return self._bind(pod, endpoint, counted)
         if pod.unscheduled is not None and not pod.scheduled:
             reason = "Unschedulable" if pod.unscheduled.reason == "Unschedulable" else "Starting"
             return Plan(status=self._said(ready(reason, pod.unscheduled.message), counted=counted))
@@ -216,10 +217,10 @@ class _Pass:
             said = self._starting(counted, STARTING)
         return Plan(status=self._said(said, counted=counted))
 
-    def _bind(self, pod: PodView, counted: Account) -> Plan:
+    def _bind(self, pod: PodView, endpoint: str, counted: Account) -> Plan:
         failure = self.observed.failure
         # Bound before this process began, as far as one can see: it stays Ready until something else is seen.
-        still = self.before.endpoint == endpoint_of(pod) and not lost_since_ready(self.before, counted)
+        still = self.before.endpoint == endpoint and not lost_since_ready(self.before, counted)
         if failure is not None and failure.reason == "BoundToAnother":
             said = ready("Crashed", f"{failure.message}; the pod is replaced")
             return Plan(actions=self._pod_removal(), status=self._said(said, counted=counted))
@@ -229,7 +230,7 @@ class _Pass:
                 return Plan(status=status, after=BIND_AGAIN)
             return Plan(status=status, retry=True)
         bind = Bind(
-            endpoint=endpoint_of(pod) or "",
+            endpoint=endpoint,
             container_id=pod.container_id,
             request=BindRequest(
                 session_uid=self.wanted.metadata.uid,
@@ -242,19 +243,19 @@ class _Pass:
         status = None if still else self._said(self._starting(counted, STARTING), counted=counted)
         return Plan(actions=(bind,), status=status)
 
-    def _ready(self, pod: PodView, counted: Account) -> Plan:
+    def _ready(self, pod: PodView, endpoint: str, counted: Account) -> Plan:
         began = self.before.start_time
         if began is None or self.before.endpoint is None or lost_since_ready(self.before, counted):
             began = self.now
         status = self._said(bound(self.wanted, self.observed), counted=counted).model_copy(
-            update={"endpoint": endpoint_of(pod), "start_time": began}
+            update={"endpoint": endpoint, "start_time": began}
         )
         timeout = idle_timeout(self.wanted, self.limits)
         if timeout is None:
             return Plan(status=status)
-        return self._idle(pod, status, began, timeout)
+        return self._idle(AskState(pod.uid, endpoint), status, began, timeout)
 
-    def _idle(self, pod: PodView, status: AgentSessionStatus, began: datetime, timeout: timedelta) -> Plan:
+    def _idle(self, ask: AskState, status: AgentSessionStatus, began: datetime, timeout: timedelta) -> Plan:
         """Ask when the deadline has come; whatever the host says of the future counts as now."""
         known = self.observed.activity
         active = max(began, min(known.active_at, self.now)) if known is not None else began
@@ -265,7 +266,7 @@ class _Pass:
             return self._finish("Idle", f"nothing ran and nobody was connected for {timeout.total_seconds():.0f} s")
         if self.observed.failure is not None:
             return Plan(status=status, after=ASK_AGAIN)
-        return Plan(actions=(AskState(pod.uid, endpoint_of(pod) or ""),), status=status)
+        return Plan(actions=(ask,), status=status)
 
     # egress
 

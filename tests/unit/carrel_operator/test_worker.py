@@ -17,6 +17,7 @@ from typing import Any, cast
 import pytest
 from tests.unit.carrel_operator.factories import DIGEST, NOW, ready_status, running, session, stamp
 
+from carrel_operator.builders.identity import egress_policy_name
 from carrel_operator.cluster import Cluster
 from carrel_operator.context import Key, ProcessContext
 from carrel_operator.errors import ApiConflict, ApiNotFound, ApiRefused, ApiUnavailable, HostRefused, HostUnreachable
@@ -155,6 +156,18 @@ async def test_a_running_pod_is_bound_once_and_said_ready(stage: Stage):
     written = len(stage.api.written)
     await stage.look()
     assert (len(stage.hosts.bound), len(stage.api.written)) == (1, written)
+
+
+async def test_egress_is_opened_and_closed_as_the_session_says(stage: Stage):
+    egress = [{"cidr": "203.0.113.0/24", "ports": [443]}]
+    stage.api.objects["SessionClass", "standard"]["spec"]["egress"] = egress
+    stage.session({"network": {"egress": egress}})
+    await stage.look()
+    policies = {name for kind, name in stage.api.objects if kind == "NetworkPolicy"}
+    assert policies == {"carrel-kernel-deny-all", "carrel-kernel-port", egress_policy_name(session())}
+    stage.session()
+    await stage.look()
+    assert ("NetworkPolicy", egress_policy_name(session())) not in stage.api.objects
 
 
 async def test_an_object_that_is_not_understood_is_told_once(stage: Stage):
