@@ -4,6 +4,8 @@ import { element } from "/page/render.js";
 
 const METHODS = ["get", "post", "put", "delete"];
 
+const plain = (text) => text.replace(/`/g, "");
+
 function typeOf(schema = {}) {
   if (schema.$ref) return schema.$ref.split("/").pop();
   if (schema.anyOf) return schema.anyOf.map(typeOf).join(" | ");
@@ -21,7 +23,7 @@ function fields(spec, schema = {}) {
 }
 
 function entry(name, schema, required, description) {
-  return [element("dt", {}, `${name}: ${typeOf(schema)}${required ? "" : "?"}`), element("dd", {}, description || "")];
+  return [element("dt", {}, `${name}: ${typeOf(schema)}${required ? "" : "?"}`), element("dd", {}, plain(description || ""))];
 }
 
 function list(heading, entries) {
@@ -33,14 +35,14 @@ function route(spec, path, method, operation) {
   const sent = Object.entries(operation.requestBody?.content || {});
   const answered = Object.entries(operation.responses || {}).filter(([status]) => status.startsWith("2"));
   const body = element("div", { class: "body" },
-    element("p", {}, (operation.description || "").replace(/`/g, "")),
+    element("p", {}, plain(operation.description || "")),
     ...list("Parameters", parameters),
     ...sent.flatMap(([type, content]) => list(`Body, ${type}`, fields(spec, content.schema))),
     ...answered.flatMap(([status, response]) => Object.entries(response.content || { "no content": {} }).flatMap(
       ([type, content]) => [element("h3", {}, `${status}, ${type}`), element("dl", {}, ...fields(spec, content.schema).flat())])));
   return element("details", { class: "route" }, element("summary", {},
     element("span", { class: "method" }, method.toUpperCase()), element("span", { class: "path" }, path),
-    element("span", { class: "what" }, operation.summary || "")), body);
+    element("span", { class: "what" }, plain((operation.description || "").split("\n")[0]))), body);
 }
 
 const spec = await (await fetch("/openapi.json")).json();

@@ -130,6 +130,9 @@ export class Turn {
   end({ status, message, code }) {
     this.working.remove();
     this.dropDrafts();
+    if (status === "succeeded") {  // now the answer is what counts; the cells are one click away
+      for (const { root } of this.cells.values()) root.open = false;
+    }
     if (status !== "succeeded") {
       this.root.append(element("p", { class: "trouble" }, `The run ${status}. ${message || code || ""}`));
     }
@@ -242,10 +245,10 @@ function tableOf(lines) {
 }
 
 function inline(text) {
-  return text.split(/(`[^`]+`|\*\*[^*]+\*\*|\*[^*\s][^*]*\*)/).filter(Boolean).map((part) => {
+  return text.split(/(`[^`]+`|\*\*[^*]+\*\*|\*[^*\s][^*]*\*|(?<![\w`])_[^_\s](?:[^_]*[^_\s])?_(?!\w))/).filter(Boolean).map((part) => {
     if (/^`.+`$/.test(part)) return element("code", {}, part.slice(1, -1));
-    if (/^\*\*.+\*\*$/.test(part)) return element("strong", {}, part.slice(2, -2));
-    if (/^\*.+\*$/.test(part)) return element("em", {}, part.slice(1, -1));
+    if (/^\*\*.+\*\*$/.test(part)) return element("strong", {}, ...inline(part.slice(2, -2)));
+    if (/^\*.+\*$/.test(part) || /^_.+_$/.test(part)) return element("em", {}, ...inline(part.slice(1, -1)));
     return part;
   });
 }
