@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import Depends, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -19,6 +20,7 @@ from carrel_gateway.chat.service import ChatService
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config.service import ConfigService
 from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.errors import Conflict
 from carrel_gateway.execution.service import ExecutionService
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.identity.keys import ApiKey
@@ -102,3 +104,9 @@ Executions = Annotated[ExecutionService, Depends(_executions)]
 Chat = Annotated[ChatService, Depends(_chat)]
 Config = Annotated[ConfigService, Depends(_config)]
 Notebooks = Annotated[NotebookService, Depends(_notebooks)]
+
+
+async def require_active(sessions: SessionService, session_id: UUID) -> None:
+    """Raise when the session is not there, or is archived and so takes nothing more."""
+    if (await sessions.get(session_id)).status != "active":
+        raise Conflict("the session is archived; it can be read and not changed", code="archived")

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from carrel_gateway.artifacts.schemas import ArtifactList, ArtifactOut, SignedUrl
 from carrel_gateway.artifacts.service import Artifact, ArtifactService
-from carrel_gateway.dependencies import Artifacts, Executions, GatewayOf, Sessions
+from carrel_gateway.dependencies import Artifacts, Executions, GatewayOf, Sessions, require_active
 from carrel_gateway.errors import InvalidInput
 from carrel_gateway.web import downloads
 from carrel_gateway.web.multipart import boundary_of, read_parts
@@ -46,7 +46,7 @@ async def upload_files(
     content_type: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> ArtifactList:
     """Upload one file or many; code finds each at `data/<name>`. The same name again is a new version."""
-    await sessions.get(session_id)
+    await require_active(sessions, session_id)
     stored: list[Artifact] = []
     async for part in read_parts(request.stream(), boundary_of(content_type)):
         if part.filename is None:
@@ -80,8 +80,11 @@ async def download_file(session_id: UUID, name: str, artifacts: Artifacts) -> Re
 
 
 @router.delete(f"{_SESSION}/files/{{name:path}}", status_code=status.HTTP_204_NO_CONTENT)
-async def delete_file(session_id: UUID, name: str, artifacts: Artifacts, executions: Executions) -> Response:
+async def delete_file(
+    session_id: UUID, name: str, sessions: Sessions, artifacts: Artifacts, executions: Executions
+) -> Response:
     """Delete an uploaded file, from the session and from its kernel's workspace."""
+    await require_active(sessions, session_id)
     artifact = await artifacts.delete(session_id, name, "data")
     await executions.remove_file(session_id, artifact)
     return Response(status_code=status.HTTP_204_NO_CONTENT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 from uuid import UUID
 
 from carrel_gateway.artifacts.service import ArtifactService
@@ -11,10 +12,13 @@ from carrel_gateway.errors import Conflict
 from carrel_gateway.execution.placement import place_missing
 from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.history.service import HistoryService
+from carrel_gateway.kernels.connection import MAIN
 from carrel_gateway.kernels.pool import HeldConnection
 from carrel_gateway.sessions.service import SessionService
 from carrel_wire.host import HostState
 from carrel_wire.log import KernelChanged
+
+_RECENT: Final = 200
 
 Adopt = Callable[[SessionRef, HeldConnection, HostState], Awaitable[None]]
 
@@ -79,18 +83,36 @@ class SessionHosts:
     async def _prepare(self, session: SessionRef, connection: HeldConnection) -> None:
         state = await connection.state()
         await place_missing(ArtifactService(self._context, self._principal), session.session_id, connection)
-        if connection.fresh:
-            await self._note_new_kernel(session, state)
+        await self._look_at_kernel(session, connection, state)
         await self._adopt(session, connection, state)
         connection.fresh = False
         connection.prepared = True
 
-    async def _note_new_kernel(self, session: SessionRef, state: HostState) -> None:
+    async def _look_at_kernel(self, session: SessionRef, connection: HeldConnection, state: HostState) -> None:
+        kernel = next((kernel for kernel in state.kernels if kernel.id == MAIN), None)
+        connection.incarnation = kernel.incarnation if kernel else None
+        if connection.fresh:
+            await self._note(session, connection.incarnation)
+        elif kernel and kernel.execution_count == 0 and await self._last_noted(session) != kernel.incarnation:
+            await self._note(session, kernel.incarnation)  # bound by the operator: nobody else says that it is new
+
+    async def saw_kernel(self, session: SessionRef, connection: HeldConnection, incarnation: str) -> None:
+        """Take note of the kernel that has begun a cell: a host can be replaced without a connection being lost."""
+        known, connection.incarnation = connection.incarnation, incarnation
+        if known not in (None, incarnation) and await self._last_noted(session) != incarnation:
+            await self._note(session, incarnation)
+
+    async def _note(self, session: SessionRef, incarnation: str | None) -> None:
         history = HistoryService(self._context, self._principal)
         lost_state = await history.has_cells(session.session_id)
-        change = KernelChanged(
-            reason="host_lost" if lost_state else "started",
-            incarnation=state.kernels[0].incarnation if state.kernels else None,
-            lost_state=lost_state,
-        )
+        reason = "host_lost" if lost_state else "started"
+        change = KernelChanged(reason=reason, incarnation=incarnation, lost_state=lost_state)
         await history.append(session.session_id, [change], actor="kernel")
+
+    async def _last_noted(self, session: SessionRef) -> str | None:
+        """Return the incarnation that the log named last, if it did so lately."""
+        last_seq = (await SessionService(self._context, self._principal).get(session.session_id)).last_seq
+        history = HistoryService(self._context, self._principal)
+        recent = await history.events(session.session_id, after=max(0, last_seq - _RECENT), limit=_RECENT)
+        changes = [event.payload for event in recent if isinstance(event.payload, KernelChanged)]
+        return changes[-1].incarnation if changes else None

@@ -162,6 +162,11 @@ class Recorders:
             max_bytes=settings.upload_max_bytes,
             resumed=resumed,
         )
+
+        async def on_started(event: Started) -> None:
+            if source.connection:
+                await self.hosts.saw_kernel(cell.session, source.connection, event.incarnation)
+
         recording = Recording(
             cell,
             ledger,
@@ -169,6 +174,7 @@ class Recorders:
             capture,
             self._publisher(cell),
             lambda first: self._committed(cell, first),
+            on_started=None if resumed else on_started,
             patient=patient,
         )
         self._context.kernels.in_flight.add(cell.execution_id, recording)

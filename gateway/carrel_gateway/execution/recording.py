@@ -22,7 +22,7 @@ from carrel_gateway.execution.source import EventSource
 from carrel_gateway.execution.subscription import Subscription
 from carrel_gateway.execution.timed import TimedReader
 from carrel_gateway.kernels.outputs import OutputBatch
-from carrel_wire.events import Artifact, ExecutionEvent, Finished
+from carrel_wire.events import Artifact, ExecutionEvent, Finished, Started
 
 COMMIT_SECONDS: Final = 1.0
 COMMIT_BYTES: Final = 1024 * 1024
@@ -48,6 +48,7 @@ class Recording:
         publish: Callable[[ExecutionEvent], Awaitable[None]],
         committed: Callable[[int], Awaitable[list[ExecutionEvent]]],
         *,
+        on_started: Callable[[Started], Awaitable[None]] | None = None,
         patient: bool = False,
     ) -> None:
         """Begin.
@@ -58,6 +59,8 @@ class Recording:
             Shows an event to followers of the session.
         committed
             Returns the committed outputs of this execution as events, without the first so many.
+        on_started
+            Is told which kernel runs code that was sent just now.
         patient
             First give another process, which may be at it, the time of a lease.
         """
@@ -68,6 +71,7 @@ class Recording:
         self._publish = publish
         self._committed = committed
         self._kept = 0  # committed outputs that the readers have been given
+        self._on_started = on_started
         self._patient = patient
         self._delivered_n = 0
         self._batch = OutputBatch()
@@ -171,6 +175,8 @@ class Recording:
     async def _take(self, event: ExecutionEvent) -> None:
         if isinstance(event, Artifact):
             self._capture.note(event)
+        elif isinstance(event, Started) and self._on_started:
+            await self._on_started(event)
         self._batch.add(event)
         self._uncommitted.append(event)
         if self._oldest is None and self._batch.size_bytes:
@@ -202,6 +208,8 @@ class Recording:
         await self._source.settle(n)
 
     async def _commit_end(self, finished: Finished) -> None:
+        if finished.lost_state and self._source.connection:
+            self._source.connection.incarnation = None  # the end itself says that the kernel is another one
         if not self.cell.silent:
             problems = await self._capture.store(self._source)
             if problems:

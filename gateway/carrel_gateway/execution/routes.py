@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
 
-from carrel_gateway.dependencies import Executions, Sessions
+from carrel_gateway.dependencies import Executions
 from carrel_gateway.errors import CarrelError, Unavailable
 from carrel_gateway.execution.schemas import CompleteIn, ExecuteIn, ExecutionOut, ProducedFile
 from carrel_gateway.kernels.outputs import fold, output_of
@@ -24,16 +24,14 @@ NDJSON = "application/x-ndjson"
 
 
 @router.get("")
-async def kernel_state(session_id: UUID, sessions: Sessions, executions: Executions) -> JsonReply:
+async def kernel_state(session_id: UUID, executions: Executions) -> JsonReply:
     """Return whether the session has a kernel, what it does, and what it uses."""
-    await sessions.get(session_id)
     return JsonReply(msgspec.to_builtins(await executions.state(session_id)))
 
 
 @router.get("/variables")
-async def kernel_variables(session_id: UUID, sessions: Sessions, executions: Executions) -> JsonReply:
+async def kernel_variables(session_id: UUID, executions: Executions) -> JsonReply:
     """List the variables of the kernel by name, tables with their first rows."""
-    await sessions.get(session_id)
     return JsonReply(msgspec.to_builtins(await executions.variables(session_id)))
 
 
@@ -45,7 +43,6 @@ async def kernel_variables(session_id: UUID, sessions: Sessions, executions: Exe
 async def execute(
     session_id: UUID,
     body: ExecuteIn,
-    sessions: Sessions,
     executions: Executions,
     accept: Annotated[str, Header()] = "application/json",
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
@@ -55,7 +52,6 @@ async def execute(
     The event `finished`, and the JSON answer, come when all of it is committed. With `Idempotency-Key`, or an
     `execution_id` of the caller's, asking again never runs the code again.
     """
-    await sessions.get(session_id)
     execution_id = body.execution_id or (uuid5(session_id, idempotency_key) if idempotency_key else new_id())
     events = executions.execute(
         session_id,
@@ -73,30 +69,26 @@ async def execute(
 
 
 @router.post("/interrupt")
-async def interrupt(session_id: UUID, sessions: Sessions, executions: Executions) -> JsonReply:
+async def interrupt(session_id: UUID, executions: Executions) -> JsonReply:
     """Stop the cell that is running; the kernel and its variables stay, if the cell gives way."""
-    await sessions.get(session_id)
     return JsonReply(msgspec.to_builtins(await executions.interrupt(session_id)))
 
 
 @router.post("/restart")
-async def restart(session_id: UUID, sessions: Sessions, executions: Executions) -> JsonReply:
+async def restart(session_id: UUID, executions: Executions) -> JsonReply:
     """Replace the kernel process; files stay, variables go."""
-    await sessions.get(session_id)
     return JsonReply(msgspec.to_builtins(await executions.restart(session_id)))
 
 
 @router.post("/reset")
-async def reset(session_id: UUID, sessions: Sessions, executions: Executions) -> JsonReply:
+async def reset(session_id: UUID, executions: Executions) -> JsonReply:
     """Give the session a kernel and a workspace as new, with the uploaded files in it."""
-    await sessions.get(session_id)
     return JsonReply(msgspec.to_builtins(await executions.reset(session_id)))
 
 
 @router.post("/complete")
-async def complete(session_id: UUID, body: CompleteIn, sessions: Sessions, executions: Executions) -> JsonReply:
+async def complete(session_id: UUID, body: CompleteIn, executions: Executions) -> JsonReply:
     """Return what the code at the cursor could be completed to."""
-    await sessions.get(session_id)
     return JsonReply(msgspec.to_builtins(await executions.complete(session_id, body.code, body.cursor_pos)))
 
 

@@ -129,6 +129,7 @@ class ExecutionService:
         try:
             state = await connection.state()
         except CarrelError:
+            await self._context.kernels.forget(session_id)  # asked again next time
             return KernelView(status="starting", executor=executor)
         kernel = next((kernel for kernel in state.kernels if kernel.id == MAIN), None)
         return KernelView(
@@ -159,7 +160,9 @@ class ExecutionService:
     async def restart(self, session_id: UUID) -> KernelInfo:
         """Replace the kernel's process: files stay, variables go."""
         session = await self._hosts.ref(session_id)
-        kernel = await (await self._hosts.ready(session)).restart()
+        connection = await self._hosts.ready(session)
+        kernel = await connection.restart()
+        connection.incarnation = kernel.incarnation
         await self._note(session_id, KernelChanged(reason="restarted", incarnation=kernel.incarnation, lost_state=True))
         return kernel
 

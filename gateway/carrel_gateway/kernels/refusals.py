@@ -64,7 +64,7 @@ async def converted() -> AsyncGenerator[None, None]:
     """
     try:
         yield
-    except aiohttp.ClientConnectorError as error:
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         raise KernelLost("The kernel host cannot be reached.", code="kernel_unreachable") from error
     except (TimeoutError, aiohttp.ClientError, ConnectionError, TornLineError) as error:
         raise KernelLost("The connection to the kernel host was lost.") from error

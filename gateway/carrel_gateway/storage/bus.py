@@ -4,7 +4,8 @@ What was missed is in the database. A reader that is too slow, and every reader 
 and reads there again; so nothing here is buffered without bound, and without Redis everything is slower and nothing is
 wrong.
 
-Whoever subscribes gets everything that is published from the moment on at which `subscribe` gives the iterator.
+Whoever subscribes gets everything that is published from the moment on at which `subscribe` gives the iterator, and
+may get something from just before.
 """
 
 from __future__ import annotations

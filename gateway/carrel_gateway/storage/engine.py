@@ -37,7 +37,7 @@ def database_url(url: str) -> URL:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise InvalidDatabaseUrl("CARREL_DATABASE_URL is no URL; postgresql://user@host/name is one") from error
     match parsed.get_backend_name():
         case "postgresql" | "postgres":

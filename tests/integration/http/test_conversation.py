@@ -98,8 +98,14 @@ def test_deleted_session_is_gone(api, gateway, sales, session):
 
 def test_archived_session_is_read_only(api, session, sales):
     assert api.post(f"{session}/archive").json()["status"] == "archived"
-    refused = api.post(f"{session}/chat", json={"message": "hello"})
-    assert (refused.status_code, refused.json()["code"]) == (409, "archived")
+    for refused in (
+        api.post(f"{session}/chat", json={"message": "hello"}),
+        api.post(f"{session}/kernel/execute", json={"code": "1"}),
+        api.post(f"{session}/files", files={"file": ("b.csv", b"1")}),
+        api.delete(f"{session}/files/sales.csv"),
+        api.post(f"{session}/notebook/sync", json={"notebook": {"nbformat": 4, "cells": []}}),
+    ):
+        assert (refused.status_code, refused.json()["code"]) == (409, "archived")
     assert api.get(f"{session}/files/sales.csv").text == SALES
     listed = api.get("/api/sessions", params={"status": "archived"}).json()["items"]
     assert session.rsplit("/", 1)[1] in [item["id"] for item in listed]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.support.servers import ObjectStore
 from tests.support.state import new_principal, open_state
+from tests.support.tenancy import statements_without_tenant
 
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.settings import Settings
@@ -51,9 +52,11 @@ def s3(object_store: ObjectStore) -> dict[str, Any]:
 
 @pytest.fixture
 async def context(settings: Settings) -> AsyncIterator[ProcessContext]:
-    """One process."""
+    """One process; whatever a test does with it, every statement must be bound to a tenant."""
     async with open_state(settings) as opened:
-        yield opened
+        with statements_without_tenant(opened.database) as found:
+            yield opened
+        assert found == []
 
 
 @pytest.fixture

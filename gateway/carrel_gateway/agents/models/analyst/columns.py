@@ -24,8 +24,8 @@ from carrel_gateway.agents.models.analyst.words import (
 
 _LONGEST: Final = 6
 """Words of one mention at most."""
-_CLOSE: Final = 0.84
-"""Spellings at least this alike are taken for the same; keeps `petal`/`sepal` (0.6) and `mean`/`median` apart."""
+_CLOSE: Final = 0.8
+"""Spellings at least this alike, with the same first letter and digits, are the same: one slip in five letters."""
 _SHORTEST_FUZZY: Final = 5
 _SOMEWHAT_ALIKE: Final = 0.6
 _TOKEN: Final = re.compile(r"[^\W_]+(?:[_.][^\W_]+)*|_\w+")
@@ -110,7 +110,8 @@ def match_name(words: tuple[str, ...], column: Column) -> float:  # noqa: PLR091
     said, joined = "".join(words), "".join(bare)
     if said in (joined, "".join(full)):
         return 0.95
-    if len(said) >= _SHORTEST_FUZZY and len(joined) >= _SHORTEST_FUZZY and said[0] == joined[0]:
+    digits = re.findall(r"\d", said) == re.findall(r"\d", joined)
+    if len(said) >= _SHORTEST_FUZZY and len(joined) >= _SHORTEST_FUZZY and said[0] == joined[0] and digits:
         alike = similarity(said, joined)
         if alike >= _CLOSE:
             return 0.9 * alike

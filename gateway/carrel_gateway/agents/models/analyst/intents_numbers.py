@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from carrel_gateway.agents.models.analyst.filters import Filter
-from carrel_gateway.agents.models.analyst.patterns import COUNT, EXTREME, FREQUENCY, LEAST, RATE, SHARE, TOP
+from carrel_gateway.agents.models.analyst.patterns import COUNT, EXTREME, FREQUENCY, LEAST, OFTEN, RATE, SHARE, TOP
 from carrel_gateway.agents.models.analyst.question import Reading, with_statistics
 from carrel_gateway.agents.models.analyst.request import Request, Statistic, Unanswerable
 
@@ -40,47 +40,56 @@ def share(reading: Reading) -> Request | None:
     return reading.request("share", targets=(), by=tuple([*reading.by, *others][:2]), part=part)
 
 
-def rank(reading: Reading) -> Request | Unanswerable | None:  # noqa: PLR0911 (one exit for each reading of the question)
+def rank(reading: Reading) -> Request | Unanswerable | None:
+    """Return the request for the first or the last of something."""
     top = re.search(TOP, reading.text)
-    extreme = reading.has(EXTREME) or reading.has(r"\btop\b|\bbottom\b")
-    which = reading.has(r"\b(?:which|what|who|where|best|worst)\b")
-    if not (top or extreme) or reading.has(
-        r"most (?:common|frequent|often|popular)|least (?:common|frequent|popular)|how many"
-    ):
+    if not _asks_for_rank(reading, numbered=top is not None):
         return None
-    if top is None and not which and not reading.has(r"\btop\b|\bbottom\b|@c\d+ with (?:the )?(?:\w+ )?" + EXTREME):
-        return None
-    entities = [name for name in [*reading.categories, *reading.by] if reading.table[name].kind != "date"]
-    entities += (
-        []
-        if entities
-        else [name for name in reading.numbers if name.casefold() in ("id", "year") or reading.table[name].is_year]
-    )
-    measures = [name for name in reading.numbers if name not in entities]
-    if not measures:  # "top 5 countries by population"
-        measures = [name for name in entities if reading.table[name].is_number and name in reading.by]
-        entities = [name for name in entities if name not in measures]
-    if not entities and reading.period is None and not re.search(r"which|who|top|bottom|\d", reading.text):
-        return None
-    if not entities and reading.period is None and re.search(r"\bwhat (?:is|was|are)\b", reading.text) and top is None:
-        return None
+    entities, measures = _entities_and_measures(reading)
+    named = re.search(r"which|who|top|bottom|\d", reading.text) and (top or not reading.has(r"\bwhat (?:is|was|are)\b"))
+    if not entities and reading.period is None and not named:
+        return None  # "what is the highest price" asks for a figure
     reading.use_loose_values()
     count = int(next(group for group in top.groups() if group)) if top else None
     ascending = reading.has(LEAST)
     if not measures:
-        if entities:
-            return reading.request("frequency", targets=tuple(entities[:1]), by=(), top=count, ascending=ascending)
+        return _rank_without_measure(reading, entities, count, ascending=ascending)
+    single = not reading.period and (not entities or reading.table.is_identifier(reading.table[entities[0]]))
+    how: Statistic = "max" if single else reading.statistic_for(measures[0])
+    targets, by = tuple(measures[:1]), tuple(entities[:1])
+    return reading.request("rank", targets=targets, by=by, top=count, ascending=ascending, statistic=how)
+
+
+def _asks_for_rank(reading: Reading, *, numbered: bool) -> bool:
+    extreme = reading.has(EXTREME) or reading.has(r"\btop\b|\bbottom\b")
+    if not (numbered or extreme) or reading.has(OFTEN) or reading.has(r"how many"):
+        return False
+    with_extreme = reading.has(r"\btop\b|\bbottom\b|@c\d+ with (?:the )?(?:\w+ )?" + EXTREME)
+    return numbered or with_extreme or reading.has(r"\b(?:which|what|who|where|best|worst)\b")
+
+
+def _entities_and_measures(reading: Reading) -> tuple[list[str], list[str]]:
+    """Return the columns that name what is ranked, and the numbers that it is ranked by."""
+    table = reading.table
+    entities = [name for name in [*reading.categories, *reading.by] if table[name].kind != "date"]
+    if not entities:
+        entities = [name for name in reading.numbers if name.casefold() == "id" or table[name].is_year]
+    measures = [name for name in reading.numbers if name not in entities]
+    if not measures:  # "top 5 countries by population"
+        measures = [name for name in entities if table[name].is_number and name in reading.by]
+        entities = [name for name in entities if name not in measures]
+    return entities, measures
+
+
+def _rank_without_measure(
+    reading: Reading, entities: list[str], count: int | None, *, ascending: bool
+) -> Request | Unanswerable | None:
+    if not entities:
         return None
-    if not entities and not reading.period:
-        return reading.request(
-            "rank", targets=tuple(measures[:1]), by=(), top=count, ascending=ascending, statistic="max"
-        )
-    column = reading.table[entities[0]] if entities else None
-    single = column is not None and reading.table.is_identifier(column)
-    statistic: Statistic = "max" if single else reading.statistic_for(measures[0])
-    return reading.request(
-        "rank", targets=tuple(measures[:1]), by=tuple(entities[:1]), top=count, ascending=ascending, statistic=statistic
-    )
+    if not reading.has(r"\b(?:most|least|fewest)\b"):
+        numbers = tuple(column.name for column in reading.table.numbers)
+        return Unanswerable(f"The question does not say by which column `{entities[0]}` is ranked.", numbers[:4])
+    return reading.request("frequency", targets=tuple(entities[:1]), by=(), top=count, ascending=ascending)
 
 
 def frequency(reading: Reading) -> Request | None:

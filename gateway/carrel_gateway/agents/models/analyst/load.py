@@ -17,6 +17,8 @@ from carrel_gateway.agents.protocols import FileView
 TEXT_TABLES: Final = frozenset({".csv", ".tsv", ".tab", ".txt", ".dat", ".gz", ".data"})
 OTHER_TABLES: Final = frozenset({".xlsx", ".xls", ".json", ".jsonl", ".ndjson", ".parquet"})
 _MOST_FILES: Final = 6
+_LONGEST_TITLE: Final = 3
+"""A line that is too long as early as this shows that what stands above it is a title."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def correction(error: str, options: Options, names: list[str]) -> Options | None
     fields = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", error)
     if fields and not options.skip_bad_lines:
         expected, line, saw = (int(group) for group in fields.groups())
-        if saw > expected and expected <= 2 and line <= 30 and not options.skip_rows:
+        if saw > expected and expected <= 2 and line <= _LONGEST_TITLE and not options.skip_rows:
             return replace(options, skip_rows=line - 1)
         return replace(options, skip_bad_lines=True)
     if any(suffix_of(name) == ".json" for name in names) and "Trailing data" in error and not options.json_lines:
@@ -110,7 +112,9 @@ def _read(name: str, options: Options) -> str:
 
 
 def _reader(options: Options, opener: str) -> str:
-    more = ', on_bad_lines="skip"' if options.skip_bad_lines else ""
+    read = "pd.read_csv(path, skiprows=header, na_values=MISSING, skipinitialspace=True, **form)"
+    if options.skip_bad_lines:
+        read = "read_leaving_out(path, skiprows=header, na_values=MISSING, skipinitialspace=True, **form)"
     skip = str(options.skip_rows or "next((at for at, line in enumerate(lines) if separator in line), 0)")
     return cell(f"""
         MISSING = ["?", "-", "--", ".", "na", "n.a.", "missing", "Missing", "(missing)"]
@@ -129,7 +133,18 @@ def _reader(options: Options, opener: str) -> str:
             separator = max(always, key=lambda mark: counts[mark][0]) if always else often[0]
             header = {skip}
             form = {{"sep": separator, "decimal": "," if separator == ";" else ".", "encoding": {options.encoding!r}}}
-            return pd.read_csv(path, skiprows=header, na_values=MISSING, skipinitialspace=True, **form{more})
+            return {read}
+    """) + (_leaving_out() if options.skip_bad_lines else "")
+
+
+def _leaving_out() -> str:
+    return "\n\n\n" + cell("""
+        def read_leaving_out(path, **form):
+            \"\"\"Read a table with broken lines, and say how many were left out.\"\"\"
+            broken = []
+            df = pd.read_csv(path, engine="python", on_bad_lines=broken.append, **form)
+            print(len(broken), "lines of", path, "do not fit the header and are left out")
+            return df
     """)
 
 

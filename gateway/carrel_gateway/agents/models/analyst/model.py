@@ -7,6 +7,7 @@ facts that the cells printed. Files are read anew in every run: variables of ear
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -25,6 +26,9 @@ from carrel_gateway.agents.protocols import AgentView, FileView, ModelChunk, Ste
 NAME: Final = "demo/analyst"
 _FEWEST_TO_LEARN: Final = 40
 _EARLIER_TURNS: Final = 3
+_TAG: Final = re.compile(r"<(?=/?(?:plan|code|answer|think)\b)", re.IGNORECASE)
+"""Names and values of a table may look like the tags that replies speak with; they must not end or begin one."""
+_LEFT_OUT: Final = re.compile(r"^\d+ lines of .* do not fit the header and are left out$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +41,13 @@ class _Say:
     """Marks and titles."""
 
     def text(self) -> str:
-        steps = "\n".join(f"- [{mark or ' '}] {title}" for mark, title in self.plan)
+        steps = "\n".join(f"- [{mark or ' '}] {_TAG.sub('&lt;', ' '.join(title.split()))}" for mark, title in self.plan)
+        code = _TAG.sub(r"\\x3c", self.code) if self.code else None  # the same character in a string of Python
         return "\n".join(
             [
                 *([f"<plan>\n{steps}\n</plan>"] if steps else []),
-                *([f"<code>\n{self.code}\n</code>"] if self.code else []),
-                *([f"<answer>\n{self.answer}\n\n{SIGNATURE}\n</answer>"] if self.answer else []),
+                *([f"<code>\n{code}\n</code>"] if code else []),
+                *([f"<answer>\n{_TAG.sub('&lt;', self.answer)}\n\n{SIGNATURE}\n</answer>"] if self.answer else []),
             ]
         )
 
@@ -190,7 +195,7 @@ def _analyse(work: _Work, tables: list[Table], table: Table, request: Request) -
     if isinstance(facts, _Say):
         return facts
     answer = paragraphs(
-        analysis.answer(request, facts), _plots(work.view), _notes(request, table, several=len(tables) > 1)
+        analysis.answer(request, facts), _plots(work.view), _notes(work.view, request, table, several=len(tables) > 1)
     )
     return _Say(answer=answer, plan=tuple(("x", title) for _, title in _plan(work, analysis, request)))
 
@@ -220,19 +225,24 @@ def _facts(work: _Work, code: str, whole: str, plan: tuple[tuple[str, str], ...]
     return facts
 
 
+def _unreadable(count: int) -> str:
+    return "1 value" if count == 1 else f"{count} values"
+
+
 def _plots(view: AgentView) -> str:
     names = [name for step in view.steps for name in step.artifacts if name.endswith(".png")]
     return f"Plot: {', '.join(f'`{name}`' for name in dict.fromkeys(names))}" if names else ""
 
 
-def _notes(request: Request, table: Table, *, several: bool) -> str:
+def _notes(view: AgentView, request: Request, table: Table, *, several: bool) -> str:
     notes = list(request.notes)
     used = {*request.targets, *request.by, *request.features, *(one.column for one in request.filters)}
     notes += [
-        f"{column.unreadable} values of {column.name} could not be read and count as missing"
+        f"{_unreadable(column.unreadable)} of {column.name} could not be read and counted as missing"
         for column in table.columns
         if column.name in used and column.unreadable
     ]
+    notes += [line for step in view.steps for line in _LEFT_OUT.findall(step.stdout)]
     if several:
         notes.append(f"of the files, `{table.file}` was taken because its columns fit the question best")
     return "\n".join(f"- Note: {note}." for note in dict.fromkeys(notes))

@@ -162,11 +162,12 @@ def answer(request: Request, facts: dict[str, Any]) -> str:
 def _groups_answer(request: Request, facts: dict[str, Any], what: str) -> str:
     rows, periods = list(facts["lines"]), list(facts["periods"])
     rows.sort(key=lambda row: -(row["slope"] or 0))
-    best = rows[0]
+    best, least = rows[0], rows[-1]
+    slopes = [f"**{row['group']}** ({number(row['slope'])} a period)" for row in (best, least)]
     return paragraphs(
         (
-            f"From {periods[0]} to {periods[-1]}, the {what}{where(request)} grew most for **{best['group']}**: "
-            f"from {number(best['first'])} to {number(best['last'])}."
+            f"From {periods[0]} to {periods[-1]}, the fitted line of the {what}{where(request)} rises most, or falls "
+            f"least, for {slopes[0]}, and the other way round for {slopes[1]}."
         ),
         markdown_table(
             rows, ["group", "first", "last", "slope"], [request.by[0], "first", "last", "change per period (fitted)"]

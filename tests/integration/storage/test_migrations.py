@@ -1,0 +1,214 @@
+"""Schemas over both databases.
+
+Plan: migrating makes exactly the tables that the code knows, any number of times and at the same time; a gateway
+refuses a schema that is not there, older or newer, a login without the gateway's roles, and a migrating role that
+row-level security would blind; an embedded database belongs to one process; what cannot be opened says what to do and
+holds no password.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.support.servers import Postgres
+from tests.support.state import open_state
+
+from carrel_gateway.artifacts import tables as _artifacts  # noqa: F401  registers its tables
+from carrel_gateway.context import Principal
+from carrel_gateway.errors import CarrelError
+from carrel_gateway.execution import tables as _execution  # noqa: F401
+from carrel_gateway.history import tables as _history  # noqa: F401
+from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
+from carrel_gateway.runs import tables as _runs  # noqa: F401
+from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.settings import Settings
+from carrel_gateway.storage.database import Database, DatabaseAway
+from carrel_gateway.storage.engine import InvalidDatabaseUrl, database_url, make_engine
+from carrel_gateway.storage.folder import DataFolderInUse, DataFolderUnusable
+from carrel_gateway.storage.migrate import HEAD, KNOWN, MigrationFailed, SchemaMismatch, upgrade
+from carrel_gateway.storage.schema import metadata
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def empty(postgres: Postgres) -> Iterator[str]:
+    """The name of a Postgres database without a schema."""
+    postgres.sql("CREATE DATABASE empty")
+    yield "empty"
+    postgres.sql("DROP DATABASE empty WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database without a schema, for a role that may migrate."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'empty.db'}"
+    return request.getfixturevalue("postgres").url(request.getfixturevalue("empty"))
+
+
+@pytest.fixture
+async def engine(empty_url: str) -> AsyncIterator[AsyncEngine]:
+    opened = make_engine(database_url(empty_url), pool_size=1, max_overflow=0)
+    yield opened
+    await opened.dispose()
+
+
+def differences(connection: Connection) -> list[Any]:
+    def known(_object: Any, name: str | None, kind: str, _reflected: bool, _compare: Any) -> bool:
+        return not (kind == "table" and (name or "").startswith("events_p"))
+
+    options = {"include_object": known, "compare_type": False}
+    return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+
+
+async def test_migrating_makes_what_the_code_knows(empty_url: str, engine: AsyncEngine) -> None:
+    await upgrade(empty_url)
+    await upgrade(empty_url)
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+        assert await connection.scalar(text("SELECT version_num FROM alembic_version")) == HEAD
+
+
+async def test_a_table_that_no_migration_makes_is_found(empty_url: str, engine: AsyncEngine) -> None:
+    await upgrade(empty_url)
+    async with engine.connect() as connection:
+        await connection.execute(text("DROP TABLE messages"))
+        assert await connection.run_sync(differences) != []
+
+
+async def test_many_may_migrate_at_once(postgres: Postgres, empty: str) -> None:
+    await asyncio.gather(*(upgrade(postgres.url(empty)) for _ in range(4)))
+    assert postgres.sql("SELECT version_num FROM alembic_version", database=empty) == HEAD
+
+
+def test_the_head_is_the_last_step() -> None:
+    scripts = ScriptDirectory(str(ROOT / "gateway/carrel_gateway/migrations"))
+    assert scripts.get_heads() == [HEAD]
+    assert {script.revision for script in scripts.walk_revisions()} == KNOWN
+
+
+async def test_the_default_account_is_there(settings: Settings) -> None:
+    async with open_state(settings) as context:
+        session = await SessionService(context, Principal(DEFAULT_TENANT_ID, DEFAULT_USER_ID)).create()
+        assert session.owner_id == DEFAULT_USER_ID
+
+
+async def refusal(settings: Settings) -> str:
+    with pytest.raises(SchemaMismatch) as caught:
+        await Database.connect(settings)
+    return caught.value.message
+
+
+async def test_a_gateway_refuses_another_schema(postgres: Postgres, empty: str, make_settings: Any) -> None:
+    settings = make_settings(database_url=postgres.url(empty, "gateway"))
+    assert "python -m carrel_gateway.storage.migrate" in await refusal(settings)
+    await upgrade(postgres.url(empty))
+    await (await Database.connect(settings)).aclose()
+    postgres.sql("UPDATE alembic_version SET version_num = '9999'", database=empty)
+    assert "9999" in await refusal(settings)
+    with pytest.raises(SchemaMismatch, match="9999"):
+        await upgrade(postgres.url(empty))
+
+
+async def test_the_embedded_product_refuses_a_newer_schema(make_settings: Any) -> None:
+    settings = make_settings()
+    async with open_state(settings) as context, context.database._engine.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    assert "9999" in await refusal(settings)
+    assert "9999" in await refusal(settings)  # and has given the folder back
+
+
+async def test_a_login_without_the_roles_is_told_what_to_grant(
+    postgres: Postgres, postgres_database: str, make_settings: Any
+) -> None:
+    postgres.sql("CREATE ROLE nobody_yet LOGIN")
+    try:
+        settings = make_settings(database_url=postgres.url(postgres_database, "nobody_yet"))
+        assert "GRANT carrel_app, carrel_worker TO" in await refusal(settings)
+    finally:
+        postgres.sql("DROP ROLE nobody_yet")
+
+
+async def test_a_role_that_row_level_security_would_blind_does_not_migrate(postgres: Postgres, empty: str) -> None:
+    postgres.sql("CREATE ROLE blind LOGIN")
+    try:
+        with pytest.raises(MigrationFailed, match="BYPASSRLS"):
+            await upgrade(postgres.url(empty, "blind"))
+    finally:
+        postgres.sql("DROP ROLE blind")
+
+
+def run_migrate(url: str, home: Path) -> subprocess.CompletedProcess[str]:
+    folders = (ROOT / name for name in ("gateway", "operator", "kernel-image"))
+    return subprocess.run(
+        [sys.executable, "-m", "carrel_gateway.storage.migrate"],
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(home),
+            "PYTHONPATH": ":".join(map(str, folders)),
+            "CARREL_DATABASE_URL": url,
+        },
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def test_the_program_that_migrates(postgres: Postgres, empty: str, tmp_path: Path) -> None:
+    done = run_migrate(postgres.url(empty), tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert HEAD in done.stdout
+    failed = run_migrate("postgresql://user:hush@127.0.0.1:1/none", tmp_path)
+    assert failed.returncode == 1
+    assert "hush" not in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+# ---------------------------------------------------------------------- what cannot be opened
+
+
+async def test_an_embedded_database_belongs_to_one_process(make_settings: Any) -> None:
+    settings = make_settings()
+    first = await Database.connect(settings)
+    with pytest.raises(DataFolderInUse, match="stop that one"):
+        await Database.connect(settings)
+    await first.aclose()
+    await (await Database.connect(settings)).aclose()
+
+
+async def test_a_folder_that_cannot_be_used(make_settings: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataFolderUnusable, match="CARREL_DATA_DIR"):
+        await Database.connect(make_settings(data_dir=tmp_path / "file" / "below"))
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://user:hush@host/db", "hush", "sqlite://", "sqlite:///:memory:", "postgresql://u:hush@host:port/db"]
+)
+async def test_an_address_that_is_none(make_settings: Any, url: str) -> None:
+    with pytest.raises(InvalidDatabaseUrl) as caught:
+        await Database.connect(make_settings(database_url=url))
+    assert "hush" not in caught.value.message
+
+
+async def test_a_server_that_is_away(make_settings: Callable[..., Settings], unused_tcp_port: int) -> None:
+    url = f"postgresql://user:hush@127.0.0.1:{unused_tcp_port}/db"
+    with pytest.raises(DatabaseAway) as caught:
+        await Database.connect(make_settings(database_url=url))
+    assert "hush" not in caught.value.message
+    with pytest.raises(CarrelError) as failed:
+        await upgrade(url)
+    assert "hush" not in failed.value.message

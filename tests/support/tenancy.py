@@ -1,0 +1,37 @@
+"""Looks at every statement of a database's pool: each must be bound to a tenant, save the few that are named here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import event
+
+from carrel_gateway.storage.database import Database
+
+WITHOUT_TENANT = re.compile(
+    r"BEGIN( IMMEDIATE)?$|SELECT 1$|SELECT set_config\('role', 'carrel_worker', true\)$"
+    # the worker's: expired runs of all tenants
+    r"|SELECT runs\.tenant_id, runs\.id\s+FROM runs\s+WHERE runs\.status = \S+ AND [^;]*runs\.lease_until <"
+)
+
+
+@contextmanager
+def statements_without_tenant(database: Database) -> Generator[list[str]]:
+    """Collect the statements that have no tenant among their parameters."""
+    found: list[str] = []
+
+    def look(_connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool) -> None:
+        rows = context.compiled_parameters if context.compiled is not None else [{}]
+        bound = all(any(name.startswith("tenant_id") and row[name] is not None for name in row) for row in rows)
+        if not (rows and bound) and not WITHOUT_TENANT.match(statement):
+            found.append(statement)
+
+    engine = database._engine.sync_engine  # pyright: ignore[reportPrivateUsage]
+    event.listen(engine, "before_cursor_execute", look)
+    try:
+        yield found
+    finally:
+        event.remove(engine, "before_cursor_execute", look)
