@@ -5,6 +5,7 @@ The key set is a file that may be replaced at any time (rotation); a broken one 
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,9 @@ from carrel_kernel.errors import ScopeMissing, Unauthenticated, WrongSession
 from carrel_wire.tokens import ALL_SCOPES, BIND, STATE, Grant, KeySet, TokenError, Verifier
 
 _MAX_KEYS_BYTES: Final = 1024 * 1024
+_GOOD_SECONDS: Final = 5.0
+"""A token is checked again after this time; it is less than the leeway that its end has anyway."""
+_MAX_GOOD: Final = 100
 _SESSIONLESS: Final = frozenset({BIND, STATE})
 """The operator holds these, and its tokens may name no session."""
 
@@ -29,6 +33,7 @@ class KeyFile:
         self._audience = audience
         self._seen: tuple[int, int, int] | None = None
         self._verifier = Verifier(audience, KeySet(keys=[]))
+        self._good: dict[str, tuple[float, Grant]] = {}
 
     def load(self) -> None:
         """Read the file for the first time.
@@ -41,13 +46,32 @@ class KeyFile:
         self._seen = self._stamp()
         self._verifier = self._read()
 
-    def verifier(self) -> Verifier:
-        """Return the verifier in force."""
+    def verify(self, token: str) -> Grant:
+        """Return what a token grants; one that was good a moment ago is not computed again.
+
+        Raises
+        ------
+        TokenError
+            The token is not good.
+        """
+        verifier = self._verifier_in_force()
+        now = time.monotonic()
+        known = self._good.get(token)
+        if known and now - known[0] < _GOOD_SECONDS:
+            return known[1]
+        grant = verifier.verify(token)
+        if len(self._good) >= _MAX_GOOD:
+            self._good.clear()
+        self._good[token] = (now, grant)
+        return grant
+
+    def _verifier_in_force(self) -> Verifier:
         try:
             stamp = self._stamp()
             if stamp != self._seen:
                 self._seen = stamp
                 self._verifier = self._read()
+                self._good.clear()
                 _log.info("key_set_read")
         except (OSError, msgspec.DecodeError, ValueError, TypeError) as error:
             _log.warning("key_set_unreadable", reason=type(error).__name__)
@@ -63,7 +87,7 @@ class KeyFile:
         return Verifier(self._audience, msgspec.json.decode(data, type=KeySet))
 
 
-def authenticate(authorization: str | None, verifier: Verifier) -> Grant:
+def authenticate(authorization: str | None, keys: KeyFile) -> Grant:
     """Return what the `Authorization` header grants.
 
     Raises
@@ -75,7 +99,7 @@ def authenticate(authorization: str | None, verifier: Verifier) -> Grant:
     if kind.lower() != "bearer" or not token:
         raise Unauthenticated("send a token as `Authorization: Bearer …`")
     try:
-        return verifier.verify(token.strip())
+        return keys.verify(token.strip())
     except TokenError as error:
         raise Unauthenticated(str(error)) from error
 

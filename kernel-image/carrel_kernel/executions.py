@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Final, Literal
@@ -152,14 +151,9 @@ class Executions:
         self._session_uid = session_uid
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._acknowledged.load()
-        for folder in sorted(self._folder.iterdir()):
-            try:
-                spool = Spool.load(folder)
-            except SpoolError as error:
-                _log.warning("spool_unreadable", name=folder.name, reason=str(error))
-                continue
-            if spool.meta.session_uid != session_uid or spool.meta.id != folder.name:
-                _log.warning("spool_of_another_session", name=folder.name)
+        for spool in Spool.load_all(self._folder):
+            if spool.meta.session_uid != session_uid:
+                _log.warning("spool_of_another_session", execution=spool.meta.id)
             elif spool.meta.id in self._acknowledged:
                 spool.remove()
             else:
@@ -196,10 +190,9 @@ class Executions:
             incarnation=incarnation,
             session_uid=self._session_uid,
             code=request.code,
-            created=time.time(),
         )
         try:
-            spool = Spool.create(self._folder / execution_id, meta)
+            spool = Spool.create(self._folder, meta)
         except SpoolError as error:
             raise SpoolFull(f"{error}; delete files of the workspace") from error
         execution = self._executions[execution_id] = Execution(spool, request)

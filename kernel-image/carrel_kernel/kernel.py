@@ -22,18 +22,13 @@ from carrel_kernel import limits, protocol
 from carrel_kernel.connection import Channel
 from carrel_kernel.errors import IncarnationChanged, KernelBusy, KernelUnavailable, QueueFull
 from carrel_kernel.executions import Execution
-from carrel_kernel.ladder import Ladder
 from carrel_kernel.live import LiveKernel
-from carrel_kernel.outcome import Verdict, judge
-from carrel_kernel.outputs import Outputs, Overflow
-from carrel_kernel.run import Run, execute_content
+from carrel_kernel.outcome import Verdict
+from carrel_kernel.run import Run
 from carrel_kernel.surroundings import Surroundings
-from carrel_wire.events import Finished
+from carrel_kernel.worker import Worker
 from carrel_wire.host import ExecuteRequest, ExecutionState, KernelInfo
 
-_POLL_SECONDS: Final = 0.2
-_LAST_OUTPUT_SECONDS: Final = 0.05
-"""What a dying kernel wrote is still on its way through the socket for about so long."""
 _CRASH_LOOP_SECONDS: Final = 1.0
 """A kernel that died this young is started again only when somebody wants it."""
 
@@ -54,7 +49,7 @@ class Kernel:
         self._wanted = asyncio.Event()
         self._current: Execution | None = None
         self._interrupted: set[str] = set()
-        self._run: Run | None = None
+        self._worker = Worker(kernel_id, around)
         self._live: LiveKernel | None = None
         self._starting = asyncio.Lock()
         self._requests: dict[str, asyncio.Future[dict[str, Any]]] = {}
@@ -62,7 +57,6 @@ class Kernel:
         """Ids of the host's own requests that the kernel is not done with."""
         self._execution_count = 0
         self._restarts = 0
-        self._peak = 0
         self._cause: Literal["requested", "died"] = "died"
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -96,9 +90,8 @@ class Kernel:
 
     def interrupt(self) -> bool:
         """Interrupt what runs, by the ladder; whether anything did."""
-        run = self._run
-        if run:
-            self._climb(run, "interrupted")
+        if self._worker.run and self._live:
+            self._worker.climb(self._live, "interrupted")
             return True
         if self._current:  # it waits for the kernel to start
             self._interrupted.add(self._current.id)
@@ -142,7 +135,7 @@ class Kernel:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._current and self._current.finished is None:  # it waited for a process
-            self._end(self._current, Verdict("kernel_died", f"not run: {reason}", lost_state=True))
+            self._worker.end(self._current, Verdict("kernel_died", f"not run: {reason}", lost_state=True))
         if live:
             live.close()
 
@@ -210,7 +203,8 @@ class Kernel:
         """Return the kernel's description."""
         pid = self._live.process.pid if self._live else None
         memory = limits.resident_bytes(pid) if pid else 0
-        self._peak = max(self._peak, memory, self._run.peak_memory_bytes if self._run else 0)
+        run = self._worker.run
+        peak = max(self._worker.peak_memory_bytes, memory, run.peak_memory_bytes if run else 0)
         return KernelInfo(
             id=self.id,
             incarnation=self.incarnation,
@@ -220,18 +214,15 @@ class Kernel:
             last_activity=time.time() if self.busy else self.last_activity,
             pid=pid,
             memory_bytes=memory,
-            peak_memory_bytes=self._peak,
+            peak_memory_bytes=peak,
             cpu_seconds=limits.cpu_seconds(pid) if pid else 0.0,
             restarts=self._restarts,
         )
 
     def check_memory(self) -> None:
-        """Kill a process whose resident memory is over the limit in spite of `RLIMIT_DATA`."""
-        live, limit = self._live, self._around.binding.memory_limit_bytes
-        if live and limit is not None and limits.resident_bytes(live.process.pid) > limit:
-            live.over_limit = True
-            _log.warning("kernel_over_memory_limit", kernel=self.id)
-            live.process.signal(signal.SIGKILL)
+        """Kill the process if its resident memory is over the limit."""
+        if self._live:
+            self._worker.check_memory(self._live)
 
     # ------------------------------------------------------------------ the process
 
@@ -287,7 +278,7 @@ class Kernel:
         self.incarnation = str(uuid.uuid4())
         self._execution_count = 0
         cause, self._cause = self._cause, "died"
-        if self._run is None:
+        if self._worker.run is None:
             live.close()
         if self._closed:
             return
@@ -302,7 +293,7 @@ class Kernel:
     def _on_parts(self, live: LiveKernel, channel: Channel, parts: list[bytes]) -> None:
         message = protocol.unpack(parts)
         self.last_activity = time.time()
-        run = self._run
+        run = self._worker.run
         ours = run if run and message.parent.msg_id == run.execution.id else None
         if channel != "iopub":
             reply = self._requests.get(message.parent.msg_id)
@@ -342,8 +333,8 @@ class Kernel:
                 ours.on_idle()
 
     def _on_batch(self) -> None:
-        if self._run:
-            self._run.execution.flush()
+        if self._worker.run:
+            self._worker.run.execution.flush()
 
     # ------------------------------------------------------------------ executions
 
@@ -358,8 +349,9 @@ class Kernel:
             except Exception:  # noqa: BLE001  a defect ends this execution, not the kernel
                 _log.exception("execution_failed", kernel=self.id, execution=execution.id)
                 if execution.finished is None:
-                    self._end(execution, Verdict("kernel_died", "the kernel host failed; see its log"))
+                    self._worker.end(execution, Verdict("kernel_died", "the kernel host failed; see its log"))
             self._current = None
+            self.last_activity = time.time()
 
     async def _execute(self, execution: Execution) -> None:
         request = execution.request or ExecuteRequest(code=execution.spool.meta.code)
@@ -367,13 +359,13 @@ class Kernel:
             live = await self._ensure()
         except KernelUnavailable as error:
             verdict = Verdict("kernel_died", f"not run: {error.message}", lost_state=True)
-            self._end(execution, verdict)
+            self._worker.end(execution, verdict)
         else:
             verdict = self._refusal(execution, request)
             if verdict:
-                self._end(execution, verdict)
+                self._worker.end(execution, verdict)
             else:
-                verdict = await self._carry_out(execution, request, live)
+                verdict = await self._worker.carry_out(execution, request, live)
         if verdict.status != "ok" and request.stop_on_error and not request.silent:
             self._abort(verdict)
 
@@ -387,109 +379,17 @@ class Kernel:
             return Verdict("kernel_died", message, lost_state=True)
         return None
 
-    async def _carry_out(self, execution: Execution, request: ExecuteRequest, live: LiveKernel) -> Verdict:
-        around = self._around
-        path = around.workspace.overflow_path(execution.id)
-        outputs = Outputs(
-            execution,
-            Overflow(around.workspace.root / path, around.overflow_bytes, around.workspace.may_write),
-            limit_bytes=around.output_bytes,
-            overflow_path=path,
-        )
-        run = Run(execution, outputs, kernel_id=self.id, incarnation=live.incarnation, pid=live.process.pid)
-        self._run = run
-        try:
-            live.send("shell", "execute_request", execute_content(request), execution.id)
-            await self._watch(run, live, request.timeout_seconds)
-            if live.death.done():
-                await asyncio.sleep(_LAST_OUTPUT_SECONDS)
-                live.connection.drain_now()
-            return await self._conclude(run, live)
-        finally:
-            run.close()
-            self._run = None
-            if not run.done.done():
-                run.done.set_result(None)
-            if live.death.done():
-                live.close()
-
-    async def _watch(self, run: Run, live: LiveKernel, timeout_seconds: float | None) -> None:
-        waited = (run.done, live.death)
-        while not run.done.done() and not live.death.done():
-            wait = _POLL_SECONDS
-            if timeout_seconds is not None and not run.ladder:
-                wait = min(wait, max(0.0, timeout_seconds - run.wall_seconds))
-            done, _ = await asyncio.wait(waited, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                run.measure()
-                self.check_memory()
-                if timeout_seconds is not None and run.started is not None and run.wall_seconds >= timeout_seconds:
-                    self._climb(run, "timeout")
-
-    def _climb(self, run: Run, reason: Literal["interrupted", "timeout"]) -> None:
-        live = self._live
-        if run.ladder is None and live:
-            run.ladder = Ladder(live.process.signal, reason, self._around.metrics, self.id)
-
-    async def _conclude(self, run: Run, live: LiveKernel) -> Verdict:
-        """Emit what is left: held output, artifacts, and the end."""
-        if run.ladder:
-            run.ladder.stop()
-        wall = run.wall_seconds
-        run.measure()
-        verdict = judge(
-            run.seen(
-                exit_code=live.death.result() if live.death.done() else None,
-                over_limit=live.over_limit,
-                out_of_memory_kill=live.death.done() and live.killed_for_memory(),
-                memory_limit_bytes=self._around.binding.memory_limit_bytes,
-            )
-        )
-        execution = run.execution
-        run.outputs.close()
-        execution.flush()
-        if run.outputs.truncated:
-            self._around.metrics.truncated.inc()
-        request = execution.request
-        if request is None or not request.silent:
-            for artifact in await self._around.workspace.artifacts():
-                execution.emit(artifact.event(execution.next_n))
-        self._peak = max(self._peak, run.peak_memory_bytes)
-        self._end(execution, verdict, run=run, wall=wall)
-        return verdict
-
-    def _end(self, execution: Execution, verdict: Verdict, *, run: Run | None = None, wall: float = 0.0) -> None:
-        execution.finish(
-            Finished(
-                n=execution.next_n,
-                status=verdict.status,
-                wall_seconds=round(wall, 6),
-                execution_count=run.execution_count if run else None,
-                cpu_seconds=run.cpu_seconds() if run else None,
-                peak_memory_bytes=(run.peak_memory_bytes or None) if run else None,
-                bytes_out=run.outputs.bytes_out if run else 0,
-                message=verdict.message,
-                lost_state=verdict.lost_state,
-            )
-        )
-        self.last_activity = time.time()
-        metrics = self._around.metrics
-        metrics.executions.labels(verdict.status).inc()
-        metrics.output_bytes.inc(execution.spool.size)
-        if run:
-            metrics.execution_seconds.observe(wall)
-
     def _abort(self, verdict: Verdict) -> None:
         """End what waits, because what ran before it did not end well."""
         status: Literal["kernel_died", "interrupted"] = "kernel_died" if verdict.lost_state else "interrupted"
         message = f"not run: an earlier execution ended as {verdict.status}"
         while self._queue:
-            self._end(self._queue.popleft(), Verdict(status, message, lost_state=verdict.lost_state))
+            self._worker.end(self._queue.popleft(), Verdict(status, message, lost_state=verdict.lost_state))
 
     def _stop(self, reason: str) -> Run | None:
         """End what waits, and let what runs end with the process."""
         while self._queue:
-            self._end(self._queue.popleft(), Verdict("kernel_died", f"not run: {reason}", lost_state=True))
-        if self._run:
-            self._run.stopped = reason
-        return self._run
+            self._worker.end(self._queue.popleft(), Verdict("kernel_died", f"not run: {reason}", lost_state=True))
+        if self._worker.run:
+            self._worker.run.stopped = reason
+        return self._worker.run

@@ -14,8 +14,10 @@ from typing import Any
 import msgspec
 import zmq
 
+from carrel_kernel import limits
 from carrel_kernel.connection import Channel, ConnectionInfo, KernelConnection
 from carrel_kernel.errors import KernelUnavailable
+from carrel_kernel.memory import MemoryReserve, reserve_of
 from carrel_kernel.process import Handover, KernelProcess
 
 
@@ -41,12 +43,16 @@ class Place:
 class LiveKernel:
     """A kernel that answered; `death` ends with the process's exit code."""
 
-    def __init__(self, process: KernelProcess, info: ConnectionInfo, incarnation: str) -> None:
+    def __init__(
+        self, process: KernelProcess, info: ConnectionInfo, incarnation: str, memory_limit_bytes: int | None
+    ) -> None:
         self.process = process
         self.info = info
         self.incarnation = incarnation
         self.started = time.monotonic()
         self.over_limit = False
+        self.reserve = MemoryReserve(process.pid, memory_limit_bytes)
+        self._out_of_memory_kills = limits.out_of_memory_kills()
         self.busy_with: str | None = None
         """Id of the request that the kernel works on, whoever sent it."""
         self.connection: KernelConnection
@@ -74,7 +80,7 @@ class LiveKernel:
         """
         info = ConnectionInfo(ip=str(place.runtime / secrets.token_hex(4)), key=secrets.token_hex(32))
         file = _write_connection_file(info)
-        live = cls(process, info, incarnation)
+        live = cls(process, info, incarnation, binding.memory_limit_bytes)
         try:
             async with asyncio.timeout(place.start_seconds):
                 await process.hand_over(
@@ -83,6 +89,7 @@ class LiveKernel:
                         workspace=str(place.workspace),
                         env=binding.env,
                         memory_limit_bytes=binding.memory_limit_bytes,
+                        memory_reserve_bytes=reserve_of(binding.memory_limit_bytes or 0),
                     )
                 )
                 live.connection = KernelConnection(
@@ -113,6 +120,10 @@ class LiveKernel:
         """
         if self.death.done():
             raise KernelUnavailable("the kernel ended while it started; is its memory limit too small?")
+
+    def killed_for_memory(self) -> bool:
+        """Whether the system has killed a process of the container for memory since this one started."""
+        return limits.out_of_memory_kills() > self._out_of_memory_kills
 
     def welcomed(self) -> None:
         """The subscription to the kernel's output is in force: nothing can be missed from now on."""

@@ -80,9 +80,18 @@ def _died(seen: Seen, code: int) -> Verdict:
     if seen.killed_by_ladder:
         message = f"the code did not let itself be interrupted; sent {seen.rungs}"
         return Verdict("kernel_died", message, lost_state=True)
-    if seen.over_limit or seen.out_of_memory_kill:
-        return Verdict("out_of_memory", _memory_message(seen) + "; the kernel was killed", lost_state=True)
+    if seen.over_limit or seen.out_of_memory_kill or _starved(seen, code):
+        return Verdict("out_of_memory", _memory_message(seen) + f"; the kernel {_ending(code)}", lost_state=True)
     return Verdict("kernel_died", f"the kernel {_ending(code)}", lost_state=True)
+
+
+def _starved(seen: Seen, code: int) -> bool:
+    """Whether a library aborted the process because it got no memory, as C++ code such as ZeroMQ does."""
+    return (
+        code == -signal.SIGABRT
+        and seen.memory_limit_bytes is not None
+        and seen.peak_memory_bytes > seen.memory_limit_bytes // 2
+    )
 
 
 def _ending(code: int) -> str:

@@ -32,6 +32,8 @@ class Handover(msgspec.Struct, frozen=True):
     workspace: str
     env: dict[str, str]
     memory_limit_bytes: int | None
+    memory_reserve_bytes: int = 0
+    """The soft limit is this much below; see `memory`."""
 
 
 def environment(caches: Path) -> dict[str, str]:

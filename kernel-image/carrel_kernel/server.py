@@ -98,7 +98,7 @@ def _admit(request: web.Request, supervisor: Supervisor, keys: KeyFile) -> None:
     handler = request.match_info.handler
     if handler in _SCOPES and _SCOPES[handler] is OPEN:
         return
-    grant = authenticate(request.headers.get("Authorization"), keys.verifier())
+    grant = authenticate(request.headers.get("Authorization"), keys)
     scope = _SCOPES.get(handler)
     if scope is None:
         raise NotFound("there is no such route")

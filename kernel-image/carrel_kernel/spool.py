@@ -1,18 +1,20 @@
 """The events of one execution on disk, in order, until they are acknowledged.
 
-A spool is a folder: `meta.json` says what was to be run, and segments named after the number of their first event hold
-one event a line. A segment is the unit of release. Files are written before anybody is told, so a host that is killed
-finds again what was delivered; they are not synced, for they outlive processes and not machines. The kernel shares the
-user id, so what is read back is never trusted: only regular files are opened, and lines are counted, not believed.
+A spool is one file, or several when there is much: segments named after the execution and the number of their first
+event, with one event a line. The first line of the first segment is what was to be run, so that taking an execution
+costs one new file. A later segment is the unit of release. Files are written before anybody is told, so a host that is
+killed finds again what was delivered; they are not synced, for they outlive processes and not machines. The kernel
+shares the user id, so what is read back is never trusted: only regular files are opened, and lines are counted, not
+believed.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import stat
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -20,9 +22,8 @@ from typing import Final
 import msgspec
 
 SEGMENT_BYTES: Final = 1024 * 1024
-_META: Final = "meta.json"
-_MAX_META_BYTES: Final = 64 * 1024 * 1024
-_SUFFIX: Final = ".ndjson"
+_NAME: Final = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{1,15})\.ndjson")
+_CREATE: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 class SpoolError(Exception):
@@ -37,15 +38,16 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     incarnation: str
     session_uid: str
     code: str
-    created: float
-    """Unix time in seconds."""
 
 
 class _Segment(msgspec.Struct):
     first: int
-    count: int
-    size: int
     path: Path
+    start: int = 0
+    """Bytes before the first event."""
+    count: int = 0
+    size: int = 0
+    """Bytes of events."""
 
     @property
     def last(self) -> int:
@@ -76,59 +78,66 @@ class Spool:
         SpoolError
             The disk does not take it; nothing may run.
         """
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir(mode=0o700)
-            descriptor = os.open(folder / _META, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            try:
-                _write_all(descriptor, msgspec.json.encode(meta))
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise SpoolError(f"the workspace does not take events: {error.strerror}") from error
-        return cls(folder, meta)
-
-    @classmethod
-    def load(cls, folder: Path) -> Spool:
-        """Return what an earlier host left; a line that was torn by its end is cut off.
-
-        Raises
-        ------
-        SpoolError
-            It is no spool.
-        """
-        try:
-            meta = msgspec.json.decode(_read_regular(folder / _META, _MAX_META_BYTES), type=Meta)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise SpoolError("meta.json cannot be read") from error
         spool = cls(folder, meta)
-        named = [path for path in folder.iterdir() if path.suffix == _SUFFIX and path.stem.isdigit()]
-        for path in sorted(named, key=lambda path: int(path.stem)):
-            spool._adopt(path)
+        line = msgspec.json.encode(meta) + b"\n"
+        segment = _Segment(1, spool._path(1), start=len(line))
+        try:
+            spool._file = _create(segment.path)
+            _write_all(spool._file, line)
+        except OSError as error:
+            spool.remove()
+            raise SpoolError(f"the workspace does not take events: {error.strerror}") from error
+        spool._segments.append(segment)
         return spool
 
-    def _adopt(self, path: Path) -> None:
-        first = int(path.stem)
+    @classmethod
+    def load_all(cls, folder: Path) -> Iterable[Spool]:
+        """Yield what an earlier host left in a folder, the oldest id first; files that are no spool are passed over."""
+        names: dict[str, list[int]] = {}
+        for path in folder.iterdir():
+            if found := _NAME.fullmatch(path.name):
+                names.setdefault(found[1], []).append(int(found[2]))
+        for id_, firsts in sorted(names.items()):
+            with suppress(SpoolError):
+                yield cls._load(folder, id_, sorted(firsts))
+
+    @classmethod
+    def _load(cls, folder: Path, id_: str, firsts: list[int]) -> Spool:
+        try:
+            line, _, _ = _read_regular(folder / f"{id_}.{1:012}.ndjson").partition(b"\n")
+            meta = msgspec.json.decode(line, type=Meta)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise SpoolError("the first segment cannot be read") from error
+        if meta.id != id_:
+            raise SpoolError("the file is another execution's")
+        spool = cls(folder, meta)
+        for first in firsts:
+            spool._adopt(first, len(line) + 1 if first == 1 else 0)
+        return spool
+
+    def _adopt(self, first: int, start: int) -> None:
+        """Take a segment over; a line that was torn by the host's end is cut off."""
+        path = self._path(first)
         try:
             data = _read_regular(path)
         except OSError:
             return
-        whole = data[: data.rfind(b"\n") + 1]
-        if not whole or (self._segments and first != self.last_n + 1):
-            return
-        if len(whole) < len(data):
+        whole = data[start : data.rfind(b"\n") + 1]
+        if start + len(whole) < len(data):
             with suppress(OSError):
-                os.truncate(path, len(whole))
-        if not self._segments:
+                os.truncate(path, start + len(whole))
+        if self._segments and first != self.last_n + 1:  # what lies between was released
             self.released = first - 1
-        self._segments.append(_Segment(first, whole.count(b"\n"), len(whole), path))
+        self._segments.append(_Segment(first, path, start, whole.count(b"\n"), len(whole)))
         self.last_n = self._segments[-1].last
+
+    def _path(self, first: int) -> Path:
+        return self._folder / f"{self.meta.id}.{first:012}.ndjson"
 
     @property
     def size(self) -> int:
-        """Bytes of its events on disk."""
-        return sum(segment.size for segment in self._segments)
+        """Bytes on disk."""
+        return sum(segment.start + segment.size for segment in self._segments)
 
     def append(self, lines: Sequence[bytes]) -> None:
         """Write the next events, each a line with its end, and count them.
@@ -157,10 +166,9 @@ class Spool:
 
     def _roll(self) -> None:
         self.close()
-        segment = _Segment(self.last_n + 1, 0, 0, self._folder / f"{self.last_n + 1:012}{_SUFFIX}")
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        segment = _Segment(self.last_n + 1, self._path(self.last_n + 1))
         try:
-            self._file = os.open(segment.path, flags, 0o600)
+            self._file = _create(segment.path)
         except OSError:
             self._broken = True
         self._segments.append(segment)
@@ -183,28 +191,27 @@ class Spool:
         segment = next((item for item in list(self._segments) if item.last > after), None)
         if segment is None or segment.first > after + 1:
             raise SpoolError("the events are released")
-        first, last, size = segment.first, segment.last, segment.size
+        first, last, end = segment.first, segment.last, segment.start + segment.size
         try:
-            data = _read_regular(segment.path, size)
+            data = _read_regular(segment.path, end)
         except OSError as error:
             raise SpoolError("the events are gone from the workspace") from error
-        start = 0
+        start = segment.start
         for _ in range(after + 1 - first):
             start = data.find(b"\n", start) + 1
         return data[start:], last
 
     def release(self, n: int) -> None:
-        """Forget events up to and with number `n`, as far as whole segments go."""
-        while len(self._segments) > 1 and self._segments[0].last <= n:
-            segment = self._segments.popleft()
+        """Forget events up to and with number `n`, as far as whole segments go; the first and the last one stay."""
+        while len(self._segments) > 2 and self._segments[1].last <= n:
+            segment = self._segments[1]
+            del self._segments[1]
             self.released = segment.last
             with suppress(OSError):
                 segment.path.unlink(missing_ok=True)
 
     def last_line(self) -> bytes:
         """Return the last event, or nothing where there is none; blocks."""
-        if not self._segments:
-            return b""
         with suppress(SpoolError):
             return self.read_segment(self.last_n - 1)[0].rstrip(b"\n")
         return b""
@@ -224,7 +231,17 @@ class Spool:
         """Remove it from the disk."""
         self.close()
         self._tail = []
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for segment in self._segments:
+            with suppress(OSError):
+                segment.path.unlink(missing_ok=True)
+
+
+def _create(path: Path) -> int:
+    try:
+        return os.open(path, _CREATE, 0o600)
+    except FileNotFoundError:  # user code removed the folder
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return os.open(path, _CREATE, 0o600)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

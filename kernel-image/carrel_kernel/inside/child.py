@@ -81,7 +81,20 @@ def apply(handover: dict[str, Any]) -> None:
     os.chdir(handover["workspace"])
     limit = handover["memory_limit_bytes"]
     if limit is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_DATA, (limit - handover["memory_reserve_bytes"], limit))
+
+
+def survive_memory_errors(shell: Any) -> None:
+    """Take the reserve of memory before a MemoryError is told of: ZeroMQ ends the process when it gets no memory."""
+    show = shell.showtraceback
+
+    def showtraceback(*args: Any, **kwargs: Any) -> None:
+        if isinstance(sys.exc_info()[1], MemoryError):
+            _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+            resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+        show(*args, **kwargs)
+
+    shell.showtraceback = showtraceback
 
 
 def start(handover: dict[str, Any], support: Any, streams: Any) -> CarrelKernelApp:
@@ -92,6 +105,7 @@ def start(handover: dict[str, Any], support: Any, streams: Any) -> CarrelKernelA
     app.initialize([])
     app.session.pack = pack
     support.install(app.shell)
+    survive_memory_errors(app.shell)
     return app
 
 

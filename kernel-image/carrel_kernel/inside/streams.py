@@ -28,6 +28,8 @@ class OrderedStream(OutStream):
     _leaving: ClassVar[deque[tuple[OrderedStream, Any, str]]] = deque()
     _lock: ClassVar[threading.RLock] = threading.RLock()  # a signal handler of the user's may print, too
 
+    _forked: ClassVar[bool] = False
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.written: deque[tuple[Any, str]] = deque()
         self._ahead = 0
@@ -36,6 +38,7 @@ class OrderedStream(OutStream):
         for other in self._all:
             other.other, self.other = self, other
         self._all.append(self)
+        os.register_at_fork(after_in_child=self._on_fork)
 
     def write(self, string: str) -> int:
         """Take text; it is sent within the flush interval."""
@@ -48,18 +51,24 @@ class OrderedStream(OutStream):
         if header is None:
             header = cast("Any", self._parent_header_global)
         self.written.append((header, string))
-        size = len(string)
-        self._ahead += size
-        if not self._flush_pending or self._ahead > _MAX_AHEAD_CHARACTERS or os.getpid() != self._master_pid:
+        ahead = self._ahead = self._ahead + len(string)
+        if not self._flush_pending or ahead > _MAX_AHEAD_CHARACTERS or self._forked:
             self._written_enough()
-        return size
+        return len(string)
+
+    def _on_fork(self) -> None:
+        """What was written before the fork is the parent's to send."""
+        OrderedStream._forked = True
+        OrderedStream._lock = threading.RLock()  # another thread of the parent may have held it
+        self.written.clear()
+        self._leaving.clear()
 
     def _written_enough(self) -> None:
         if self.pub_thread is None:
             raise ValueError("I/O operation on closed file")
         if self._ahead > _MAX_AHEAD_CHARACTERS:
             self.flush()  # waits for the output thread
-        elif os.getpid() != self._master_pid:
+        elif self._forked:
             self._flush()  # a forked process may end without another chance
         else:
             self._schedule_flush()

@@ -1,0 +1,67 @@
+"""The memory limit of a kernel process, and the reserve that keeps it usable after it has hit the limit.
+
+The soft limit of `RLIMIT_DATA` lies a reserve below the hard one, which is the session's. A cell that fails for want of
+memory leaves its objects behind, and nothing could run beside them, not even what would tell of it or delete them. So
+the kernel then takes the reserve (`inside.child`); the host gives it where the kernel could not, takes it back when
+memory is free again, and has the process replaced when the reserve is used up too.
+"""
+
+from __future__ import annotations
+
+import resource
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_MIB: Final = 1024 * 1024
+_MAX_RESERVE: Final = 64 * _MIB
+
+
+def reserve_of(limit_bytes: int) -> int:
+    """Return the reserve of a limit: an eighth, 64 MiB at most."""
+    return min(_MAX_RESERVE, limit_bytes // 8)
+
+
+def data_bytes(pid: int) -> int:
+    """Return what `RLIMIT_DATA` counts of a process; 0 when unknown. Source: proc(5), status."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path(f"/proc/{pid}/status").read_bytes().splitlines():
+            if line.startswith(b"VmData:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+class MemoryReserve:
+    """The reserve of one process."""
+
+    def __init__(self, pid: int, limit_bytes: int | None) -> None:
+        self._pid = pid
+        self._limit = limit_bytes
+        self._given = False
+
+    def after_memory_error(self) -> bool:
+        """Give the reserve when memory is used up; false when that did not help and the process must be replaced."""
+        limit = self._limit
+        if limit is None:
+            return True
+        reserve = reserve_of(limit)
+        used = data_bytes(self._pid)
+        if used <= limit - 2 * reserve:
+            return True  # one allocation was too large; there is room beside it
+        if not self._given:
+            self._given = True
+            self._set(limit)
+            return True
+        return used <= limit - reserve // 2
+
+    def after_cell(self) -> None:
+        """Take the reserve back when it is not needed any more."""
+        if self._given and self._limit is not None:
+            reserve = reserve_of(self._limit)
+            if data_bytes(self._pid) <= self._limit - 2 * reserve:
+                self._given = False
+                self._set(self._limit - reserve)
+
+    def _set(self, soft: int) -> None:
+        with suppress(OSError, ValueError):  # it has ended, or took rights away from itself
+            resource.prlimit(self._pid, resource.RLIMIT_DATA, (soft, self._limit or soft))
