@@ -68,6 +68,7 @@ class _Announcement:
         self._file = settings.data_dir / SERVER_FILE
 
     def say(self) -> None:
+        _write_private(self._file, json.dumps({"url": self._url, "pid": os.getpid()}))  # before anybody is told
         key = installation_key(self._settings)
         if self._child:
             sys.stdout.write(json.dumps({"url": self._url, "key": key}) + "\n")
@@ -78,7 +79,6 @@ class _Announcement:
                 "  Code runs as you, on this machine, without isolation. Ctrl-C stops it.\n\n"
             )
         sys.stdout.flush()
-        _write_private(self._file, json.dumps({"url": self._url, "pid": os.getpid()}))
 
     def withdraw(self) -> None:
         with contextlib.suppress(OSError, ValueError, KeyError):

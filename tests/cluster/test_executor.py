@@ -3,7 +3,8 @@
 Plan: the AgentSession is made once, named after the session; the wait ends when the status says Ready and the pod
 confirms it, and not before: a pod of another UID, of another session, without the kernel's label or without an address
 is not believed; what waiting does not help against is said at once, with advice; a wait that is too long names the last
-reason; an object made with kubectl is found by its UID; release deletes that very object.
+reason; an object made with kubectl is found by its UID, and only
+such a one is taken up; release deletes that very object.
 """
 
 from __future__ import annotations
@@ -215,6 +216,23 @@ async def test_an_object_made_with_kubectl_is_found_by_its_uid(place: Namespace,
     assert len(await asyncio.to_thread(place.sessions)) == 1
     await executor.release(session)
     assert await asyncio.to_thread(place.sessions) == []
+
+
+async def test_only_what_no_gateway_made_is_taken_up(place: Namespace, open_executor: Callable[..., Any]):
+    executor = await open_executor()
+    by_hand = UUID((await asyncio.to_thread(place.make_session, "by-hand"))["metadata"]["uid"])
+    assert await executor.made_elsewhere(by_hand) == "by-hand"
+    assert await executor.made_elsewhere(uuid4()) is None
+    session = new_session()
+    waiting = asyncio.create_task(executor.acquire(session))
+    async with asyncio.timeout(30):
+        while len(found := await asyncio.to_thread(place.sessions)) < 2:  # noqa: ASYNC110  asked with kubectl
+            await asyncio.sleep(0.1)
+    waiting.cancel()
+    (own,) = (item for item in found if item["metadata"]["name"] != "by-hand")
+    assert await executor.made_elsewhere(UUID(own["metadata"]["uid"])) is None, "it has an owner already"
+    await executor.release(new_session(by_hand))
+    assert await executor.made_elsewhere(by_hand) is None
 
 
 async def test_release_deletes_and_the_next_use_makes_another(place: Namespace, open_executor: Callable[..., Any]):

@@ -1,19 +1,21 @@
 """One person's way through the product, over its HTTP API alone: the same for every executor.
 
-Create a session, upload a CSV, look at it in the kernel, plot it, fetch the plot, read the history, export the
-notebook, delete the session. Each step checks what the person would see; nothing here knows where the kernel runs.
+Create a session, upload a CSV, look at it in the kernel, plot it, fetch the plot by a signed address, ask a question in
+words, read the history, export the notebook and execute it elsewhere, delete the session. Each step checks what the
+person would see; nothing here knows where the kernel runs.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 import nbformat
+from nbclient import NotebookClient
 
 CSV = "region,month,revenue\n" + "".join(
     f"{region},{month},{base + 10 * month}\n"
@@ -28,6 +30,7 @@ plt.savefig('revenue.png')
 frame.groupby('region').revenue.sum().to_csv('totals.csv')
 int(frame.revenue.sum())
 """
+MEANS = {"north": 135, "south": 235}
 TOTAL = sum(int(line.rsplit(",", 1)[1]) for line in CSV.splitlines()[1:])
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 STEP_SECONDS = 120.0
@@ -40,20 +43,24 @@ class Travelled:
 
     session_id: str
     executions: list[str] = field(default_factory=list)
-    notebook: dict[str, Any] = field(default_factory=dict)
 
 
-async def journey(client: httpx.AsyncClient) -> Travelled:
-    """Go the whole way with a client that has the gateway's address and key; the session stays."""
-    session = await _json(client.post("/api/sessions", json={"title": "Sales"}), 201)
-    way = Travelled(session["id"])
+async def journey(client: httpx.AsyncClient, elsewhere: Path, session_id: str | None = None) -> Travelled:
+    """Go the whole way with a client that has the gateway's address and key; the session stays.
+
+    The notebook is executed in the empty folder `elsewhere`. Without an id a session is made.
+    """
+    if session_id is None:
+        session_id = (await _json(client.post("/api/sessions", json={"title": "Sales"}), 201))["id"]
+    way = Travelled(session_id)
     base = f"/api/sessions/{way.session_id}"
     await _upload(client, base)
     await _look(client, base, way)
     await _plot(client, base, way)
     await _fetch_artifacts(client, base)
+    await _ask(client, base)
     await _read_history(client, base, way)
-    await _export(client, base, way)
+    await _export(client, base, elsewhere)
     return way
 
 
@@ -123,32 +130,48 @@ async def _fetch_artifacts(client: httpx.AsyncClient, base: str) -> None:
     same = await client.get(f"/api/artifacts/{by_name['revenue.png']['id']}")
     assert same.content == png.content
     signed = await _json(client.get(f"{base}/artifacts/revenue.png", params={"url": "1"}))
-    assert (await _open(client, signed["url"])).content == png.content
+    async with httpx.AsyncClient(base_url=client.base_url) as anybody:  # a browser: it has no key
+        assert (await anybody.get(signed["url"])).content == png.content
 
 
-async def _open(client: httpx.AsyncClient, url: str) -> httpx.Response:
-    """Open a signed address as a browser does: without the key."""
-    async with httpx.AsyncClient(transport=client._transport, base_url=client.base_url) as anybody:
-        return await anybody.get(url)
+async def _ask(client: httpx.AsyncClient, base: str) -> None:
+    """Ask about the upload in words; the answer has the numbers, which are computed here a second time."""
+    question = {"message": "What is the average revenue by region?"}
+    outcome = await _json(client.post(f"{base}/chat", json=question, timeout=STEP_SECONDS))
+    assert outcome["status"] == "succeeded", outcome
+    for region, mean in MEANS.items():
+        assert region in outcome["answer"]
+        assert f"{mean:g}" in outcome["answer"], outcome["answer"]
+    (plot,) = (item["name"] for item in outcome["artifacts"] if item["name"].endswith(".png"))
+    assert (await client.get(f"{base}/artifacts/{plot}")).content.startswith(PNG_MAGIC)
+    messages = (await _json(client.get(f"{base}/messages")))["items"]
+    assert [message["role"] for message in messages] == ["user", "assistant"]
 
 
 async def _read_history(client: httpx.AsyncClient, base: str, way: Travelled) -> None:
     events = (await _json(client.get(f"{base}/events")))["items"]
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     finished = [event for event in events if event["type"] == "cell.finished"]
-    assert [event["payload"]["status"] for event in finished] == ["ok", "ok"]
+    assert {event["payload"]["status"] for event in finished} == {"ok"}
     assert finished[0]["payload"]["execution_id"] == way.executions[0]
     stored = [event["payload"]["name"] for event in events if event["type"] == "artifact.stored"]
-    assert sorted(stored) == ["revenue.png", "sales.csv", "totals.csv"]
+    assert {"revenue.png", "sales.csv", "totals.csv"} < set(stored), "what the agent made is there too"
+    assert [event["type"] for event in events].count("run.finished") == 1
 
 
-async def _export(client: httpx.AsyncClient, base: str, way: Travelled) -> None:
-    way.notebook = await _json(client.get(f"{base}/notebook"))
-    notebook = await asyncio.to_thread(nbformat.from_dict, way.notebook)
+async def _export(client: httpx.AsyncClient, base: str, elsewhere: Path) -> None:
+    """Export the notebook, and execute it in a plain Jupyter kernel beside the same file."""
+    document = await _json(client.get(f"{base}/notebook"))
+    notebook = nbformat.from_dict(document)
     nbformat.validate(notebook)
     sources = [cell["source"] for cell in notebook.cells if cell["cell_type"] == "code"]
     assert LOOK in sources
     assert any("savefig" in source for source in sources)
+    (elsewhere / "data").mkdir(parents=True)
+    (elsewhere / "data" / "sales.csv").write_text(CSV)
+    runner = NotebookClient(notebook, timeout=STEP_SECONDS, resources={"metadata": {"path": str(elsewhere)}})
+    await runner.async_execute()
+    assert (elsewhere / "revenue.png").stat().st_size
 
 
 async def _json(request: Any, status: int = 200) -> dict[str, Any]:

@@ -59,6 +59,10 @@ class Executor(Protocol):
         """Return the session's host when it is there and alive; starts nothing."""
         ...
 
+    async def made_elsewhere(self, session_id: UUID) -> str | None:
+        """Return the name of a session that was made where kernels run (with kubectl), not by a gateway."""
+        ...
+
     async def release(self, session: SessionRef) -> None:
         """End the session's host and remove its workspace; nothing happens when there is none."""
         ...

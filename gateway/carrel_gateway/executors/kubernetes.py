@@ -80,6 +80,21 @@ class KubernetesExecutor:
         found = await self._object(session.session_id)
         return await self._endpoint(found) if found else None
 
+    async def made_elsewhere(self, session_id: UUID) -> str | None:
+        """Return the name of the AgentSession with this UID, unless a gateway made it or it is being deleted.
+
+        Notes
+        -----
+        Only the gateway's account can write an owner or a tenant (ValidatingAdmissionPolicy of the chart), so their
+        absence shows who did not make it. The API server's UIDs are random ones (version 4), the gateway's own ids are
+        not: those are not looked for.
+        """
+        found = await self._cluster.find_session(str(session_id)) if session_id.version == 4 else None
+        if found is None or found["metadata"].get("deletionTimestamp"):
+            return None
+        spec = found.get("spec", {})
+        return None if spec.get("owner") or spec.get("tenant") else str(found["metadata"]["name"])
+
     async def release(self, session: SessionRef) -> None:
         """Delete the AgentSession; the cluster removes its pod and volume."""
         found = await self._object(session.session_id)

@@ -100,6 +100,10 @@ class LocalExecutor:
         record = await asyncio.to_thread(self._alive, session.session_id)
         return record.endpoint if record else None
 
+    async def made_elsewhere(self, session_id: UUID) -> str | None:  # noqa: ARG002  of the protocol
+        """Return none: only this gateway makes child processes."""
+        return None
+
     async def release(self, session: SessionRef) -> None:
         """End the session's host and remove its workspace."""
         async with self._lock(session.session_id):

@@ -74,22 +74,25 @@ class SessionService:
                 await repository.add(tx, session)
                 created = SessionCreated(title=session.title)
                 await self._history.append(session.id, [created], actor="user", tx=tx)
-                return await self._require(await repository.find(tx, session.id))
+                return _required(await repository.find(tx, session.id))
         except IntegrityError as error:
             if session_id is None:
                 raise
             raise Conflict("there is a session of this id already", code="session_exists") from error
 
     async def get(self, session_id: UUID) -> Session:
-        """Return a session.
+        """Return a session; one that was made with kubectl gets its log when it is first asked for.
 
         Raises
         ------
         NotFound
             There is none, or it is another tenant's.
+        ExecutorFailed
+            The cluster could not be asked for it.
         """
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
-            return await self._require(await repository.find(tx, session_id))
+            found = await repository.find(tx, session_id)
+        return found or await self._take_up(session_id)
 
     async def list(
         self,
@@ -129,9 +132,8 @@ class SessionService:
         """
         named = {"title": title, "config": config, "model": model}
         changes = {name: value for name, value in named.items() if value is not None}
-        if not changes:
-            return await self.get(session_id)
-        return await self._change(session_id, changes)
+        session = await self.get(session_id)
+        return await self._change(session_id, changes) if changes else session
 
     async def archive(self, session_id: UUID) -> Session:
         """Put a session away, and give its kernel back. What is running in it is lost.
@@ -141,6 +143,7 @@ class SessionService:
         NotFound
             There is no such session.
         """
+        await self.get(session_id)
         session = await self._change(session_id, {"status": "archived"})
         await self._context.kernels.release(self._ref(session))
         return session
@@ -174,6 +177,18 @@ class SessionService:
             await self._remove(session_id)
         return len(found)
 
+    async def _take_up(self, session_id: UUID) -> Session:
+        name = await self._context.executor.made_elsewhere(session_id)
+        if name is None:
+            raise _not_found()
+        try:
+            session = await self.create(title=name, session_id=session_id)
+        except Conflict:  # deleted, or taken up by another gateway just now
+            async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
+                return _required(await repository.find(tx, session_id))
+        _log.info("session_taken_up", session=str(session_id), name=name)
+        return session
+
     async def _remove(self, session_id: UUID) -> None:
         """Remove the objects, then the rows: a row is what says that objects may be left."""
         tenant_id = self._principal.tenant_id
@@ -186,12 +201,7 @@ class SessionService:
             if not await repository.change(tx, session_id, changes):
                 raise _not_found()
             await self._history.append(session_id, [SessionChanged(changes=changes)], actor="user", tx=tx)
-            return await self._require(await repository.find(tx, session_id))
-
-    async def _require(self, session: Session | None) -> Session:
-        if session is None:
-            raise _not_found()
-        return session
+            return _required(await repository.find(tx, session_id))
 
     def _ref(self, session: Session) -> SessionRef:
         return SessionRef(
@@ -200,6 +210,12 @@ class SessionService:
             owner_id=session.owner_id,
             session_class=self._context.settings.session_class,
         )
+
+
+def _required(session: Session | None) -> Session:
+    if session is None:
+        raise _not_found()
+    return session
 
 
 def _not_found() -> NotFound:

@@ -13,4 +13,4 @@ async def test_the_whole_way(tmp_path: Path):
     with gateway(tmp_path / "data") as started:
         headers = {"Authorization": f"Bearer {started.key}"}
         async with httpx.AsyncClient(base_url=started.url, headers=headers, timeout=STEP_SECONDS) as client:
-            await leave(client, await journey(client))
+            await leave(client, await journey(client, tmp_path / "elsewhere"))
