@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
+from uuid import UUID
 
 from sqlalchemy import insert
 
@@ -20,10 +21,14 @@ from carrel_gateway.storage.objects import open_objects
 
 
 class NoKernels:
-    """Stands where executor and pool are; keeps what was released."""
+    """Stands where executor and pool are; keeps what was released, and knows the sessions that kubectl made."""
 
     def __init__(self) -> None:
         self.released: list[SessionRef] = []
+        self.made: dict[UUID, str] = {}
+
+    async def made_elsewhere(self, session_id: UUID) -> str | None:
+        return self.made.get(session_id)
 
     async def release(self, session: SessionRef) -> None:
         self.released.append(session)

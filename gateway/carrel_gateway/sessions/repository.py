@@ -21,7 +21,7 @@ class Session:
     tenant_id: UUID
     owner_id: UUID
     title: str
-    status: Literal["active", "archived"]
+    status: Literal["active", "archived", "deleted"]
     model: str
     config: dict[str, Any]
     last_seq: int
@@ -65,10 +65,10 @@ async def change(tx: Transaction, session_id: UUID, changes: dict[str, Any]) -> 
     return await tx.connection.scalar(statement) is not None
 
 
-async def deleted(tx: Transaction, *, limit: int) -> list[UUID]:
+async def deleted(tx: Transaction, *, limit: int) -> list[Session]:
     """Return sessions whose deletion was begun."""
-    query = select(sessions.c.id).where(sessions.c.tenant_id == tx.tenant_id, sessions.c.status == "deleted")
-    return list(await tx.connection.scalars(query.limit(limit)))
+    query = select(sessions).where(sessions.c.tenant_id == tx.tenant_id, sessions.c.status == "deleted")
+    return [_session(row) for row in (await tx.connection.execute(query.limit(limit))).mappings()]
 
 
 async def remove(tx: Transaction, session_id: UUID) -> None:

@@ -13,6 +13,7 @@ from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError, Conflict, NotFound
 from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.history.service import HistoryService
+from carrel_gateway.identity.service import DEFAULT_TENANT_ID
 from carrel_gateway.sessions import repository
 from carrel_gateway.sessions.repository import Session
 from carrel_gateway.storage.ids import new_id
@@ -164,21 +165,27 @@ class SessionService:
                 raise _not_found()
         await self._history.publish_gone(session_id)
         try:
-            await self._context.kernels.release(self._ref(session))
-            await self._remove(session_id)
+            await self._remove(session)
         except CarrelError as error:
             _log.warning("session_not_removed_yet", session=str(session_id), code=error.code)
 
     async def sweep(self) -> int:
-        """Remove what is left of deleted sessions, and return how many there were."""
+        """Remove what is left of deleted sessions, and return of how many; what cannot be removed now is tried again."""
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
             found = await repository.deleted(tx, limit=_SWEEP)
-        for session_id in found:
-            await self._remove(session_id)
-        return len(found)
+        removed = 0
+        for session in found:
+            try:
+                await self._remove(session)
+                removed += 1
+            except CarrelError as error:
+                _log.warning("session_not_removed_yet", session=str(session.id), code=error.code)
+        return removed
 
     async def _take_up(self, session_id: UUID) -> Session:
-        name = await self._context.executor.made_elsewhere(session_id)
+        """Begin the history of a session that was made with kubectl; such a one is the default tenant's."""
+        own = self._principal.tenant_id == DEFAULT_TENANT_ID
+        name = await self._context.executor.made_elsewhere(session_id) if own else None
         if name is None:
             raise _not_found()
         try:
@@ -189,12 +196,12 @@ class SessionService:
         _log.info("session_taken_up", session=str(session_id), name=name)
         return session
 
-    async def _remove(self, session_id: UUID) -> None:
-        """Remove the objects, then the rows: a row is what says that objects may be left."""
-        tenant_id = self._principal.tenant_id
-        await self._context.objects.delete_prefix(object_prefix(tenant_id, session_id))
-        async with self._database.transaction(tenant_id) as tx:
-            await repository.remove(tx, session_id)
+    async def _remove(self, session: Session) -> None:
+        """Remove kernel and objects, then the rows: a row is what says that something may be left."""
+        await self._context.kernels.release(self._ref(session))
+        await self._context.objects.delete_prefix(object_prefix(session.tenant_id, session.id))
+        async with self._database.transaction(session.tenant_id) as tx:
+            await repository.remove(tx, session.id)
 
     async def _change(self, session_id: UUID, changes: dict[str, Any]) -> Session:
         async with self._database.transaction(self._principal.tenant_id) as tx:

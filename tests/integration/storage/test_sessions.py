@@ -1,13 +1,15 @@
 """Sessions over both databases.
 
 Plan: what is created can be read, changed, listed in pages, archived; deletion takes rows, objects and kernel, is
-resumed by the sweep after a fault, and leaves other sessions alone; another tenant finds none of it.
+resumed by the sweep after a fault, and leaves other sessions alone; another tenant finds none of it; what was made with
+kubectl is taken up once.
 """
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import func, select
@@ -18,6 +20,7 @@ from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import Conflict, InvalidInput, NotFound
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.history.tables import events
+from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
 from carrel_gateway.sessions.service import UNTITLED, SessionService
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.objects import ObjectsAway
@@ -157,3 +160,44 @@ async def test_another_tenant_finds_no_session(sessions: SessionService, context
 async def test_many_at_once(sessions: SessionService) -> None:
     made = await asyncio.gather(*(sessions.create(title=str(place)) for place in range(30)))
     assert {item.id for item in (await sessions.list(limit=100)).items} == {item.id for item in made}
+
+
+async def test_what_kubectl_made_is_taken_up_once_by_the_default_tenant_alone(
+    sessions: SessionService, context: ProcessContext
+) -> None:
+    kernels = cast("NoKernels", context.executor)
+    made = uuid4()
+    kernels.made[made] = "by-hand"
+    with pytest.raises(NotFound):
+        await sessions.get(made)
+    own = SessionService(context, Principal(tenant_id=DEFAULT_TENANT_ID, user_id=DEFAULT_USER_ID))
+    found = await asyncio.gather(*(own.get(made) for _ in range(5)))
+    assert {(session.id, session.title, session.last_seq) for session in found} == {(made, "by-hand", 1)}
+    assert (await own.update(made, title="mine")).title == "mine"
+    await own.delete(made)
+    assert [session.session_id for session in kernels.released] == [made]
+    del kernels.made[made]
+    with pytest.raises(NotFound):
+        await own.get(made)
+
+
+async def test_a_deleted_session_does_not_come_back_while_its_object_is_still_there(
+    context: ProcessContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = cast("NoKernels", context.executor)
+    made = uuid4()
+    kernels.made[made] = "by-hand"
+    own = SessionService(context, Principal(tenant_id=DEFAULT_TENANT_ID, user_id=DEFAULT_USER_ID))
+    await own.get(made)
+
+    async def away(_self: NoKernels, _session: Any) -> None:
+        raise ObjectsAway("away")
+
+    monkeypatch.setattr(NoKernels, "release", away)
+    await own.delete(made)
+    for ask in (own.get, own.archive, own.delete):
+        with pytest.raises(NotFound):
+            await ask(made)
+    monkeypatch.undo()
+    await own.sweep()
+    assert [session.session_id for session in kernels.released] == [made], "the sweep gives the kernel back too"
