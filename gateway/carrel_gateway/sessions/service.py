@@ -170,7 +170,7 @@ class SessionService:
             _log.warning("session_not_removed_yet", session=str(session_id), code=error.code)
 
     async def sweep(self) -> int:
-        """Remove what is left of deleted sessions, and return of how many; what cannot be removed now is tried again."""
+        """Remove what is left of deleted sessions, and return of how many; the rest is tried again."""
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
             found = await repository.deleted(tx, limit=_SWEEP)
         removed = 0
