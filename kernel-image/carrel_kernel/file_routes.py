@@ -7,7 +7,7 @@ import errno
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from aiohttp import web
 
@@ -93,7 +93,16 @@ def _check_size(size: int, limit: int) -> None:
 
 
 def _path(request: web.Request) -> str:
-    return request.match_info["path"]
+    """Return the name, decoded here and strictly: aiohttp leaves what is no UTF-8 as it is, under another name.
+
+    Raises
+    ------
+    PathRefused
+    """
+    try:
+        return unquote_to_bytes(request.rel_url.raw_path.removeprefix("/v1/files/")).decode()
+    except UnicodeError as error:
+        raise PathRefused("a file name must be UTF-8, with `%` escapes") from error
 
 
 @contextmanager

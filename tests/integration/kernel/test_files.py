@@ -1,0 +1,198 @@
+"""Files and changes of the workspace, against the real host.
+
+Plan
+- Writing, reading, listing, deleting; replaced whole or not at all; parents are made.
+- Confinement: a table of names that lead outside, in every spelling, and links that do; links inside are followed.
+- Things that are no files: folders, pipes, devices.
+- Limits: a file over the limit, with and without a declared length.
+- Changes by cursor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from tests.integration.kernel.host import Host, Refused
+
+OUTSIDE = [
+    "..",
+    "../x",
+    "%2e%2e/x",
+    "..%2fx",
+    "a/../../x",
+    "a/%2e%2e/%2e%2e/x",
+    "%2fetc/passwd",
+    "/etc/passwd",
+    "a//b",
+    "a/./b",
+    "./a",
+    "a/",
+    "..%5cx",
+    "a%5cb",
+    "a%00b",
+    "a%0ab",
+    "%ff%fe",
+    "x" * 256,
+    "/".join(["long"] * 1000),
+    ".carrel/spool/x",
+    ".carrel/overflow/../acknowledged",
+    ".carrel",
+    ".carrel/acknowledged",
+]
+
+
+async def test_files_come_and_go(host: Host) -> None:
+    big = os.urandom(3_000_000)
+    for name, data in (("a.txt", b"one"), ("sub/deep/ä b%.bin", big), ("a.txt", b"two")):
+        info = await host.call("PUT", f"/v1/files/{quote(name)}", data=io.BytesIO(data))
+        assert (info["path"], info["size"]) == (name, len(data))
+    async with host.request("GET", "/v1/files/sub/deep/%C3%A4%20b%25.bin") as reply:
+        assert await reply.read() == big
+        assert reply.headers["X-Content-Type-Options"] == "nosniff"
+        assert "attachment" in reply.headers["Content-Disposition"]
+    listed = (await host.call("GET", "/v1/files"))["files"]
+    assert [(item["path"], item["size"]) for item in listed] == [("a.txt", 3), ("sub/deep/ä b%.bin", 3_000_000)]
+    assert await host.text("print(open('a.txt').read())") == "two\n"
+    await host.call("DELETE", "/v1/files/a.txt")
+    for method in ("GET", "DELETE"):
+        with pytest.raises(Refused) as refused:
+            await host.call(method, "/v1/files/a.txt")
+        assert (refused.value.status, refused.value.code) == (404, "file_not_found")
+
+
+async def test_names_that_lead_outside_are_refused(host: Host) -> None:
+    (host.workspace / "a").mkdir()
+    (host.folder / "x").write_text("outside")
+    before = _tree(host.folder)
+    for name in OUTSIDE:
+        for method in ("GET", "PUT", "DELETE"):
+            status = await _raw(host, method, name)
+            assert status in (400, 404), (method, name, status)
+    assert _tree(host.folder) == before
+
+
+def _tree(folder: Path) -> list[str]:
+    return sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if not path.match("*.log") and path.name != "tmp"
+    )
+
+
+async def _raw(host: Host, method: str, name: str) -> int:
+    """Send the name exactly as it is: clients tidy paths up before they send them."""
+    reader, writer = await asyncio.open_unix_connection(str(host.socket))
+    head = f"{method} /v1/files/{name} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {host.token()}\r\n"
+    writer.write(f"{head}Content-Length: 1\r\nConnection: close\r\n\r\nx".encode())
+    await writer.drain()
+    line = await reader.readline()
+    writer.close()
+    return int(line.split()[1])
+
+
+async def test_links_are_followed_inside_only(host: Host) -> None:
+    (host.folder / "secret").write_text("secret")
+    (host.folder / "outside").mkdir()
+    await host.run(
+        "import os\nos.makedirs('real'); open('real/in.txt', 'w').write('in')\n"
+        "os.symlink('real', 'inside'); os.symlink('real/in.txt', 'file')\n"
+        f"os.symlink({str(host.folder / 'secret')!r}, 'out'); os.symlink({str(host.folder / 'outside')!r}, 'away')\n"
+        "os.symlink('/proc/self/environ', 'environ'); os.symlink('loop', 'loop')\n"
+        "os.symlink('.carrel', 'private'); os.symlink('/', 'root')"
+    )
+    for name in ("inside/in.txt", "file"):
+        async with host.request("GET", f"/v1/files/{name}") as reply:
+            assert await reply.read() == b"in"
+    for method, name in (
+        ("GET", "out"),
+        ("PUT", "out"),
+        ("GET", "environ"),
+        ("GET", "loop"),
+        ("PUT", "away/new"),
+        ("DELETE", "away/new"),
+        ("GET", "private/acknowledged"),
+        ("PUT", "private/x"),
+        ("DELETE", "private/acknowledged"),
+        ("GET", "root/etc/passwd"),
+        ("PUT", "root/tmp/x"),
+    ):
+        with pytest.raises(Refused) as refused:
+            await host.call(method, f"/v1/files/{name}", data=b"x" if method == "PUT" else None)
+        assert refused.value.status in (400, 404), (method, name)
+    assert (host.folder / "secret").read_text() == "secret"
+    assert list((host.folder / "outside").iterdir()) == []
+    await host.call("DELETE", "/v1/files/out")  # the link itself is the workspace's
+    assert (host.folder / "secret").exists()
+    assert [item["path"] for item in (await host.call("GET", "/v1/files"))["files"]] == ["real/in.txt"]
+
+
+async def test_what_is_no_file_is_refused_and_does_not_hang(host: Host) -> None:
+    await host.run("import os\nos.mkdir('folder'); os.mkfifo('pipe'); open('plain', 'w').close()")
+    for method, name in (
+        ("GET", "folder"),
+        ("GET", "pipe"),
+        ("PUT", "folder"),
+        ("DELETE", "folder"),
+        ("PUT", "plain/below"),
+        ("GET", "plain/below"),
+    ):
+        with pytest.raises(Refused) as refused:
+            await host.call(method, f"/v1/files/{name}", data=b"x" if method == "PUT" else None)
+        assert refused.value.status in (400, 404), (method, name)
+
+
+async def test_a_file_over_the_limit_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    async def chunks():
+        for _ in range(20):
+            yield b"x" * 100_000
+
+    async with Host.running(tmp_path, "--file-bytes=1000000") as host:
+        await host.bind()
+        await host.call("PUT", "/v1/files/f", data=b"before")
+        for data in (io.BytesIO(b"x" * 1_000_001), chunks()):
+            with pytest.raises(Refused) as refused:
+                await host.call("PUT", "/v1/files/f", data=data)
+            assert (refused.value.status, refused.value.code) == (413, "too_large")
+        assert (host.workspace / "f").read_bytes() == b"before"
+        assert list((host.workspace / ".carrel" / "tmp").iterdir()) == []
+        await host.call("PUT", "/v1/files/f", data=b"x" * 1_000_000)
+
+
+async def test_a_cut_upload_leaves_the_old_file(host: Host) -> None:
+    await host.call("PUT", "/v1/files/f", data=b"before")
+    _, writer = await asyncio.open_unix_connection(str(host.socket))
+    head = (
+        f"PUT /v1/files/f HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {host.token()}\r\nContent-Length: 1000\r\n\r\n"
+    )
+    writer.write(head.encode() + b"part")
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    await host.call("PUT", "/v1/files/g", data=b"")  # the host goes on
+    assert (host.workspace / "f").read_bytes() == b"before"
+
+
+async def test_changes_come_by_cursor(host: Host) -> None:
+    await host.run("open('a', 'w').write('1'); open('b', 'w').write('2')")
+    first = await host.call("GET", "/v1/changes")
+    assert [(item["path"], item["kind"]) for item in first["changes"]] == [("a", "created"), ("b", "created")]
+    await host.run("import os; open('a', 'w').write('changed'); os.remove('b'); open('c', 'w').close()")
+    second = await host.call("GET", "/v1/changes", params={"since": first["cursor"]})
+    changes = [(item["path"], item["kind"], item["size"]) for item in second["changes"]]
+    assert changes == [("a", "modified", 7), ("b", "deleted", 0), ("c", "created", 0)]
+    assert (await host.call("GET", "/v1/changes", params={"since": second["cursor"]}))["changes"] == []
+    again = await host.call("GET", "/v1/changes", params={"since": first["cursor"]})  # a cursor can be used twice
+    assert again["changes"] == second["changes"]
+    with pytest.raises(Refused) as refused:
+        await host.call("GET", "/v1/changes", params={"since": "unknown"})
+    assert (refused.value.status, refused.value.code) == (400, "bad_request")
+
+
+async def test_a_workspace_that_code_emptied_is_made_usable_again(host: Host) -> None:
+    assert await host.text("import shutil; shutil.rmtree('.carrel'); print('gone')") == "gone\n"
+    assert await host.text("print('on')") == "on\n"
+    await host.call("PUT", "/v1/files/f", data=b"x")
+    assert await host.text("print(open('f').read())") == "x\n"
