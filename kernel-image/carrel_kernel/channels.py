@@ -30,6 +30,8 @@ _MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 _HEARTBEAT_SECONDS: Final = 30.0
 _CHANNELS: Final[dict[str, Channel]] = {"shell": "shell", "control": "control", "stdin": "stdin"}
 """What a client may send to."""
+_SUBSCRIBED_SECONDS: Final = 10.0
+"""A kernel that holds its interpreter this long welcomes nobody; then output may be missed, as with plain Jupyter."""
 
 _log = structlog.get_logger(__name__)
 
@@ -64,6 +66,8 @@ class _Client:
         self._waiting: deque[str | bytes] = deque()
         self._waiting_bytes = 0
         self._wake = asyncio.Event()
+        self._subscribed = asyncio.Event()
+        """Some output has come, the kernel's `iopub_welcome` if nothing else: from now on none is missed."""
         self._too_slow = False
 
     async def serve(self) -> None:
@@ -83,10 +87,11 @@ class _Client:
     async def _attach(self) -> None:
         live = await self._kernel.live()
         self._detach()
+        self._subscribed.clear()
         self._connection = KernelConnection(
             self._supervisor.zmq_context,
             live.info,
-            on_parts=self._queue,
+            on_parts=self._on_parts,
             on_batch=self._wake.set,
             on_malformed=self._supervisor.metrics.malformed.inc,
             channels=("shell", "control", "stdin", "iopub"),
@@ -106,6 +111,11 @@ class _Client:
         self._wake.set()
 
     # ------------------------------------------------------------------ kernel → client
+
+    def _on_parts(self, channel: Channel, parts: list[bytes]) -> None:
+        if channel == "iopub":
+            self._subscribed.set()
+        self._queue(channel, parts)
 
     def _queue(self, channel: Channel, parts: list[bytes]) -> None:
         if self._too_slow:
@@ -157,6 +167,9 @@ class _Client:
                 _log.info("websocket_message_refused", reason=type(error).__name__)
                 await self._socket.close(code=WSCloseCode.INVALID_TEXT, message=b"no message of the Jupyter protocol")
                 return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SUBSCRIBED_SECONDS):
+                    await self._subscribed.wait()
             if self._connection:
                 self._connection.send_parts(channel, parts)
 

@@ -14,13 +14,13 @@ import resource
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import zmq
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
-from jupyter_client.jsonutil import json_clean, json_default
 from traitlets.config import Config
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -29,11 +29,14 @@ _IOPUB_QUEUE: Final = 256
 
 
 class CarrelKernelApp(IPKernelApp):
-    """IPython's kernel application, with an output socket that waits for its readers instead of dropping."""
+    """IPython's kernel application, with an output socket that drops nothing and welcomes every subscriber.
+
+    Without `XPUB_VERBOSE` it learns of the first one only, and later ones do not know from when on they miss nothing.
+    """
 
     def init_iopub(self, context: zmq.Context[Any]) -> None:
         """Make the output socket: options must be set before it is bound."""
-        options: dict[int, int] = {zmq.SNDHWM: _IOPUB_QUEUE, zmq.XPUB_NODROP: 1}
+        options: dict[int, int] = {zmq.SNDHWM: _IOPUB_QUEUE, zmq.XPUB_NODROP: 1, zmq.XPUB_VERBOSE: 1}
         context.sockopts.update(options)
         try:
             super().init_iopub(context)
@@ -50,12 +53,12 @@ def die_with(parent: int) -> None:
         sys.exit(1)
 
 
-def pack(message: Any) -> bytes:
-    """Return JSON in ASCII whatever the message holds: lone surrogates, NaN and foreign objects too."""
-    try:
-        return json.dumps(message, default=json_default, allow_nan=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError):
-        return json.dumps(json_clean(message), default=str, separators=(",", ":")).encode()
+def inherit_nothing() -> None:
+    """Close every descriptor but the standard ones: uvloop leaves a second one of the host's log open in a child."""
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208  numbers are wanted, and no paths
+        if int(name) > 2:
+            with suppress(OSError):  # the listing's own is closed by now
+                os.close(int(name))
 
 
 def configuration(connection_file: str, stream_class: str) -> Config:
@@ -97,13 +100,13 @@ def survive_memory_errors(shell: Any) -> None:
     shell.showtraceback = showtraceback
 
 
-def start(handover: dict[str, Any], support: Any, streams: Any) -> CarrelKernelApp:
+def start(handover: dict[str, Any], packing: Any, support: Any, streams: Any) -> CarrelKernelApp:
     """Return the application with listening sockets."""
     apply(handover)
     config = configuration(handover["connection_file"], f"{streams.__name__}.OrderedStream")
     app = CarrelKernelApp.instance(config=config, kernel_class=IPythonKernel)
     app.initialize([])
-    app.session.pack = pack
+    app.session.pack = packing.pack
     support.install(app.shell)
     survive_memory_errors(app.shell)
     return app
@@ -111,9 +114,10 @@ def start(handover: dict[str, Any], support: Any, streams: Any) -> CarrelKernelA
 
 def main() -> None:
     """Be a spare, then a kernel."""
+    inherit_nothing()
     die_with(int(sys.argv[1]))
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from carrel_kernel.inside import streams, support  # noqa: PLC0415  only now, and for this line alone, are they found
+    from carrel_kernel.inside import packing, streams, support  # noqa: PLC0415  only now, and for this line alone, are they found
 
     del sys.path[0]
     host = os.dup(sys.stdout.fileno())
@@ -128,7 +132,7 @@ def main() -> None:
     os.close(null)
     sys.argv[:] = ["kernel"]
     try:
-        app = start(json.loads(line), support, streams)
+        app = start(json.loads(line), packing, support, streams)
     except Exception:  # noqa: BLE001  the edge of a process: whatever it is, the host's log must have it
         os.write(errors, traceback.format_exc().encode("utf-8", "replace"))
         sys.exit(1)

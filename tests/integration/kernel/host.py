@@ -106,9 +106,27 @@ class Host:
             f"--runtime-dir={self.short}",
             *self.flags,
         ]
-        if self.user is not None:
-            command = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *command]
-        return command
+        return command if self.user is None else [*self.drop_rights(self.user), *command]
+
+    def drop_rights(self, user: int) -> list[str]:
+        """Return what a command begins with to run as a user without rights.
+
+        Where the interpreter is in a folder that only root may enter, that folder is opened to all in a mount
+        namespace of its own: an overlay takes the mode of its upper layer.
+        """
+        folders = (*Path(sys.base_prefix).parents, *Path(sys.prefix).parents, *ROOT.parents)
+        closed = {str(folder) for folder in folders if not folder.stat().st_mode & 0o001}
+        rights = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"]
+        if not closed:
+            return rights
+        layers = self.short / "layers"
+        layers.mkdir(exist_ok=True)
+        opened = (
+            'mount -t tmpfs none "$0" && while [ "$1" != -- ]; do mkdir -p "$0/up$1" "$0/work$1" && '
+            'mount -t overlay none -o "lowerdir=$1,upperdir=$0/up$1,workdir=$0/work$1" "$1" && shift || exit 1; '
+            'done; shift; exec "$@"'
+        )
+        return ["unshare", "--mount", "sh", "-c", opened, str(layers), *sorted(closed), "--", *rights]
 
     async def start(self) -> None:
         self.socket.unlink(missing_ok=True)

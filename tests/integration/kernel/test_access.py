@@ -1,0 +1,315 @@
+"""Who may call what, over the whole route table of the real application, and who can look into the host.
+
+Plan
+- The table below must name every route of the application's router: a new route fails the first test.
+- Every route with every kind of token: none, malformed, forged, expired, for another host, without the scope, of
+  another session; before bind; and, so that the matrix means something, the right one is let in.
+- Keys: a key grants its own scopes at most; rotation; a broken key set leaves the last good one in force.
+- A kernel of the same user cannot read the host's memory or environment, and inherits nothing of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+
+import jwt
+import pytest
+from tests.integration.kernel.host import SESSION, Host, Refused, until
+
+from carrel_kernel.auth import KeyFile
+from carrel_kernel.server import create_app
+from carrel_kernel.settings import load
+from carrel_kernel.supervisor import Supervisor
+from carrel_wire.tokens import ALL_SCOPES, PublicKey, Signer, generate_private_key, public_key_of
+
+SCOPES = {
+    ("GET", "/healthz"): None,
+    ("GET", "/readyz"): None,
+    ("GET", "/metrics"): None,
+    ("POST", "/v1/bind"): "bind",
+    ("GET", "/v1/state"): "state",
+    ("GET", "/v1/kernels"): "execute",
+    ("POST", "/v1/kernels"): "execute",
+    ("GET", "/v1/kernels/{kernel}"): "execute",
+    ("DELETE", "/v1/kernels/{kernel}"): "execute",
+    ("POST", "/v1/kernels/{kernel}/interrupt"): "execute",
+    ("POST", "/v1/kernels/{kernel}/restart"): "execute",
+    ("GET", "/v1/kernels/{kernel}/variables"): "execute",
+    ("POST", "/v1/kernels/{kernel}/complete"): "execute",
+    ("POST", "/v1/kernels/{kernel}/inspect"): "execute",
+    ("GET", "/v1/kernels/{kernel}/channels"): "execute",
+    ("PUT", "/v1/kernels/{kernel}/executions/{execution}"): "execute",
+    ("GET", "/v1/kernels/{kernel}/executions/{execution}/events"): "execute",
+    ("POST", "/v1/kernels/{kernel}/executions/{execution}/ack"): "execute",
+    ("GET", "/v1/files"): "files",
+    ("GET", "/v1/files/{path}"): "files",
+    ("PUT", "/v1/files/{path}"): "files",
+    ("DELETE", "/v1/files/{path}"): "files",
+    ("GET", "/v1/changes"): "files",
+}
+PROTECTED = {route: scope for route, scope in SCOPES.items() if scope}
+
+
+async def test_the_table_names_every_route_of_the_router(tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_text('{"keys": []}')
+    settings = load(["--host-id=h", f"--keys={tmp_path / 'keys.json'}", f"--workspace={tmp_path}"], environment={})
+    supervisor = Supervisor(settings, tmp_path)
+    app = create_app(supervisor, KeyFile(settings.keys, "h"))
+    found = {
+        (route.method, route.resource.canonical)
+        for route in app.router.routes()
+        if route.resource and route.method != "HEAD"  # aiohttp adds one to each GET, with the same handler
+    }
+    await supervisor.aclose()
+    assert found == set(SCOPES)
+
+
+def path_of(route: str) -> str:
+    return route.format(kernel="none", execution="none", path="none")
+
+
+async def answer(host: Host, method: str, route: str, token: str | None) -> tuple[int, str | None]:
+    assert host.http
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with host.http.request(method, f"http://host{path_of(route)}", headers=headers, data=b"") as reply:
+        body = await reply.read()
+        return reply.status, json.loads(body).get("code") if reply.status >= 400 else None
+
+
+def forgeries(host: Host) -> dict[str, str]:
+    other = generate_private_key()
+    now = int(time.time())
+    claims = {"iss": "gateway-1", "aud": host.host_id, "iat": now, "nbf": now, "exp": now + 300}
+    claims |= {"scopes": sorted(ALL_SCOPES), "session": SESSION}
+    head = {"kid": "gateway-1"}
+    return {
+        "nonsense": "nonsense",
+        "no algorithm": jwt.encode(claims, None, "none", headers=head),
+        "public key as a secret": _hs256(claims, public_key_of(host.private_key)),
+        "another key": jwt.encode(claims, other, "EdDSA", headers=head),
+        "unknown key id": jwt.encode(claims, host.private_key, "EdDSA", headers={"kid": "gateway-2"}),
+        "expired": jwt.encode(claims | {"iat": now - 400, "exp": now - 100}, host.private_key, "EdDSA", headers=head),
+        "another host": jwt.encode(claims | {"aud": "other"}, host.private_key, "EdDSA", headers=head),
+        "too long a life": jwt.encode(claims | {"exp": now + 3600}, host.private_key, "EdDSA", headers=head),
+        "too long": "x" * 5000,
+    }
+
+
+def _hs256(claims: dict[str, object], secret: str) -> str:
+    import base64
+    import hashlib
+    import hmac
+
+    def part(data: bytes) -> bytes:
+        return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+    head = part(json.dumps({"alg": "HS256", "kid": "gateway-1", "typ": "JWT"}).encode())
+    body = head + b"." + part(json.dumps(claims).encode())
+    return (body + b"." + part(hmac.new(secret.encode(), body, hashlib.sha256).digest())).decode()
+
+
+async def test_every_route_refuses_every_bad_token(host: Host) -> None:
+    bad: dict[str, str | None] = {"none": None, **forgeries(host)}
+    for (method, route), scope in PROTECTED.items():
+        for kind, token in bad.items():
+            assert await answer(host, method, route, token) == (401, "unauthenticated"), (method, route, kind)
+        others = host.token(ALL_SCOPES - {scope})
+        assert await answer(host, method, route, others) == (403, "scope_missing"), (method, route)
+        for session in ("another", None):
+            status, code = await answer(host, method, route, host.token([scope], session=session))
+            if scope in ("bind", "state") and session is None:
+                assert status not in (401, 403), (method, route)
+            else:
+                assert (status, code) == (403, "wrong_session"), (method, route, session)
+
+
+async def test_every_route_lets_the_right_token_in(host: Host) -> None:
+    for (method, route), scope in PROTECTED.items():
+        status, _ = await answer(host, method, route, host.token([scope]))
+        assert status not in (401, 403, 405, 500), (method, route, status)
+
+
+async def test_before_bind_there_is_nothing_but_state_and_bind(unbound: Host) -> None:
+    for (method, route), scope in PROTECTED.items():
+        expected = {"bind": (400, "bad_request"), "state": (200, None)}.get(scope, (409, "unbound"))
+        assert await answer(unbound, method, route, unbound.token([scope])) == expected, (method, route)
+        assert await answer(unbound, method, route, None) == (401, "unauthenticated")
+
+
+async def test_the_rest_needs_no_token(unbound: Host) -> None:
+    for (method, route), scope in SCOPES.items():
+        if scope is None:
+            assert unbound.http
+            async with unbound.http.request(method, f"http://host{route}") as reply:
+                assert reply.status == 200
+                assert await reply.read()
+    for method, path, status in (("GET", "/", 401), ("GET", "/v1/unknown", 401), ("PATCH", "/v1/state", 401)):
+        assert (await answer(unbound, method, path, None))[0] == status
+    assert await answer(unbound, "GET", "/v1/unknown", unbound.token()) == (404, "not_found")
+
+
+async def test_a_key_grants_its_own_scopes_at_most(unbound: Host) -> None:
+    private = generate_private_key()
+    operator = Signer("operator-1", private)
+    unbound.write_keys(
+        PublicKey("gateway-1", public_key_of(unbound.private_key), sorted(ALL_SCOPES)),
+        PublicKey("operator-1", public_key_of(private), ["bind", "state"]),
+    )
+    token = operator.token(audience=unbound.host_id, session_uid=None, scopes=ALL_SCOPES)
+    body = {"session_uid": SESSION, "pod_uid": unbound.host_id}
+    assert (await unbound.call("POST", "/v1/bind", json=body, token=token))["already"] is False
+    assert await answer(unbound, "GET", "/v1/state", token) == (200, None)
+    for route in ("/v1/kernels", "/v1/files"):
+        assert await answer(unbound, "GET", route, token) == (403, "scope_missing")
+
+
+async def test_keys_rotate_and_a_broken_key_set_changes_nothing(host: Host) -> None:
+    old = host.token(["state"])
+    assert await answer(host, "GET", "/v1/state", old) == (200, None)
+    (host.short / "keys.json").write_text("{ broken")
+    assert await answer(host, "GET", "/v1/state", old) == (200, None)
+    private = generate_private_key()
+    new = Signer("gateway-2", private).token(audience=host.host_id, session_uid=SESSION, scopes=["state"])
+    assert await answer(host, "GET", "/v1/state", new) == (401, "unauthenticated")
+    host.write_keys(PublicKey("gateway-2", public_key_of(private), ["state"]))
+    assert await answer(host, "GET", "/v1/state", new) == (200, None)
+    assert await answer(host, "GET", "/v1/state", old) == (401, "unauthenticated")
+
+
+async def test_bind_is_for_one_session_and_one_host(unbound: Host) -> None:
+    with pytest.raises(Refused) as refused:
+        await unbound.call("POST", "/v1/bind", json={"session_uid": "s", "pod_uid": "other"}, token=unbound.token())
+    assert (refused.value.status, refused.value.code) == (403, "wrong_session")
+    for fields, code in (
+        ({"pod_uid": "other"}, "wrong_host"),
+        ({"boot_id": "other"}, "wrong_host"),
+        ({"env": {"a b": "1"}}, "bad_request"),
+        ({"env": {"A": "\0"}}, "bad_request"),
+        ({"env": {"A": "x" * 300_000}}, "bad_request"),
+        ({"memory_limit_bytes": 1}, "bad_request"),
+        ({"cpu_limit": 0}, "bad_request"),
+        ({"unknown": 1}, "bad_request"),
+    ):
+        with pytest.raises(Refused) as refused:
+            await unbound.bind(**fields)
+        assert refused.value.code == code, fields
+    boot = (await unbound.state())["boot_id"]
+    reply = await unbound.bind(boot_id=boot, env={"GREETING": "hello"}, cpu_limit=1.5)
+    assert reply == {"host_id": unbound.host_id, "boot_id": boot, "session_uid": SESSION, "already": False}
+    assert (await unbound.bind(boot_id=boot))["already"] is True
+    with pytest.raises(Refused) as refused:
+        await unbound.bind(session="another")
+    assert refused.value.status in (403, 409)
+    text = await unbound.text("import os; print(os.environ['GREETING'], os.environ['OMP_NUM_THREADS'], os.getcwd())")
+    assert text == f"hello 2 {unbound.workspace}\n"
+
+
+async def test_two_binds_at_once_give_the_host_to_one_session(unbound: Host) -> None:
+    replies = await asyncio.gather(*(unbound.bind(session=f"s{number}") for number in range(5)), return_exceptions=True)
+    assert [isinstance(reply, Refused) for reply in replies].count(False) == 1
+
+
+PROBE = """
+import os, pathlib
+host = os.getppid()
+for name in ("mem", "environ", "maps", "auxv", "fd", "cwd", "root", "exe", "syscall", "stack"):
+    path = pathlib.Path(f"/proc/{host}/{name}")
+    try:
+        if name in ("fd",): os.listdir(path)
+        elif name in ("cwd", "root", "exe"): os.readlink(path)
+        else:
+            with path.open("rb") as file:
+                if name == "mem": file.seek(0x400000)
+                file.read(16)
+        print("READ", name)
+    except OSError as error: pass
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.ptrace(16, host, 0, 0) == 0: print("TRACED")
+print("uid", os.getuid())
+"""
+
+
+@pytest.fixture
+async def unprivileged(tmp_path: Path):
+    """A host under a user id without rights, as in a pod: root may read everything."""
+    uid = 65534 if os.geteuid() == 0 else None
+    if uid is not None:
+        for folder in (tmp_path, *tmp_path.parents):
+            if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
+                folder.chmod(folder.stat().st_mode | 0o011)
+    async with Host.running(tmp_path, user=uid) as host:
+        await host.bind()
+        yield host
+
+
+async def test_a_kernel_cannot_look_into_the_host(unprivileged: Host) -> None:
+    text = await unprivileged.text(PROBE)
+    assert "READ" not in text
+    assert "TRACED" not in text
+    assert text.startswith("uid")
+    assert "uid 0" not in text
+
+
+async def test_a_kernel_inherits_nothing_of_the_host(host: Host) -> None:
+    text = await host.text("import os; print(dict(os.environ)); print(os.listdir('/proc/self/fd'))")
+    assert "only-the-host-knows" not in text
+    assert "PYTHONPATH" not in text
+    assert "CARREL_KERNEL" not in text
+    links = await host.text(
+        "import os\nfor fd in os.listdir('/proc/self/fd'):\n"
+        "    try: print(os.readlink(f'/proc/self/fd/{fd}'))\n    except OSError: pass"
+    )
+    assert "host.log" not in links
+    assert "host.sock" not in links
+    assert "keys.json" not in links
+
+
+async def test_the_socket_is_the_owners_alone(host: Host) -> None:
+    assert host.socket.stat().st_mode & 0o777 == 0o600
+    runtime = next(path for path in host.short.iterdir() if path.name.startswith("carrel-"))
+    assert runtime.stat().st_mode & 0o777 == 0o700
+
+
+async def test_no_secret_is_logged(host: Host) -> None:
+    token = host.token()
+    await host.bind(env={}, memory_limit_bytes=None)
+    await answer(host, "GET", "/v1/state", token + "x")
+    await host.run("print('code of the cell')\n1/0")
+    log = host.log.read_text()
+    for secret in (token, token[:40], "code of the cell", "only-the-host-knows", "BEGIN"):
+        assert secret not in log
+
+
+async def test_an_orphan_ends_itself(tmp_path: Path) -> None:
+    async with Host.running(tmp_path, "--orphan-timeout=2") as host:
+        await host.bind()
+        running = asyncio.create_task(host.outcome("import time; time.sleep(4)"))
+        assert (await running).status == "ok"  # not while something runs
+        assert host.process
+        await until(lambda: host.process is None or host.process.returncode is not None, what="its end")
+        assert host.process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--listen=tcp:nowhere"], "must be unix:"),
+        (["--keys=/nowhere/keys.json"], "No such file"),
+        (["--orphan-timeout=-1"], "must not be negative"),
+        (["--max-queue=0"], "must be at least 1"),
+        (["--unknown=1"], "unrecognized arguments"),
+    ],
+)
+async def test_a_host_that_cannot_start_says_why(tmp_path: Path, flags: list[str], message: str) -> None:
+    host = Host(tmp_path, *flags)
+    host.workspace.mkdir()
+    host.write_keys(PublicKey("gateway-1", public_key_of(host.private_key), ["state"]))
+    with pytest.raises(AssertionError):
+        await host.start()
+    assert await host.stop() == 2
+    assert message in host.log.read_text()

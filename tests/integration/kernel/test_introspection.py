@@ -1,0 +1,146 @@
+"""Questions to a kernel, against the real host: variables, completion, documentation, state, metrics.
+
+Plan
+- Variables: sorted, without modules, functions and underscores; shapes, types, previews; objects that raise, are slow,
+  or are many; a busy kernel; no trace is left in the kernel.
+- Completion counts characters, not bytes; documentation is found or not.
+- The state and the metrics say what happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from tests.integration.kernel.host import Host, Refused
+
+COMPLETE = "/v1/kernels/main/complete"
+INSPECT = "/v1/kernels/main/inspect"
+VARIABLES = "/v1/kernels/main/variables"
+
+
+async def test_variables_are_described(host: Host) -> None:
+    await host.run(
+        "import os, numpy as np, pandas as pd\n"
+        "def function(): ...\nclass Class: ...\n_hidden = 1\n"
+        "number = 5\ntext = 'x' * 1000\nitems = [1, 2]\narray = np.zeros((3, 4))\n"
+        "frame = pd.DataFrame({'a': range(100), 'b': 'x'})\nseries = frame['a']\n"
+        "class Bad:\n    def __repr__(self): raise RuntimeError\n    shape = property(lambda self: 1 / 0)\nbad = Bad()"
+    )
+    reply = await host.call("GET", VARIABLES)
+    found = {item["name"]: item for item in reply["variables"]}
+    assert list(found) == ["array", "bad", "frame", "items", "number", "series", "text"]
+    assert reply["truncated"] is False
+    assert (found["number"]["type"], found["number"]["summary"]) == ("int", "5")
+    assert len(found["text"]["summary"]) == 200
+    assert found["array"]["shape"] == [3, 4]
+    assert found["array"]["dtypes"] == {"": "float64"}
+    assert found["array"]["memory_bytes"] == 96
+    assert found["frame"]["shape"] == [100, 2]
+    assert set(found["frame"]["dtypes"]) == {"a", "b"}
+    assert found["frame"]["preview"]["columns"] == ["a", "b"]
+    assert found["frame"]["preview"]["rows"][1] == [1, "x"]
+    assert found["series"]["shape"] == [100]
+    assert found["bad"]["type"] == "Bad"
+    before = await host.main()
+    assert (await host.call("GET", VARIABLES)) == reply
+    assert (await host.main())["execution_count"] == before["execution_count"]
+    assert await host.text("print([name for name in dir() if 'carrel' in name or 'variables' in name])") == "[]\n"
+
+
+async def test_many_variables_are_cut(host: Host) -> None:
+    await host.run("for number in range(600): globals()[f'v{number:03}'] = number")
+    reply = await host.call("GET", VARIABLES)
+    assert reply["truncated"] is True
+    assert len(reply["variables"]) == 500
+
+
+async def test_a_slow_object_is_interrupted_after_the_deadline(host: Host) -> None:
+    await host.run(
+        "import time\nclass Slow:\n    def __repr__(self):\n        while True: time.sleep(0.01)\nslow = Slow()"
+    )
+    began = time.monotonic()
+    with pytest.raises(Refused) as refused:
+        await host.call("GET", VARIABLES)
+    assert (refused.value.status, refused.value.code) == (504, "deadline_exceeded")
+    assert time.monotonic() - began >= 2
+    assert await host.text("del slow; print('on')") == "on\n"
+
+
+async def test_a_busy_kernel_says_so(host: Host) -> None:
+    code = "import time\nprint('up', flush=True)\nwhile True: time.sleep(0.01)"
+    await host.run(code, execution="busy", until_type="stdout")
+    for method, path, body in (
+        ("GET", VARIABLES, None),
+        ("POST", COMPLETE, {"code": "x", "cursor_pos": 1}),
+        ("POST", INSPECT, {"code": "x", "cursor_pos": 1}),
+    ):
+        with pytest.raises(Refused) as refused:
+            await host.call(method, path, json=body)
+        assert (refused.value.status, refused.value.code) == (409, "kernel_busy")
+    state = await host.state()
+    assert state["busy"] is True
+    assert state["kernels"][0]["current_execution"] == "busy"
+    assert state["kernels"][0]["execution_state"] == "busy"
+    await host.call("POST", "/v1/kernels/main/interrupt")
+    await host.run(code, execution="busy")
+    assert (await host.state())["busy"] is False
+
+
+async def test_questions_at_once_are_all_answered(host: Host) -> None:
+    await host.run("alpha = 1")
+    replies = await asyncio.gather(
+        *(host.call("POST", COMPLETE, json={"code": "alp", "cursor_pos": 3}) for _ in range(5)),
+        *(host.call("GET", VARIABLES) for _ in range(5)),
+    )
+    assert all("alpha" in reply["matches"] for reply in replies[:5])
+    assert all(reply["variables"][0]["name"] == "alpha" for reply in replies[5:])
+
+
+async def test_completion_counts_characters(host: Host) -> None:
+    await host.run("größe = 1\nlength = 2")
+    reply = await host.call("POST", COMPLETE, json={"code": "'😀'; größ", "cursor_pos": 9})
+    assert reply["matches"] == ["größe"]
+    assert (reply["cursor_start"], reply["cursor_end"]) == (5, 9)
+    for cursor in (-5, 10_000):  # moved into the code
+        assert "matches" in await host.call("POST", COMPLETE, json={"code": "len", "cursor_pos": cursor})
+
+
+async def test_documentation_is_found_or_not(host: Host) -> None:
+    found = await host.call("POST", INSPECT, json={"code": "len", "cursor_pos": 3})
+    assert found["found"] is True
+    assert "Return the number of items" in found["text"]
+    assert await host.call("POST", INSPECT, json={"code": "nowhere", "cursor_pos": 7}) == {"found": False, "text": ""}
+
+
+async def test_the_state_tells_what_is_used(host: Host) -> None:
+    await host.call("PUT", "/v1/files/data/f", data=b"x" * 1000)
+    await host.run("hog = bytearray(50_000_000)\nfor _ in range(10**6): pass")
+    state = await host.state()
+    (kernel,) = state["kernels"]
+    assert state["disk_used_bytes"] >= 1000
+    assert kernel["memory_bytes"] > 50_000_000
+    assert kernel["peak_memory_bytes"] >= kernel["memory_bytes"]
+    assert kernel["cpu_seconds"] > 0
+    assert kernel["restarts"] == 0
+    assert state["last_activity"] <= time.time()
+
+
+async def test_the_metrics_count(host: Host) -> None:
+    await host.run("1", execution="one")
+    await host.run("1/0")
+    await host.ack("one", 3)
+    with pytest.raises(Refused):
+        await host.run("1", execution="one")
+    async with host.request("GET", "/metrics") as reply:
+        text = await reply.text()
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert values['carrel_kernel_executions_total{status="ok"}'] == "1.0"
+    assert values['carrel_kernel_executions_total{status="error"}'] == "1.0"
+    assert values['carrel_kernel_requests_refused_total{code="already_acknowledged"}'] == "1.0"
+    assert values["carrel_kernel_bound"] == "1.0"
+    assert values["carrel_kernel_kernels"] == "1.0"
+    assert values["carrel_kernel_unacknowledged_executions"] == "1.0"
+    assert float(values["carrel_kernel_spool_bytes"]) > 0
+    assert sum(float(value) for name, value in values.items() if name.startswith("carrel_kernel_starts_total")) == 1

@@ -1,0 +1,210 @@
+"""What kernels put out, against the real host: all of it arrives, within bounds, whatever it is.
+
+Plan
+- 10 MB of text arrive whole; a million small writes and a thousand displays do, too.
+- Over the limit: one `truncated` with the bytes that are missing, which are in a file that can be read.
+- Text that is no Unicode, NaN, huge integers, deep nesting, and objects that raise while they are shown.
+- A kernel that speaks nonsense on its own sockets: unsigned messages, wrong types, foreign parents.
+- Output of forks, subprocesses and threads; a host that is flooded still answers.
+- Tables come as data beside their HTML; figures as PNG.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from pathlib import Path
+
+from tests.integration.kernel.host import Host
+
+from carrel_wire.events import Artifact, Display, Error, Finished, Result, Stderr, Stdout, Truncated
+
+TABLE = "application/vnd.carrel.table+json"
+
+
+async def test_ten_megabytes_arrive_whole(host: Host) -> None:
+    text = await host.text("for number in range(100_000): print(f'{number:099}')")
+    assert text == "".join(f"{number:099}\n" for number in range(100_000))
+
+
+async def test_a_million_small_writes_arrive_whole(host: Host) -> None:
+    text = await host.text("import sys\nfor _ in range(1_000_000): sys.stdout.write('x')")
+    assert text == "x" * 1_000_000
+
+
+async def test_one_line_of_twenty_megabytes_arrives_in_pieces(host: Host) -> None:
+    events = await host.run("print('x' * 20_000_000)")
+    texts = [event.text for event in events if isinstance(event, Stdout)]
+    assert sum(map(len, texts)) == 20_000_001
+    assert max(map(len, texts)) <= 64 * 1024
+
+
+async def test_a_thousand_displays_arrive_in_order(host: Host) -> None:
+    events = await host.run("from IPython.display import display\nfor number in range(1000): display(number)")
+    shown = [event.data["text/plain"] for event in events if isinstance(event, Display)]
+    assert shown == [str(number) for number in range(1000)]
+
+
+async def test_output_over_the_limit_is_cut_once_and_the_rest_is_in_a_file(tmp_path: Path) -> None:
+    async with Host.running(tmp_path, "--output-bytes=100000") as host:
+        await host.bind()
+        events = await host.run(
+            "print('é' * 80_000)\nfrom IPython.display import display, HTML\ndisplay(HTML('<b>left out</b>'))\n1/0",
+            execution="long",
+        )
+        text = "".join(event.text for event in events if isinstance(event, Stdout))
+        (truncated,) = (event for event in events if isinstance(event, Truncated))
+        assert not any(isinstance(event, Display) for event in events)
+        assert [event.name for event in events if isinstance(event, Error)] == ["ZeroDivisionError"]
+        assert truncated.path == ".carrel/overflow/long.txt"
+        assert truncated.limit_bytes == 100_000
+        assert 0 < len(text.encode()) <= 100_000
+        async with host.request("GET", f"/v1/files/{truncated.path}") as reply:
+            rest = await reply.text()
+        assert (text + rest).startswith("é" * 80_000 + "\n")
+        assert "<b>left out</b>" in rest
+        finished = events[-1]
+        assert isinstance(finished, Finished)
+        assert finished.bytes_out > 160_000
+        assert truncated.omitted_bytes >= 160_001 - len(text.encode())
+
+
+async def test_a_flood_is_bounded_and_the_host_goes_on_answering(tmp_path: Path) -> None:
+    async with Host.running(tmp_path, "--output-bytes=1000000", "--overflow-bytes=2000000") as host:
+        await host.bind()
+        flood = asyncio.create_task(host.run("while True: print('x' * 1000)", timeout_seconds=3))
+        for _ in range(20):
+            async with asyncio.timeout(5):
+                assert (await host.state())["session_uid"]
+        events = await flood
+        finished = events[-1]
+        assert isinstance(finished, Finished)
+        assert finished.status == "timeout"
+        (truncated,) = (event for event in events if isinstance(event, Truncated))
+        assert truncated.path
+        assert (host.workspace / truncated.path).stat().st_size == 2_000_000
+        assert host.process
+        assert _resident_mib(host.process.pid) < 300
+        assert await host.text("print('on')") == "on\n"
+
+
+def _resident_mib(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 // 1024**2
+
+
+async def test_text_that_is_no_unicode_is_replaced(host: Host) -> None:
+    events = await host.run(
+        "import os, sys\nprint('\\ud800 \\udcff', flush=True)\nprint('\\0 \\x1b[31m \\u2028', flush=True)\n"
+        "os.write(1, b'\\xff\\xfe raw')\n'\\udfff'"
+    )
+    text = "".join(event.text for event in events if isinstance(event, Stdout))
+    assert "\0 \x1b[31m \u2028" in text
+    text.encode()
+    assert isinstance(events[-1], Finished)
+    assert events[-1].status == "ok"
+
+
+async def test_data_that_json_cannot_carry_is_replaced(host: Host) -> None:
+    events = await host.run(
+        "from IPython.display import display\n"
+        "deep = []\nfor _ in range(500): deep = [deep]\n"
+        "display({'application/json': {'nan': float('nan'), 'big': 10**400, 'int': 2**70}}, raw=True)\n"
+        "display({'text/plain': 'deep', 'application/json': deep}, raw=True)\n"
+        "display({'text/plain': b'bytes', 'image/png': object()}, raw=True)\nprint('on')"
+    )
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert "".join(event.text for event in events if isinstance(event, Stdout)) == "on\n"
+
+
+async def test_objects_that_raise_while_they_are_shown(host: Host) -> None:
+    events = await host.run("class Bad:\n    def __repr__(self): raise RuntimeError('no')\nBad()")
+    assert isinstance(events[-1], Finished)
+    assert any(isinstance(event, Error | Stderr) for event in events)
+    assert await host.text("print('on')") == "on\n"
+
+
+async def test_a_kernel_that_speaks_nonsense_harms_nobody(host: Host) -> None:
+    code = """
+import json, hmac, hashlib, uuid
+from ipykernel.kernelapp import IPKernelApp
+app = IPKernelApp.instance(); session = app.session; thread = app.iopub_thread
+parent = app.kernel.get_parent()["header"]
+def send(kind, content, parent=parent, sign=True):
+    parts = [json.dumps(part, default=str).encode() if not isinstance(part, bytes) else part
+             for part in ({"msg_id": uuid.uuid4().hex, "msg_type": kind, "session": "s"}, parent, {}, content)]
+    signature = session.sign(parts) if sign else b"0" * 64
+    thread.send_multipart([b"topic", b"<IDS|MSG>", signature, *parts])
+send("stream", {"name": "stdout", "text": "unsigned"}, sign=False)
+for content in ([], 1, None, "x", b"{", b"\\xff", b'{"a":' * 2000, {}, {"name": 1, "text": 1},
+                {"data": 1, "metadata": [], "transient": 3}, {"execution_state": {}}, {"traceback": 5, "ename": {}}):
+    for kind in ("stream", "display_data", "execute_result", "status", "error", "clear_output", "execute_input", "?"):
+        if kind != "error": send(kind, content)
+send("stream", {"name": "stdout", "text": "foreign"}, parent={"msg_id": "other", "session": "other"})
+send("stream", {"name": "stdout", "text": "broken parent"}, parent=[1])
+for _ in range(10_000): send("comm_msg", {})
+thread.send_multipart([b"x"]); thread.send_multipart([b"t", b"<IDS|MSG>"])
+print("end")
+"""
+    events = await host.run(code)
+    assert isinstance(events[-1], Finished)
+    assert events[-1].status == "ok", events[-1]
+    text = "".join(event.text for event in events if isinstance(event, Stdout))
+    assert text == "end\n"
+    assert await host.text("print('on')") == "on\n"
+    async with host.request("GET", "/metrics") as reply:
+        dropped = [line for line in (await reply.text()).splitlines() if line.startswith("carrel_kernel_malformed")]
+    assert float(dropped[0].split()[1]) > 20
+
+
+async def test_forks_subprocesses_and_threads_write_too(host: Host) -> None:
+    code = (
+        "import os, subprocess, sys, threading\n"
+        "sys.stdout.write('before ')\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n    print('fork', flush=True)\n    os._exit(0)\n"
+        "os.waitpid(pid, 0)\n"
+        "subprocess.run(['echo', 'subprocess'], check=True)\n"
+        "thread = threading.Thread(target=lambda: print('thread')); thread.start(); thread.join()\n"
+    )
+    events = await host.run(code)
+    text = "".join(event.text for event in events if isinstance(event, Stdout))
+    while "subprocess" not in text or "fork" not in text:  # they come by ways of their own, maybe with a later cell
+        events = await host.run("import time; time.sleep(0.05)")
+        text += "".join(event.text for event in events if isinstance(event, Stdout))
+    assert sorted(text.split()) == ["before", "fork", "subprocess", "thread"]
+
+
+async def test_tables_come_as_data_and_figures_as_png(host: Host) -> None:
+    events = await host.run(
+        "import pandas as pd\npd.DataFrame({'n': range(60), 'when': pd.Timestamp('2026-01-02'), 'o': [object()] * 60})"
+    )
+    (result,) = (event for event in events if isinstance(event, Result))
+    assert {"text/plain", "text/html", TABLE} <= set(result.data)
+    table = result.data[TABLE]
+    assert table["shape"] == [60, 3]
+    assert [field["name"] for field in table["schema"]["fields"]] == ["n", "when", "o"]
+    assert len(table["rows"]) == 50
+    assert table["rows"][1][:2] == [1, "2026-01-02T00:00:00.000"]
+    events = await host.run("import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show()")
+    (figure,) = (event for event in events if isinstance(event, Display))
+    assert base64.b64decode(figure.data["image/png"]).startswith(b"\x89PNG")
+
+
+async def test_files_that_code_makes_are_reported_as_artifacts(host: Host) -> None:
+    code = (
+        "import os, pathlib\nfor name in ('a.txt', 'sub/b.txt', 'data/input.csv', '.hidden/c', '__pycache__/d'):\n"
+        "    path = pathlib.Path(name); path.parent.mkdir(parents=True, exist_ok=True); path.write_text(name)"
+    )
+    found = {event.path: event for event in await host.run(code) if isinstance(event, Artifact)}
+    assert set(found) == {"a.txt", "sub/b.txt"}
+    assert found["a.txt"].size == 5
+    assert found["a.txt"].sha256 == hashlib.sha256(b"a.txt").hexdigest()
+    again = await host.run("open('a.txt', 'a').write('!'); os.remove('sub/b.txt')")
+    assert [event.path for event in again if isinstance(event, Artifact)] == ["a.txt"]
+    assert not [event for event in await host.run("1") if isinstance(event, Artifact)]
+    await host.call("PUT", "/v1/files/uploaded.txt", data=b"not made by code")
+    assert not [event for event in await host.run("1") if isinstance(event, Artifact)]
+    many = await host.run("for n in range(201): open(f'many{n}', 'w').close()")
+    assert not [event for event in many if isinstance(event, Artifact)]
