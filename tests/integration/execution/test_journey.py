@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx
-from tests.integration.http.serving import gateway
 from tests.support.journey import STEP_SECONDS, journey, leave
+from tests.support.serving import gateway
 
 
 async def test_the_whole_way(tmp_path: Path):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.integration.http.serving import SALES
-from tests.integration.http.serving import gateway as running_gateway
+from tests.support.serving import SALES
+from tests.support.serving import gateway as running_gateway
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 import pytest
-from tests.integration.http.serving import SALES, environment
+from tests.support.serving import SALES, environment
 
 QUESTION = "What is the total of units per region? Show it as a plot."
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import nbformat
 from nbclient import NotebookClient
-from tests.integration.http.serving import SALES, server_events
+from tests.support.serving import SALES, server_events
 
 QUESTION = "What is the total of units per region? Show it as a plot."
 

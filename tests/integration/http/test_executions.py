@@ -10,7 +10,7 @@ import json
 import threading
 from uuid import uuid4
 
-from tests.integration.http.serving import server_events, until
+from tests.support.serving import server_events, until
 
 DEADLINE_SECONDS = 60
 

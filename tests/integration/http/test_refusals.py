@@ -11,7 +11,7 @@ import threading
 from uuid import uuid4
 
 import pytest
-from tests.integration.http.serving import until
+from tests.support.serving import until
 
 UNKNOWN = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
 OVER = b"0" * 2_000_001  # the fixture's limit is 2,000,000 bytes

@@ -12,7 +12,7 @@ import threading
 
 import httpx
 import pytest
-from tests.integration.http.serving import SALES, gateway, start, until
+from tests.support.serving import SALES, gateway, start, until
 
 QUESTION = {"message": "What is the total of units per region?"}
 SLEEP = "import time\nfor _ in range(600):\n    time.sleep(0.1)"

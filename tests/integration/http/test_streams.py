@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from tests.integration.http.serving import server_events, until
+from tests.support.serving import server_events, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 from starlette.routing import Route, WebSocketRoute
-from tests.integration.http.serving import ROOT
-from tests.integration.http.serving import gateway as running_gateway
+from tests.support.serving import ROOT
+from tests.support.serving import gateway as running_gateway
 
 from carrel_gateway.main import create_app
 from carrel_gateway.settings import Settings

@@ -17,7 +17,7 @@ from queue import Empty, Queue
 
 import httpx
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 SOURCES = [str(ROOT / name) for name in ("operator", "gateway", "kernel-image")]
 START_SECONDS = 90.0
 DEADLINE_SECONDS = 60.0
