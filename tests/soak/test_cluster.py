@@ -16,7 +16,7 @@ async def test_random_kills(cluster: Cluster, product: Access, seconds: float, r
     assert figures.strikes.total() > seconds / 60
     record(
         "Cluster: kills at random",
-        "Three sessions at work over HTTP through two gateways; every 5 to 20 s a gateway, an operator or a kernel pod\n"
-        f"is killed without grace. Postgres, Redis and S3 stay. Seed {seed}.",
+        "Three sessions at work over HTTP through two gateways; every 5 to 20 s a gateway, an operator or a kernel\n"
+        f"pod is killed without grace. Postgres, Redis and S3 stay. Seed {seed}.",
         figures.rows(),
     )
