@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,27 @@ def test_no_module_is_longer_than_500_lines() -> None:
         str(path.relative_to(ROOT)): n for path in tracked("*.py") if (n := len(path.read_text().splitlines())) > 500
     }
     assert long == {}
+
+
+def test_folders_and_files_are_where_readers_look() -> None:
+    expected = ["operator", "gateway", "kernel-image", "charts", "crds", "tests", "docs"]
+    assert [name for name in expected if not (ROOT / name).is_dir()] == []
+    files = ["pyproject.toml", "Makefile", "Dockerfile.gateway", "Dockerfile.kernel", "README.md", "LICENSE"]
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+
+
+def test_the_base_install_has_what_one_person_needs_and_extras_have_the_rest() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    def names(requirements: list[str]) -> set[str]:
+        return {re.split(r"[\[<>=~! ;]", requirement)[0].lower() for requirement in requirements}
+
+    base = names(project["dependencies"])
+    assert {"litellm", "ipykernel", "pydantic", "pydantic-settings", "rich", "pandas", "fastapi", "sqlalchemy"} <= base
+    extras = {name: names(requirements) for name, requirements in project["optional-dependencies"].items()}
+    assert {"all", "operator", "db", "storage", "kernel"} <= set(extras)
+    assert "kopf" in extras["operator"]
+    assert not base & {"kopf", "kubernetes", "asyncpg", "redis"}, "a laptop does not need a cluster's parts"
 
 
 def test_operator_folder_is_not_a_package() -> None:
