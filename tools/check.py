@@ -29,7 +29,7 @@ def checks() -> list[tuple[str, list[str]]]:
         ("pyright", [str(BIN / "pyright")]),
         ("imports", [str(BIN / "lint-imports")]),
         ("crds", [python, "-m", "carrel_api.generate", "--check", "crds"]),
-        ("docs", [str(BIN / "mkdocs"), "build", "--strict", "--quiet", "--site-dir", str(ROOT / "build" / "site")]),
+        ("docs", [str(BIN / "mkdocs"), "build", "--strict", "--site-dir", str(ROOT / "build" / "site")]),
     ]
     if CHART.exists() and shutil.which("go"):
         found.append(("helm lint", [str(go_tools.ensure("helm")), "lint", "--strict", str(CHART)]))
