@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.text import Text
 
 from carrel_cli.errors import CommandError
 from carrel_cli.run import ask
 from carrel_cli.servers import Server, gateway
+from carrel_cli.show import line
 from carrel_client import Client
 
 TABLE: Final = "wine.csv"
@@ -26,13 +26,13 @@ def show(*, port: int, data_dir: Path | None, leave: bool, console: Console) -> 
     table = bundled_table()
     with gateway(None, data_dir, port=port) as server:
         _say_where(server, console)
-        console.print(Text(f"\n  Example: {QUESTION}", style="bold"))
-        console.print(Text(f"  Data: {table}", style="dim"), soft_wrap=True)
+        console.print(line(f"\n  Example: {QUESTION}", "bold"))
+        console.print(line(f"  Data: {table}", "dim"), soft_wrap=True)
         with Client(server.url, server.key) as client:
             succeeded = ask(client, QUESTION, [table], model=MODEL, out=Path("carrel-out"), console=console)
         if server.process is not None and not leave:
             _say_where(server, console)
-            console.print(Text("  Ctrl-C stops it.\n", style="dim"))
+            console.print(line("  Ctrl-C stops it.\n", "dim"))
             _serve_on(server.process)
     return succeeded
 
@@ -49,9 +49,9 @@ def bundled_table() -> Path:
 
 def _say_where(server: Server, console: Console) -> None:
     link = f"{server.url}/#key={server.key}"
-    console.print(Text(f"\n  Carrel is running: {link}", style="green"), soft_wrap=True)
-    console.print(Text(f"  API documentation: {server.url}/docs"), soft_wrap=True)
-    console.print(Text("  Code runs as you, on this machine, without isolation.", style="dim"))
+    console.print(line(f"\n  Carrel is running: {link}", "green"), soft_wrap=True)
+    console.print(line(f"  API documentation: {server.url}/docs"), soft_wrap=True)
+    console.print(line("  Code runs as you, on this machine, without isolation.", "dim"))
 
 
 def _serve_on(process: subprocess.Popen[bytes]) -> None:

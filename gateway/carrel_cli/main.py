@@ -11,12 +11,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from carrel_cli import demo as demonstration
 from carrel_cli.errors import CommandError, Usage
 from carrel_cli.run import ask, check_data
 from carrel_cli.servers import gateway
+from carrel_cli.show import clean, session_table
 from carrel_client import CarrelClientError, Client
 
 app = typer.Typer(
@@ -44,10 +44,10 @@ def _said_plainly() -> Generator[None]:
     try:
         yield
     except CommandError as error:
-        typer.echo(f"carrel: {error}", err=True)
+        typer.echo(clean(f"carrel: {error}"), err=True)
         raise typer.Exit(error.exit_code) from error
     except CarrelClientError as error:
-        typer.echo(f"carrel: {error}", err=True)
+        typer.echo(clean(f"carrel: {error}"), err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         typer.echo("carrel: stopped", err=True)
@@ -112,12 +112,7 @@ def list_sessions(
 ) -> None:
     """List the newest sessions."""
     with _said_plainly(), gateway(server, data_dir) as found, Client(found.url, found.key) as client:
-        table = Table(box=None, pad_edge=False)
-        for heading in ("ID", "TITLE", "STATUS", "MODEL", "UPDATED"):
-            table.add_column(heading, no_wrap=heading == "ID")
-        for item in client.sessions(limit=limit):
-            table.add_row(item.id, item.title, item.status, item.model, f"{item.updated_at:%Y-%m-%d %H:%M}")
-        _console().print(table)
+        _console().print(session_table(client.sessions(limit=limit)))
 
 
 @app.command()

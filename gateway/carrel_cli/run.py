@@ -7,10 +7,9 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from rich.console import Console
-from rich.text import Text
 
 from carrel_cli.errors import Usage
-from carrel_cli.show import RunPrinter
+from carrel_cli.show import RunPrinter, line
 from carrel_client import Client, Session
 
 TITLE_CHARACTERS: Final = 80
@@ -61,7 +60,7 @@ def save_artifacts(client: Client, printer: RunPrinter, out: Path, console: Cons
     for name, payload in sorted(printer.artifacts.items()):
         target = out / safe_path(name)
         client.download(payload["artifact_id"], target)
-        console.print(Text(f"  Saved {target}", style="green"), soft_wrap=True)
+        console.print(line(f"  Saved {target}", "green"), soft_wrap=True)
 
 
 def safe_path(name: str) -> Path:
@@ -74,9 +73,9 @@ def _say_end(session: Session, printer: RunPrinter, console: Console) -> bool:
     finished = printer.finished or {}
     console.print()
     if finished.get("status") == "succeeded":
-        console.print(Text(f"  Session {session.id}", style="dim"))
+        console.print(line(f"  Session {session.id}", "dim"))
         return True
     reason = finished.get("message") or finished.get("code") or "no reason was given"
-    console.print(Text(f"  The run {finished.get('status', 'did not end')}: {reason}", style="red"))
-    console.print(Text(f"  Session {session.id}", style="dim"))
+    console.print(line(f"  The run {finished.get('status', 'did not end')}: {reason}", "red"))
+    console.print(line(f"  Session {session.id}", "dim"))
     return False

@@ -1,8 +1,13 @@
-"""Prints the events of a run as they come: plan, code, output, answer. Decides nothing and fetches nothing."""
+"""Prints the events of a run as they come (plan, code, output, answer), and sessions. Decides and fetches nothing.
+
+Whatever comes from a server or a file is printed literally: `line` takes out what would command the terminal, and makes
+an object that rich does not read as its markup, so that `[x]` and `[/]` are just that.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 from rich.console import Console
@@ -10,9 +15,10 @@ from rich.markdown import Markdown
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.syntax import Syntax
+from rich.table import Table
 from rich.text import Text
 
-from carrel_client import Event
+from carrel_client import Event, Session
 
 _CONTROL: Final = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # control sequences, such as colours and cursor moves (ECMA-48)
@@ -63,7 +69,7 @@ class RunPrinter:
         else:
             changed = [place for place, status in enumerate(statuses) if status != self._statuses[place]]
         for place in changed:
-            self._console.print(Text(f"  {_MARKS[statuses[place]]} {clean(titles[place])}", style="cyan"))
+            self._console.print(line(f"  {_MARKS[statuses[place]]} {titles[place]}", "cyan"))
         self._plan, self._statuses = titles, statuses
 
     def _show_code(self, payload: dict[str, Any]) -> None:
@@ -77,16 +83,16 @@ class RunPrinter:
             return
         self._heading("Output")
         lines = text.splitlines()
-        for line in lines[:_MAX_OUTPUT_LINES]:
-            self._console.print(Text("  " + line), soft_wrap=True)
+        for one in lines[:_MAX_OUTPUT_LINES]:
+            self._console.print(line(f"  {one}"), soft_wrap=True)
         if len(lines) > _MAX_OUTPUT_LINES:
             left = len(lines) - _MAX_OUTPUT_LINES
-            self._console.print(Text(f"  … {left} more lines, in the session's history and notebook", style="dim"))
+            self._console.print(line(f"  … {left} more lines, in the session's history and notebook", "dim"))
 
     def _show_end_of_cell(self, payload: dict[str, Any]) -> None:
         if payload["status"] != "ok":
-            message = f": {clean(payload['message'])}" if payload.get("message") else ""
-            self._console.print(Text(f"  The cell ended with {payload['status']}{message}", style="yellow"))
+            message = f": {payload['message']}" if payload.get("message") else ""
+            self._console.print(line(f"  The cell ended with {payload['status']}{message}", "yellow"))
 
     def _keep_artifact(self, payload: dict[str, Any]) -> None:
         if payload["category"] != "data":
@@ -98,7 +104,7 @@ class RunPrinter:
         self._console.print(Padding(Markdown(self.answer, hyperlinks=False), (0, 2)))
 
     def _show_takeover(self, _: dict[str, Any]) -> None:
-        self._console.print(Text("  The gateway was replaced; another one goes on with this run.", style="dim"))
+        self._console.print(line("  The gateway was replaced; another one goes on with this run.", "dim"))
 
     def _keep_end(self, payload: dict[str, Any]) -> None:
         self.finished = payload
@@ -106,6 +112,22 @@ class RunPrinter:
     def _heading(self, text: str) -> None:
         self._console.print()
         self._console.print(Rule(text, align="left", style="dim"))
+
+
+def session_table(sessions: Iterable[Session]) -> Table:
+    """Return sessions as a table, one a row."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("ID", "TITLE", "STATUS", "MODEL", "UPDATED"):
+        table.add_column(heading, no_wrap=heading == "ID")
+    for item in sessions:
+        told = (item.id, item.title, item.status, item.model, f"{item.updated_at:%Y-%m-%d %H:%M}")
+        table.add_row(*map(line, told))
+    return table
+
+
+def line(text: str, style: str = "") -> Text:
+    """Return text for the terminal as it is: no markup is read in it, and no control sequence is left."""
+    return Text(clean(text), style=style)
 
 
 def clean(text: str) -> str:

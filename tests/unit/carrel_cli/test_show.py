@@ -1,20 +1,23 @@
 """What the command line prints of a run, and where it saves files.
 
 Plan: a whole run in order; changes of a plan alone; long outputs are cut with the number of lines left out; control
-sequences of code never reach the terminal; names from a server stay below the folder.
+sequences of code never reach the terminal; what rich would read as markup is printed as it is, wherever it stands;
+names from a server stay below the folder.
 """
 
 from __future__ import annotations
 
+import io
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from carrel_cli.errors import Usage
-from carrel_cli.run import check_data, safe_path
-from carrel_cli.show import RunPrinter, clean
-from carrel_client import Event
+from carrel_cli.run import check_data, safe_path, save_artifacts
+from carrel_cli.show import RunPrinter, clean, session_table
+from carrel_client import Client, Event, Session
 
 
 def printed(*events: Event) -> tuple[str, RunPrinter]:
@@ -24,6 +27,13 @@ def printed(*events: Event) -> tuple[str, RunPrinter]:
         printer.take(event)
     console.file.close()
     return console.export_text(), printer
+
+
+def literally(what: object) -> str:
+    """Return what a console prints of something that is no event."""
+    console = Console(width=200, color_system=None, file=io.StringIO())
+    console.print(what)
+    return console.file.getvalue()
 
 
 def stdout(text: str) -> Event:
@@ -82,6 +92,49 @@ def test_long_output_is_cut_and_says_so():
 def test_control_sequences_are_taken_out(text):
     assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in clean(text))
     assert clean(text).endswith("x")
+
+
+MARKUP = ["[bold]loud[/bold]", "[/]", "[x] done", "[ ] open", "[link=file:///etc]here[/link]", ":smile:", "\\[red]"]
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_markup_is_text_wherever_it_stands(text):
+    error = {"output_type": "error", "traceback": [f"KeyError: {text}"]}
+    result = {"output_type": "execute_result", "data": {"text/plain": f"= {text}"}}
+    shown, _ = printed(
+        Event("plan", {"steps": [{"title": f"Plan {text}"}]}, seq=1),
+        Event("cell.intended", {"code": f"x = {text!r}"}, seq=2),
+        stdout(f"out {text}\n"),
+        Event("cell.outputs", {"outputs": [error, result]}, seq=4),
+        Event("cell.finished", {"status": "error", "message": f"said {text}"}, seq=5),
+        Event("message.assistant", {"content": f"Answer `{text}`"}, seq=6),
+    )
+    wanted = [f"○ Plan {text}", f"x = {text!r}", f"out {text}", f"KeyError: {text}", f"= {text}", f"error: said {text}"]
+    assert [part for part in [*wanted, f"Answer {text}"] if part not in shown] == []
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_markup_in_the_names_of_sessions_and_files(text, tmp_path):
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    session = Session("7", text, "active", "demo/analyst", {}, 1, now, now)
+    assert f" {text} " in literally(session_table([session]))
+
+    class Downloads(Client):
+        def __init__(self):
+            self.saved = {}
+
+        def download(self, artifact_id, target):
+            self.saved[artifact_id] = target
+            return target
+
+    client, console = Downloads(), Console(width=200, color_system=None, file=io.StringIO())
+    printer = RunPrinter(console)
+    printer.artifacts["a"] = {"artifact_id": "1"}
+    printer.artifacts[f"{text}\x1b[2J.png"] = {"artifact_id": "8"}
+    save_artifacts(client, printer, tmp_path, console)
+    assert f"Saved {tmp_path / safe_path(text + '.png')}" in console.file.getvalue()
+    assert "\x1b" not in console.file.getvalue()
+    assert set(client.saved) == {"1", "8"}
 
 
 def test_tabs_and_lines_stay():
