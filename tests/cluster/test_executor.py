@@ -251,5 +251,19 @@ async def test_release_deletes_and_the_next_use_makes_another(place: Namespace, 
         await waiting
 
 
+async def test_a_deletion_while_it_starts_is_told_and_nothing_is_made_again(
+    place: Namespace, open_executor: Callable[..., Any]
+):
+    executor, session = await open_executor(), new_session()
+    waiting = asyncio.create_task(executor.acquire(session))
+    await made(place, session)
+    assert await executor.made_by_gateways() == [session]
+    await executor.release(session)
+    with pytest.raises(ExecutorFailed, match="deleted while it started"):
+        await waiting
+    assert await executor.made_by_gateways() == []
+    assert await asyncio.to_thread(place.sessions) == []
+
+
 async def test_ping_asks_the_api_server(place: Namespace, open_executor: Callable[..., Any]):
     await (await open_executor()).ping()

@@ -21,11 +21,15 @@ from carrel_gateway.storage.objects import open_objects
 
 
 class NoKernels:
-    """Stands where executor and pool are; keeps what was released, and knows the sessions that kubectl made."""
+    """Stands where executor and pool are; keeps what was released, and knows what else is on the cluster."""
 
     def __init__(self) -> None:
         self.released: list[SessionRef] = []
         self.made: dict[UUID, str] = {}
+        self.orphans: list[SessionRef] = []
+
+    async def made_by_gateways(self) -> list[SessionRef]:
+        return self.orphans
 
     async def made_elsewhere(self, session_id: UUID) -> str | None:
         return self.made.get(session_id)

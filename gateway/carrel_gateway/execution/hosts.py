@@ -70,6 +70,8 @@ class SessionHosts:
             held = pool.held(session.session_id)
             if held and held is failed:
                 await pool.forget(session.session_id)
+                held = None
+            if held is None:
                 await self.ref(session.session_id)  # a session that was deleted meanwhile gets no new host
             connection = await pool.connect(session)
             if not connection.prepared:

@@ -71,6 +71,10 @@ class Executor(Protocol):
         """Return the sessions whose hosts this gateway alone looks after; empty where it shares them with others."""
         ...
 
+    async def made_by_gateways(self) -> Sequence[SessionRef]:
+        """Return the sessions that have something on a cluster which gateways made; empty where hosts are processes."""
+        ...
+
     async def ping(self) -> None:
         """Check that hosts can be started.
 

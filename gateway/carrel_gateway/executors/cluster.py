@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from types import MappingProxyType
 from typing import Any, Final, cast
 
 import aiohttp
@@ -77,17 +78,25 @@ class Cluster:
 
     async def find_session(self, uid: str) -> Object | None:
         """Return the AgentSession with this `metadata.uid`, looked for page by page: there is no selector for it."""
+        async with aclosing(self.list_sessions()) as found:
+            async for item in found:
+                if item["metadata"]["uid"] == uid:
+                    return item
+        return None
+
+    async def list_sessions(self, labels: Mapping[str, str] = MappingProxyType({})) -> AsyncGenerator[Object, None]:
+        """Yield the AgentSessions with these labels."""
+        query = {"limit": str(_PAGE)}
+        if labels:
+            query["labelSelector"] = ",".join(f"{name}={value}" for name, value in labels.items())
         token = ""
         while True:
-            page = await self._get(self._sessions, {"limit": str(_PAGE), **({"continue": token} if token else {})})
-            if page is None:
-                return None
-            for item in page["items"]:
-                if item["metadata"]["uid"] == uid:
-                    return cast("Object", item)
-            token = page["metadata"].get("continue") or ""
+            page = await self._get(self._sessions, {**query, **({"continue": token} if token else {})})
+            for item in page["items"] if page else ():
+                yield cast("Object", item)
+            token = page["metadata"].get("continue") or "" if page else ""
             if not token:
-                return None
+                return
 
     async def create_session(self, name: str, spec: Mapping[str, Any], labels: Mapping[str, str]) -> Object:
         """Create an AgentSession.

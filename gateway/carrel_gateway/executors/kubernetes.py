@@ -66,7 +66,10 @@ class KubernetesExecutor:
                     async with aclosing(self._cluster.watch_session(name, seconds=30)) as changes:
                         async for found in changes:
                             if found is None:
-                                break  # deleted under us: made again
+                                raise ExecutorFailed(
+                                    "No kernel: the session's AgentSession was deleted while it started; try again.",
+                                    reason="Deleted",
+                                )
                             seen = found
                             endpoint = await self._endpoint(found)
                             if endpoint:
@@ -105,6 +108,16 @@ class KubernetesExecutor:
     async def sessions(self) -> Sequence[SessionRef]:
         """Return none: the pods are shared by all gateways."""
         return ()
+
+    async def made_by_gateways(self) -> Sequence[SessionRef]:
+        """Return the sessions whose AgentSession a gateway made and nobody has deleted."""
+        refs: list[SessionRef] = []
+        async with aclosing(self._cluster.list_sessions(LABELS)) as found:
+            async for item in found:
+                ref = _ref(item)
+                if ref:
+                    refs.append(ref)
+        return refs
 
     async def ping(self) -> None:
         """Ask the API server."""
@@ -162,6 +175,18 @@ class KubernetesExecutor:
         address = ipaddress.ip_address(pod.status.podIP)
         host = f"[{address}]" if address.version == 6 else str(address)
         return HostEndpoint(session_uid=session.metadata.uid, audience=pod_uid, url=f"http://{host}:{KERNEL_PORT}")
+
+
+def _ref(found: Object) -> SessionRef | None:
+    metadata, spec = found["metadata"], found.get("spec", {})
+    if metadata.get("deletionTimestamp"):
+        return None
+    try:
+        return SessionRef(
+            tenant_id=UUID(spec["tenant"]), session_id=UUID(metadata["name"]), owner_id=UUID(spec["owner"])
+        )
+    except (KeyError, ValueError):  # somebody else's, with our label
+        return None
 
 
 class _PodMetadata(msgspec.Struct, frozen=True):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from sqlalchemy import delete, insert, select, update
 
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
+
+_AT_ONCE: Final = 1000
+"""Databases limit the parameters of a statement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,16 @@ async def deleted(tx: Transaction, *, limit: int) -> list[Session]:
     """Return sessions whose deletion was begun."""
     query = select(sessions).where(sessions.c.tenant_id == tx.tenant_id, sessions.c.status == "deleted")
     return [_session(row) for row in (await tx.connection.execute(query.limit(limit))).mappings()]
+
+
+async def known(tx: Transaction, session_ids: Sequence[UUID]) -> set[UUID]:
+    """Return which of the sessions have a row, be it that of a deletion that has begun."""
+    found = set[UUID]()
+    for start in range(0, len(session_ids), _AT_ONCE):
+        part = session_ids[start : start + _AT_ONCE]
+        query = select(sessions.c.id).where(sessions.c.tenant_id == tx.tenant_id, sessions.c.id.in_(part))
+        found.update(await tx.connection.scalars(query))
+    return found
 
 
 async def remove(tx: Transaction, session_id: UUID) -> None:

@@ -170,10 +170,16 @@ class SessionService:
             _log.warning("session_not_removed_yet", session=str(session_id), code=error.code)
 
     async def sweep(self) -> int:
-        """Remove what is left of deleted sessions, and return of how many; the rest is tried again."""
+        """Remove what is left of deleted sessions, and return of how many; the rest is tried again.
+
+        Raises
+        ------
+        ExecutorFailed
+            The cluster could not be asked.
+        """
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
             found = await repository.deleted(tx, limit=_SWEEP)
-        removed = 0
+        removed = await self._release_orphans()
         for session in found:
             try:
                 await self._remove(session)
@@ -181,6 +187,19 @@ class SessionService:
             except CarrelError as error:
                 _log.warning("session_not_removed_yet", session=str(session.id), code=error.code)
         return removed
+
+    async def _release_orphans(self) -> int:
+        """Give kernels back that were made while their session was being deleted: rows are there before kernels are."""
+        refs = [
+            ref for ref in await self._context.executor.made_by_gateways() if ref.tenant_id == self._principal.tenant_id
+        ]
+        async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
+            known = await repository.known(tx, [ref.session_id for ref in refs]) if refs else set[UUID]()
+        orphans = [ref for ref in refs if ref.session_id not in known]
+        for ref in orphans:
+            await self._context.kernels.release(ref)
+            _log.info("orphan_released", session=str(ref.session_id))
+        return len(orphans)
 
     async def _take_up(self, session_id: UUID) -> Session:
         """Begin the history of a session that was made with kubectl; such a one is the default tenant's."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import func, select
@@ -18,6 +18,7 @@ from tests.support.state import NoKernels, chunks_of, new_principal
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import Conflict, InvalidInput, NotFound
+from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.history.tables import events
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
@@ -201,3 +202,18 @@ async def test_a_deleted_session_does_not_come_back_while_its_object_is_still_th
     monkeypatch.undo()
     await own.sweep()
     assert [session.session_id for session in kernels.released] == [made], "the sweep gives the kernel back too"
+
+
+async def test_the_sweep_gives_kernels_of_sessions_that_are_gone_back(
+    sessions: SessionService, context: ProcessContext, principal: Principal
+) -> None:
+    kernels = cast("NoKernels", context.executor)
+    kept, foreign = await sessions.create(), await new_principal(context.database)
+
+    def ref(session_id: UUID, owner: Principal) -> SessionRef:
+        return SessionRef(tenant_id=owner.tenant_id, session_id=session_id, owner_id=owner.user_id)
+
+    orphan = ref(new_id(), principal)
+    kernels.orphans = [ref(kept.id, principal), orphan, ref(new_id(), foreign)]
+    assert await sessions.sweep() == 1
+    assert kernels.released == [orphan]
