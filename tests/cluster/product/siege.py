@@ -12,6 +12,7 @@ from tests.support.witness import ANSWER_SECONDS, Witness
 from tools.cluster import Access, Place
 
 PLACE = Place()
+GONE_SECONDS = 60
 
 
 async def besiege_cluster(
@@ -41,4 +42,16 @@ async def besiege_cluster(
     headers = {"Authorization": f"Bearer {product.api_key}"}
     async with httpx.AsyncClient(base_url=product.gateway, headers=headers, timeout=ANSWER_SECONDS) as client:
         witnesses = [await Witness.arrive(client, files_outlive_kernels=False) for _ in range(sessions)]
-        return await siege(witnesses, strikes, seconds=seconds, pause=pause, seed=seed)
+        figures = await siege(witnesses, strikes, seconds=seconds, pause=pause, seed=seed)
+        await _gone(cluster, {witness.session_id for witness in witnesses})
+        return figures
+
+
+async def _gone(cluster: Cluster, sessions: set[str]) -> None:
+    """Wait until nothing on the cluster belongs to the sessions any more."""
+    async with asyncio.timeout(GONE_SECONDS):
+        while True:
+            found = await asyncio.to_thread(cluster.get, "agentsessions.carrel.dev", f"--namespace={PLACE.sessions}")
+            if not sessions & {item["metadata"]["name"] for item in found["items"]}:
+                return
+            await asyncio.sleep(1)
