@@ -21,19 +21,18 @@ def stdout_of(outputs: Iterable[Mapping[str, Any]]) -> str:
     return "".join(_joined(output.get("text")) for output in outputs if output.get("output_type") == "stream")
 
 
-def result_of(outputs: Iterable[Mapping[str, Any]]) -> str:
-    """Return the text of values and displays; an image is named by its type."""
-    shown: list[str] = []
-    for output in outputs:
-        if output.get("output_type") not in ("execute_result", "display_data"):
-            continue
-        raw = output.get("data")
-        data: dict[str, Any] = cast("dict[str, Any]", raw) if isinstance(raw, dict) else {}
-        if "text/plain" in data:
-            shown.append(_joined(data["text/plain"]))
-        elif data:
-            shown.append(f"[{', '.join(sorted(data))}]")
-    return "\n".join(shown)
+def displays_of(outputs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the MIME bundles of values and displays, in order."""
+    shown = [
+        output.get("data") for output in outputs if output.get("output_type") in ("execute_result", "display_data")
+    ]
+    return [cast("dict[str, Any]", data) for data in shown if isinstance(data, dict)]
+
+
+def result_of(displays: Iterable[Mapping[str, Any]]) -> str:
+    """Return the text of values and displays; what has none, such as an image, is named by its type."""
+    texts = (_joined(data.get("text/plain", f"[{', '.join(sorted(data))}]")) for data in displays if data)
+    return "\n".join(text for text in texts if text)
 
 
 def error_of(outputs: Iterable[Mapping[str, Any]]) -> str | None:

@@ -6,7 +6,7 @@ that starts runs; the models implement `ModelClient`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeAlias
@@ -49,6 +49,8 @@ class StepRecord:
     """Traceback without colours, or the host's message; none when the cell ended well."""
     artifacts: tuple[str, ...] = ()
     """Names of the files that it made."""
+    displays: tuple[Mapping[str, Any], ...] = ()
+    """Values and displays whole, by MIME type."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
-from carrel_gateway.agents.outputs import error_of, result_of, stdout_of
+from carrel_gateway.agents.outputs import displays_of, error_of, result_of, stdout_of
 from carrel_gateway.agents.protocols import StepRecord
 from carrel_gateway.agents.tags import Reply, parse_reply
 from carrel_wire.log import (
@@ -54,14 +54,15 @@ class Round:
         """Return the cell as a model sees it, when it is over."""
         if self.status is None or self.reply.code is None:
             return None
-        error = error_of(self.outputs)
+        error, displays = error_of(self.outputs), displays_of(self.outputs)
         return StepRecord(
             code=self.reply.code,
             status=self.status,
             stdout=stdout_of(self.outputs),
-            result=result_of(self.outputs),
+            result=result_of(displays),
             error=error or (None if self.status == "ok" else self.message or f"The cell ended as {self.status}."),
             artifacts=self.artifacts,
+            displays=tuple(displays),
         )
 
 

@@ -1,7 +1,7 @@
 """A real interpreter for the analyst's code: one child process that runs cells in a workspace with `data/`.
 
-The child stands for the kernel: own namespace for each question, working directory with the files, output captured,
-new files reported. Starting it once keeps hundreds of cells fast.
+The child stands for the kernel: own namespace for each question, working directory with the files, output and
+displays captured, new files reported. Starting it once keeps hundreds of cells fast.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from carrel_wire.log import ArtifactStored, CellFinished, CellOutputs, LogPayloa
 
 _CHILD = """
 import contextlib, io, json, os, sys, traceback, warnings
+import IPython.display
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 replies = sys.stdout
-namespace = {}
+namespace, displayed = {}, []
+IPython.display.display = lambda data, raw: displayed.append(data)
 for line in sys.stdin:
     request = json.loads(line)
     if request.get("reset"):
@@ -40,6 +42,7 @@ for line in sys.stdin:
         os.chdir(request["reset"])
     before = {name: os.stat(name).st_mtime_ns for name in os.listdir(".")}
     out, error = io.StringIO(), None
+    displayed.clear()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
             exec(compile(request["code"], "cell", "exec"), namespace)
@@ -47,7 +50,7 @@ for line in sys.stdin:
             error = traceback.format_exc()
     plt.close("all")
     made = sorted(n for n in os.listdir(".") if os.path.isfile(n) and before.get(n) != os.stat(n).st_mtime_ns)
-    replies.write(json.dumps({"stdout": out.getvalue(), "error": error, "files": made}) + "\\n")
+    replies.write(json.dumps({"stdout": out.getvalue(), "error": error, "files": made, "displays": displayed}) + "\\n")
     replies.flush()
 """
 RUN = UUID("01936f7e-1111-7222-8333-444455556666")
@@ -107,6 +110,7 @@ class Interpreter:
                     outputs: list[dict[str, Any]] = [
                         {"output_type": "stream", "name": "stdout", "text": done["stdout"]}
                     ]
+                    outputs += [{"output_type": "display_data", "data": data} for data in done["displays"]]
                     if done["error"]:
                         told.errors.append(done["error"])
                         outputs.append({"output_type": "error", "traceback": done["error"].splitlines()})

@@ -19,6 +19,7 @@ from tests.integration.agents.conftest import Interpreter, Told
 from tests.integration.agents.tables import Workspace
 
 from carrel_gateway.agents.models.analyst.model import AnalystModel, reply_to
+from carrel_gateway.agents.models.analyst.table import FACTS
 from carrel_gateway.agents.protocols import AgentView, Exchange, FileView, StepRecord, Turn
 
 Ask = Callable[..., Told]
@@ -212,8 +213,8 @@ def test_question_is_data(ask: Ask) -> None:
     assert "1,770" in told.answer
 
 
-PROFILE = 'FACTS {"tables": [{"file": "data/a.csv", "rows": 3, "columns": [{"name": "n", "kind": "number"}]}]}\n'
-LOAD_OK = StepRecord("…", "ok", PROFILE, "", None)
+PROFILE = '{"tables": [{"file": "data/a.csv", "rows": 3, "columns": [{"name": "n", "kind": "number"}]}]}'
+LOAD_OK = StepRecord("…", "ok", "", "", None, displays=({FACTS: PROFILE, "text/plain": ""},))
 
 
 def view(*steps: StepRecord, notice: str | None = None) -> AgentView:

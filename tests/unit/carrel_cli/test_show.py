@@ -79,6 +79,11 @@ def test_failed_cell():
     assert "The cell ended with timeout: over 5 s" in text
 
 
+def test_what_programs_hand_over_is_not_shown():
+    facts = {"output_type": "display_data", "data": {"application/vnd.carrel.facts": '{"n": 1}', "text/plain": ""}}
+    assert printed(Event("cell.outputs", {"outputs": [facts]}, seq=1))[0] == ""
+
+
 def test_long_output_is_cut_and_says_so():
     text, _ = printed(stdout("\n".join(f"line {number}" for number in range(1000))))
     assert "line 59" in text

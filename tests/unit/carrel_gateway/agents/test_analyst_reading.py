@@ -5,6 +5,7 @@ Pure: what the code then works out is checked on real tables in `tests/integrati
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from carrel_gateway.agents.models.analyst.columns import mask, match_name
 from carrel_gateway.agents.models.analyst.filters import Filter
 from carrel_gateway.agents.models.analyst.intents import understand
 from carrel_gateway.agents.models.analyst.request import Request, Unanswerable
-from carrel_gateway.agents.models.analyst.table import Column, Table, facts_of
+from carrel_gateway.agents.models.analyst.table import FACTS, Column, Table, facts_of
 from carrel_gateway.agents.models.analyst.words import name_words, singular
 from carrel_gateway.agents.models.analyst.writing import markdown_table, number
 
@@ -209,10 +210,19 @@ def test_long_question_is_no_follow_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stdout", "found"), [('x\nFACTS {"a": NaN}\n', True), ("FACTS {broken", False), ("FACTS [1]", False), ("", False)]
+    ("displays", "found"),
+    [
+        ([{FACTS: '{"a": 1}'}, {"text/plain": "x"}, {FACTS: '{"a": NaN}', "text/plain": ""}], True),
+        ([{FACTS: "{broken"}], False),
+        ([{FACTS: "[1]"}], False),
+        ([{FACTS: {"a": 1}}], False),
+        ([{"text/plain": '{"a": 1}'}], False),
+        ([], False),
+    ],
 )
-def test_facts_are_read_from_the_last_line(stdout: str, found: bool) -> None:
-    assert (facts_of(stdout) is not None) is found
+def test_facts_are_the_last_that_were_handed_over(displays: list[dict[str, Any]], found: bool) -> None:
+    facts = facts_of(displays)
+    assert (facts is not None and math.isnan(facts["a"])) is found
 
 
 def test_plurals() -> None:

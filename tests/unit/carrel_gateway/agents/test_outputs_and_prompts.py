@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from carrel_gateway.agents.outputs import cut_head, error_of, result_of, stdout_of
+from carrel_gateway.agents.outputs import cut_head, displays_of, error_of, result_of, stdout_of
 from carrel_gateway.agents.prompts import messages
 from carrel_gateway.agents.protocols import AgentView, Exchange, FileView, StepRecord
 
@@ -10,6 +10,7 @@ OUTPUTS = [
     {"output_type": "stream", "name": "stdout", "text": ["a\n", "b\n"]},
     {"output_type": "execute_result", "data": {"text/plain": "42", "text/html": "<b>42</b>"}, "metadata": {}},
     {"output_type": "display_data", "data": {"image/png": "iVBOR"}, "metadata": {}},
+    {"output_type": "display_data", "data": {"application/x": "for programs", "text/plain": ""}, "metadata": {}},
     {"output_type": "stream", "name": "stderr", "text": "warn\n"},
     {"output_type": "error", "ename": "KeyError", "evalue": "'x'", "traceback": ["\x1b[0;31mKeyError\x1b[0m: 'x'"]},
 ]
@@ -17,10 +18,15 @@ OUTPUTS = [
 
 def test_outputs_as_text() -> None:
     assert stdout_of(OUTPUTS) == "a\nb\nwarn\n"
-    assert result_of(OUTPUTS) == "42\n[image/png]"
+    assert result_of(displays_of(OUTPUTS)) == "42\n[image/png]"
     assert error_of(OUTPUTS) == "KeyError: 'x'"
-    assert error_of(OUTPUTS[:4]) is None
+    assert error_of(OUTPUTS[:-1]) is None
     assert error_of([{"output_type": "error", "ename": "E", "evalue": "v"}]) == "E: v"
+
+
+def test_displays_are_whole() -> None:
+    assert displays_of(OUTPUTS) == [output["data"] for output in OUTPUTS if "data" in output]
+    assert displays_of([{"output_type": "display_data"}, {"output_type": "display_data", "data": None}]) == []
 
 
 def test_output_is_cut_at_its_beginning() -> None:

@@ -1,7 +1,7 @@
 """Pieces of the code that the analyst writes: conditions, selections, names of plots; pure.
 
-The code is meant to be read: a cell selects rows, works one thing out, shows it, draws it, and prints the facts that
-the answer is written from.
+The code is meant to be read: a cell selects rows, works one thing out, shows it, draws it, and hands over the facts
+that the answer is written from.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The first cell: reads the files, settles types, and prints what the table looks like; pure.
+"""The first cell: reads the files, settles types, and shows what the table looks like; pure.
 
 The reader is small because a person reads it; what goes wrong with an unusual file is corrected in a second try
 (`Options`), as a person would do it.
@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from carrel_gateway.agents.models.analyst.code import cell, join
+from carrel_gateway.agents.models.analyst.table import FACTS
 from carrel_gateway.agents.protocols import FileView
 
 TEXT_TABLES: Final = frozenset({".csv", ".tsv", ".tab", ".txt", ".dat", ".gz", ".data"})
@@ -87,6 +88,7 @@ def code(files: list[FileView], question: str, options: Options) -> str:
         "",
         "import matplotlib.pyplot as plt",
         "import pandas as pd",
+        "from IPython.display import display",
         "",
     ]
     return join(
@@ -199,9 +201,9 @@ def _profile(question: str) -> str:
 
 
         def facts(**values):
-            \"\"\"Print what the answer is written from.\"\"\"
+            \"\"\"Hand over what the answer is written from, beside the output.\"\"\"
             plain = lambda value: value.item() if hasattr(value, "item") else str(value)  # numpy's numbers, dates
-            print("FACTS", json.dumps(values, default=plain))
+            display({{{FACTS!r}: json.dumps(values, default=plain), "text/plain": ""}}, raw=True)
 
 
         def describe(df, name):

@@ -1,8 +1,8 @@
 """`demo/analyst`: answers questions about tables by rules and code, without a language model.
 
-Each reply follows from the view alone: which cells ran, what they printed. First a cell that loads and profiles the
+Each reply follows from the view alone: which cells ran, what came of them. First a cell that loads and profiles the
 files, then, if the question has conditions, one that selects rows, then the analysis; the answer is written from the
-facts that the cells printed. Files are read anew in every run: variables of earlier runs may have been changed since.
+facts that the cells handed over. Files are read anew in every run: variables of earlier runs may have changed since.
 """
 
 from __future__ import annotations
@@ -119,12 +119,12 @@ def _load(work: _Work) -> list[Table] | _Say:
         if step is None:
             first = (("", work.load_title), ("", "Work out the answer in code"))
             return _Say(code=work.loaded, plan=() if work.view.steps else first)
-        facts = facts_of(step.stdout)
+        facts = facts_of(step.displays)
         if step.status == "ok" and facts:
             return tables_of(facts)
         better = load.correction(step.error or "", work.options, names) if step.status != "ok" else None
         if better is None:
-            return _Say(answer=cannot_load(names, step.error or "The code printed no facts."))
+            return _Say(answer=cannot_load(names, step.error or "The code handed over no facts."))
         work.options = better
 
 
@@ -209,7 +209,7 @@ def _plan(work: _Work, analysis: Analysis, request: Request) -> tuple[tuple[str,
 
 
 def _facts(work: _Work, code: str, whole: str, plan: tuple[tuple[str, str], ...]) -> dict[str, Any] | _Say:
-    """Return the facts that the cell printed, or what to say to get them; lost variables are made again, once."""
+    """Return the facts that the cell handed over, or what to say to get them; lost variables are made again, once."""
     step = next(work.steps, None)
     if step is None:
         return _Say(code=code, plan=plan)
@@ -219,9 +219,9 @@ def _facts(work: _Work, code: str, whole: str, plan: tuple[tuple[str, str], ...]
         step = next(work.steps, None)
         if step is None:
             return _Say(code=f"{work.loaded}\n\n{whole}")
-    facts = facts_of(step.stdout)
+    facts = facts_of(step.displays)
     if step.status != "ok" or facts is None:
-        return _Say(answer=failed(step.error or "The code printed no facts."))
+        return _Say(answer=failed(step.error or "The code handed over no facts."))
     return facts
 
 

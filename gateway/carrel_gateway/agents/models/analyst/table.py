@@ -1,11 +1,12 @@
 """What the first cell's facts say about a table: columns, kinds, missing values, values that the question names.
 
-Only read from what the code printed; the analyst never opens a file itself.
+Only read from what the code handed over; the analyst never opens a file itself.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, cast
 
 import msgspec
@@ -14,8 +15,8 @@ from carrel_gateway.agents.models.analyst.words import singular
 
 Kind: TypeAlias = Literal["number", "text", "date", "boolean"]
 
-MARK: Final = "FACTS "
-"""Begins the line of a cell's output that the answer is written from."""
+FACTS: Final = "application/vnd.carrel.facts"
+"""MIME type of the display that the answer is written from, not shown to people: JSON as text, as it may hold NaN."""
 _POSITIVE: Final = frozenset({"1", "1.0", "yes", "y", "true", "t"})
 _NEGATIVE: Final = frozenset({"0", "0.0", "no", "n", "false", "f"})
 _MOST_CATEGORIES: Final = 30
@@ -103,14 +104,14 @@ class Table(msgspec.Struct, frozen=True):
         return not measured and column.distinct >= 0.95 * (self.rows - column.missing) and self.rows > 3
 
 
-def facts_of(stdout: str) -> dict[str, Any] | None:
-    """Return the facts that a cell printed last, or none."""
-    lines = [line for line in stdout.splitlines() if line.startswith(MARK)]
-    if not lines:
+def facts_of(displays: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the facts that a cell handed over last, or none."""
+    texts = [bundle[FACTS] for bundle in displays if FACTS in bundle]
+    if not texts:
         return None
     try:
-        found = json.loads(lines[-1][len(MARK) :])
-    except ValueError:
+        found = json.loads(texts[-1])
+    except (TypeError, ValueError):
         return None
     return cast("dict[str, Any]", found) if isinstance(found, dict) else None
 
