@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -53,19 +54,30 @@ class Acknowledged:
 
     def add(self, execution_id: str, status: Outcome | None) -> None:
         """Remember an execution, on disk first."""
-        self._write([_Entry(execution_id, status)], os.O_APPEND)
+        try:
+            _write(self._path, {execution_id: status}, os.O_APPEND)
+            self._lines += 1
+        except OSError as error:
+            _log.warning("acknowledged_not_written", reason=error.strerror)
         self._entries[execution_id] = status
         if len(self._entries) > _REMEMBERED:
             del self._entries[next(iter(self._entries))]
         if self._lines > 2 * _REMEMBERED:
-            self._write([_Entry(id_, ended) for id_, ended in self._entries.items()], os.O_TRUNC)
-            self._lines = len(self._entries)
+            self._shorten()
 
-    def _write(self, entries: list[_Entry], mode: int) -> None:
+    def _shorten(self) -> None:
+        """Write the file anew without what is forgotten; whole, or not at all."""
+        new = self._path.with_suffix(".new")
         try:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | mode, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries))
-            self._lines += len(entries)
+            _write(new, self._entries, os.O_TRUNC)
+            new.replace(self._path)
         except OSError as error:
             _log.warning("acknowledged_not_written", reason=error.strerror)
+        self._lines = len(self._entries)  # also when it failed: the next try is not at once
+
+
+def _write(path: Path, entries: Mapping[str, Outcome | None], mode: int) -> None:
+    """Write entries, each on a line of its own even behind one that a host's end has torn."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | mode, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(b"".join(b"\n" + msgspec.json.encode(_Entry(id_, status)) for id_, status in entries.items()))

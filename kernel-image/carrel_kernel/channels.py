@@ -87,7 +87,6 @@ class _Client:
     async def _attach(self) -> None:
         live = await self._kernel.live()
         self._detach()
-        self._subscribed.clear()
         self._connection = KernelConnection(
             self._supervisor.zmq_context,
             live.info,
@@ -98,6 +97,7 @@ class _Client:
         )
 
     def _detach(self) -> None:
+        self._subscribed.clear()
         if self._connection:
             self._connection.close()
             self._connection = None

@@ -162,3 +162,6 @@ class KernelConnection:
         except protocol.MalformedError as error:
             self._on_malformed()
             _log.debug("kernel_message_dropped", channel=channel, reason=str(error))
+        except Exception:  # noqa: BLE001  a message that finds a defect costs that message, and not all after it
+            self._on_malformed()
+            _log.exception("kernel_message_failed", channel=channel)

@@ -127,7 +127,7 @@ def _cleaned(event: ExecutionEvent) -> ExecutionEvent:
     try:
         fields = {name: protocol.clean(getattr(event, name)) for name in event.__struct_fields__}
     except protocol.MalformedError:
-        fields = {"n": event.n, "data": {"text/plain": "(nested too deeply)"}}
+        fields = {"n": event.n, "data": {"text/plain": "(nested too deeply)"}, "metadata": {}}
     return msgspec.structs.replace(event, **fields)
 
 

@@ -94,7 +94,8 @@ def _document(data: bytes, buffers: list[bytes]) -> tuple[str, list[bytes]]:
     channel = document.get("channel", "shell")
     if not isinstance(channel, str):
         raise FramingError("`channel` is not a string")
-    parts = [msgspec.json.encode(document.get(name) or {}) for name in _NAMES]
+    values = (document.get(name) for name in _NAMES)
+    parts = [msgspec.json.encode({} if value is None else value) for value in values]
     _check(parts)
     return channel, [*parts, *buffers]
 

@@ -11,6 +11,7 @@ import msgspec
 
 from carrel_kernel.errors import DeadlineExceeded, KernelUnavailable
 from carrel_kernel.kernel import Kernel
+from carrel_kernel.protocol import object_of
 from carrel_wire.host import CompleteReply, CompleteRequest, InspectReply, VariablesReply
 
 DEADLINE_SECONDS: Final = 2.0
@@ -35,7 +36,7 @@ async def variables(kernel: Kernel) -> VariablesReply:
         "user_expressions": {"variables": _EXPRESSION},
     }
     reply = await _ask(kernel, "execute_request", content)
-    bundle = _object(_object(_object(reply.get("user_expressions")).get("variables")).get("data"))
+    bundle = object_of(object_of(object_of(reply.get("user_expressions")).get("variables")).get("data"))
     try:
         return msgspec.convert(bundle.get(_VARIABLES_MIME), VariablesReply)
     except msgspec.ValidationError as error:
@@ -69,7 +70,7 @@ async def inspect(kernel: Kernel, request: CompleteRequest) -> InspectReply:
     """
     content = {"code": request.code, "cursor_pos": _cursor(request), "detail_level": 0}
     reply = await _ask(kernel, "inspect_request", content)
-    text = _object(reply.get("data")).get("text/plain")
+    text = object_of(reply.get("data")).get("text/plain")
     return InspectReply(found=reply.get("found") is True, text=text if isinstance(text, str) else "")
 
 
@@ -84,7 +85,3 @@ async def _ask(kernel: Kernel, msg_type: str, content: dict[str, Any]) -> dict[s
         raise DeadlineExceeded(
             f"the kernel did not answer within {DEADLINE_SECONDS:g} s; it was interrupted"
         ) from error
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

@@ -308,9 +308,7 @@ class Kernel:
             case "status":
                 self._on_status(live, message, ours)
             case "execute_input":
-                count = message.content().get("execution_count")
-                if isinstance(count, int):
-                    self._execution_count = count
+                self._execution_count = protocol.count_of(message.content().get("execution_count")) or 0
             case msg_type:
                 # Threads of earlier cells write under their own cell's id: what they write belongs to what runs now.
                 if message.parent.session != live.connection.session:

@@ -53,11 +53,12 @@ def cpu_seconds(pid: int) -> float:
 
 def peak_bytes(pid: int) -> int:
     """Return the largest resident memory since `reset_peak`; 0 when unknown. Source: proc(5), status."""
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path(f"/proc/{pid}/status").read_bytes().splitlines():
-            if line.startswith(b"VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0
+    return _field(Path(f"/proc/{pid}/status"), b"VmHWM:") * 1024
+
+
+def data_bytes(pid: int) -> int:
+    """Return what `RLIMIT_DATA` counts of a process; 0 when unknown. Source: proc(5), status."""
+    return _field(Path(f"/proc/{pid}/status"), b"VmData:") * 1024
 
 
 def reset_peak(pid: int) -> None:
@@ -68,10 +69,17 @@ def reset_peak(pid: int) -> None:
 
 def out_of_memory_kills() -> int:
     """Return how many processes of this container the system has killed for memory. Source: cgroup v2."""
-    with suppress(OSError, ValueError, IndexError):
-        for line in _MEMORY_EVENTS.read_bytes().splitlines():
-            if line.startswith(b"oom_kill "):
-                return int(line.split()[1])
+    return _field(_MEMORY_EVENTS, b"oom_kill")
+
+
+def _field(file: Path, name: bytes) -> int:
+    with suppress(OSError, ValueError):
+        for line in file.read_bytes().splitlines():
+            match line.split():
+                case [first, value, *_] if first == name:
+                    return int(value)
+                case _:
+                    continue
     return 0
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import resource
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
+
+from carrel_kernel.limits import data_bytes
 
 _MIB: Final = 1024 * 1024
 _MAX_RESERVE: Final = 64 * _MIB
@@ -20,15 +21,6 @@ _MAX_RESERVE: Final = 64 * _MIB
 def reserve_of(limit_bytes: int) -> int:
     """Return the reserve of a limit: an eighth, 64 MiB at most."""
     return min(_MAX_RESERVE, limit_bytes // 8)
-
-
-def data_bytes(pid: int) -> int:
-    """Return what `RLIMIT_DATA` counts of a process; 0 when unknown. Source: proc(5), status."""
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path(f"/proc/{pid}/status").read_bytes().splitlines():
-            if line.startswith(b"VmData:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 class MemoryReserve:

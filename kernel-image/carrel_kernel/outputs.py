@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from carrel_kernel.executions import Execution
+from carrel_kernel.protocol import count_of, object_of
 from carrel_wire.events import Clear, Display, Error, Result, Stderr, Stdout, Truncated
 
 CHUNK_CHARACTERS: Final = 64 * 1024
@@ -152,7 +153,8 @@ class Outputs:
         room = self._room - _EVENT_BYTES
         if not self._omitted and 0 < room < _size(text):  # the cut: what fits goes out, the rest to the file
             kept = text.encode("utf-8", "replace")[:room].decode("utf-8", "ignore")
-            self._emit_text(kept)
+            if kept:
+                self._emit_text(kept)
             self._room = 0
             text = text[len(kept) :]
         self._emit_text(text)
@@ -177,18 +179,17 @@ class Outputs:
         return True
 
     def _rich(self, msg_type: str, content: dict[str, Any], size: int) -> None:
-        data = _object(content.get("data"))
+        data = object_of(content.get("data"))
         if not self._spend(size):
             self._overflow.write(msgspec.json.encode(data) + b"\n")
             return
-        metadata = _object(content.get("metadata"))
+        metadata = object_of(content.get("metadata"))
         n = self._execution.next_n
         if msg_type == "execute_result":
-            count = content.get("execution_count")
-            event = Result(n=n, data=data, metadata=metadata, execution_count=count if isinstance(count, int) else 0)
-            self._execution.emit(event)
+            count = count_of(content.get("execution_count")) or 0
+            self._execution.emit(Result(n=n, data=data, metadata=metadata, execution_count=count))
             return
-        display_id = _object(content.get("transient")).get("display_id")
+        display_id = object_of(content.get("transient")).get("display_id")
         self._execution.emit(
             Display(
                 n=n,
@@ -217,10 +218,6 @@ class Outputs:
             traceback=traceback,
         )
         self.bytes_out += self._execution.emit(self.error)
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _size(text: str) -> int:

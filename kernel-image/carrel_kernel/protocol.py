@@ -18,6 +18,7 @@ DELIMITER: Final = b"<IDS|MSG>"
 VERSION: Final = "5.4"
 _MAX_DEPTH: Final = 100
 _INT64: Final = 2**63
+_INT31: Final = 2**31
 
 
 class MalformedError(Exception):
@@ -97,6 +98,16 @@ def clean(value: Any, depth: int = 0) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and not -_INT64 <= value < _INT64:
         return float(value) if abs(value) < 10**300 else "a very large integer"
     return value
+
+
+def object_of(value: Any) -> dict[str, Any]:
+    """Return the value when it is a JSON object, else an empty one."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def count_of(value: Any) -> int | None:
+    """Return the value when it can be an execution count: what stores it has 31 bits for it."""
+    return value if isinstance(value, int) and 0 <= value < _INT31 else None
 
 
 def signature(key: bytes, parts: list[bytes]) -> bytes:

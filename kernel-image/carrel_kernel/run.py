@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any, Final
 
-from carrel_kernel import limits
+from carrel_kernel import limits, protocol
 from carrel_kernel.executions import Execution
 from carrel_kernel.ladder import Ladder
 from carrel_kernel.outcome import Seen
@@ -51,9 +51,7 @@ class Run:
     def on_reply(self, content: dict[str, Any]) -> None:
         """The kernel replied."""
         self.reply = content
-        count = content.get("execution_count")
-        if isinstance(count, int):
-            self.execution_count = count
+        self.execution_count = protocol.count_of(content.get("execution_count"))
         self._nearly_done()
 
     def on_idle(self) -> None:

@@ -23,7 +23,8 @@ import msgspec
 
 SEGMENT_BYTES: Final = 1024 * 1024
 _NAME: Final = re.compile(r"([A-Za-z0-9_-]{1,64})\.(\d{1,15})\.ndjson")
-_CREATE: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+_CREATE: Final = _APPEND | os.O_CREAT | os.O_EXCL
 
 
 class SpoolError(Exception):
@@ -92,7 +93,7 @@ class Spool:
 
     @classmethod
     def load_all(cls, folder: Path) -> Iterable[Spool]:
-        """Yield what an earlier host left in a folder, the oldest id first; files that are no spool are passed over."""
+        """Yield what an earlier host left in a folder, by id; files that are no spool are passed over."""
         names: dict[str, list[int]] = {}
         for path in folder.iterdir():
             if found := _NAME.fullmatch(path.name):
@@ -103,9 +104,12 @@ class Spool:
 
     @classmethod
     def _load(cls, folder: Path, id_: str, firsts: list[int]) -> Spool:
+        path = folder / f"{id_}.{1:012}.ndjson"
         try:
-            line, _, _ = _read_regular(folder / f"{id_}.{1:012}.ndjson").partition(b"\n")
-            meta = msgspec.json.decode(line, type=Meta)
+            line, end, _ = _read_regular(path).partition(b"\n")
+            if not end:  # the host ended before anything could run: the id is free again
+                path.unlink()
+            meta = msgspec.json.decode(line if end else b"", type=Meta)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise SpoolError("the first segment cannot be read") from error
         if meta.id != id_:
@@ -166,13 +170,17 @@ class Spool:
 
     def _roll(self) -> None:
         self.close()
-        segment = _Segment(self.last_n + 1, self._path(self.last_n + 1))
+        last = self._segments[-1]
         try:
+            if last.count == 0:  # an earlier host came to no event in it
+                self._file = os.open(last.path, _APPEND)
+                return
+            segment = _Segment(self.last_n + 1, self._path(self.last_n + 1))
+            self._segments.append(segment)
+            self._tail = []
             self._file = _create(segment.path)
         except OSError:
             self._broken = True
-        self._segments.append(segment)
-        self._tail = []
 
     def tail(self, after: int) -> tuple[bytes, int] | None:
         """Return the events after number `after` and the number of the last, when memory holds them."""
@@ -199,6 +207,8 @@ class Spool:
         start = segment.start
         for _ in range(after + 1 - first):
             start = data.find(b"\n", start) + 1
+        if data.count(b"\n", start) != last - after:
+            raise SpoolError("the events were changed in the workspace")
         return data[start:], last
 
     def release(self, n: int) -> None:

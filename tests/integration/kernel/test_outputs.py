@@ -173,7 +173,8 @@ async def test_forks_subprocesses_and_threads_write_too(host: Host) -> None:
     while "subprocess" not in text or "fork" not in text:  # they come by ways of their own, maybe with a later cell
         events = await host.run("import time; time.sleep(0.05)")
         text += "".join(event.text for event in events if isinstance(event, Stdout))
-    assert sorted(text.split()) == ["before", "fork", "subprocess", "thread"]
+    for word in ("before", "fork", "subprocess", "thread"):  # each once; what comes between them is not decided
+        assert text.count(word) == 1, text
 
 
 async def test_tables_come_as_data_and_figures_as_png(host: Host) -> None:

@@ -1,0 +1,180 @@
+"""What changed in a workspace: by comparison of manifests, as artifacts of an execution and as changes by cursor.
+
+Plan
+- `compare` against a model (Hypothesis): applying what it says to the one gives the other.
+- Artifacts: what code made for people, and not uploads, caches, hidden files or too much at once.
+- Cursors: usable again, unknown ones refused, the oldest forgotten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carrel_kernel import changes as module
+from carrel_kernel.changes import Workspace, compare, is_artifact
+from carrel_kernel.errors import BadRequest
+
+MANIFESTS = st.dictionaries(
+    st.sampled_from("abcdef"), st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2))
+)
+
+
+@given(MANIFESTS, MANIFESTS)
+def test_the_differences_lead_from_one_to_the_other(
+    before: dict[str, tuple[int, int, int]], now: dict[str, tuple[int, int, int]]
+) -> None:
+    found = compare(before, now)
+    state = dict(before)
+    for kind, name in found:
+        assert (kind == "created") == (name not in before)
+        if kind == "deleted":
+            del state[name]
+        else:
+            assert state.get(name) != now[name]
+            state[name] = now[name]
+    assert state == now
+    assert [name for _, name in found] == sorted({name for _, name in found})
+
+
+@pytest.mark.parametrize(
+    ("name", "artifact"),
+    [
+        ("plot.png", True),
+        ("sub/report.html", True),
+        ("sub/data/x", True),
+        ("data/sales.csv", False),
+        ("data", False),
+        (".hidden", False),
+        ("sub/.ipynb_checkpoints/x", False),
+        ("__pycache__/m.pyc", False),
+        ("sub/__pycache__/m.pyc", False),
+        ("database.csv", True),
+    ],
+)
+def test_what_is_an_artifact(name: str, artifact: bool) -> None:
+    assert is_artifact(name) is artifact
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    found = Workspace(tmp_path / "workspace")
+    found.prepare()
+    return found
+
+
+def write(workspace: Workspace, name: str, text: str = "x") -> None:
+    path = workspace.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+async def test_artifacts_are_found_once(workspace: Workspace) -> None:
+    write(workspace, "a.txt", "one")
+    write(workspace, "data/in.csv")
+    (found,) = await workspace.artifacts()
+    assert (found.path, found.size, found.sha256) == ("a.txt", 3, hashlib.sha256(b"one").hexdigest())
+    assert found.event(5).n == 5
+    assert await workspace.artifacts() == []
+    write(workspace, "a.txt", "three")
+    assert [item.path for item in await workspace.artifacts()] == ["a.txt"]
+    (workspace.root / "a.txt").unlink()
+    assert await workspace.artifacts() == []
+
+
+async def test_what_was_there_before_is_none(tmp_path: Path) -> None:
+    (tmp_path / "old.txt").write_text("x")
+    workspace = Workspace(tmp_path)
+    workspace.prepare()
+    assert await workspace.artifacts() == []
+
+
+async def test_what_the_api_wrote_is_none(workspace: Workspace) -> None:
+    write(workspace, "up.txt")
+    workspace.note("up.txt", (workspace.root / "up.txt").lstat())
+    assert await workspace.artifacts() == []
+    workspace.note("up.txt", None)
+    assert [item.path for item in await workspace.artifacts()] == ["up.txt"]
+
+
+async def test_too_much_at_once_is_left_to_changes(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ARTIFACTS", 2)
+    for number in range(3):
+        write(workspace, str(number))
+    assert await workspace.artifacts() == []
+    assert len((await workspace.changes(None)).changes) == 3
+    monkeypatch.setattr(module, "HASH_SECONDS", -1.0)
+    write(workspace, "slow")
+    assert await workspace.artifacts() == []
+
+
+async def test_files_that_go_while_they_are_read_are_left_out(workspace: Workspace) -> None:
+    write(workspace, "gone")
+    write(workspace, "kept")
+    walk = workspace._scan
+
+    def scan() -> module.Manifest:
+        found = walk()
+        (workspace.root / "gone").unlink(missing_ok=True)
+        return found
+
+    with patch.object(workspace, "_scan", scan):
+        assert [item.path for item in await workspace.artifacts()] == ["kept"]
+    write(workspace, "gone")
+    with patch.object(workspace, "_scan", scan):
+        reply = await workspace.changes(None)
+    assert [(item.path, item.kind) for item in reply.changes] == [("gone", "deleted"), ("kept", "created")]
+
+
+async def test_cursors(workspace: Workspace) -> None:
+    write(workspace, "a")
+    first = await workspace.changes(None)
+    assert [(item.path, item.kind) for item in first.changes] == [("a", "created")]
+    write(workspace, "a", "longer")
+    write(workspace, "b")
+    for _ in range(2):
+        again = await workspace.changes(first.cursor)
+        assert [(item.path, item.kind, item.size) for item in again.changes] == [
+            ("a", "modified", 6),
+            ("b", "created", 1),
+        ]
+    (workspace.root / "a").unlink()
+    assert [(item.path, item.kind) for item in (await workspace.changes(again.cursor)).changes] == [("a", "deleted")]
+    for _ in range(16):
+        await workspace.changes(None)
+    for cursor in (first.cursor, "unknown", ""):
+        with pytest.raises(BadRequest, match="without `since`"):
+            await workspace.changes(cursor)
+
+
+async def test_names_that_are_no_unicode_are_passed_over(workspace: Workspace) -> None:
+    (workspace.root / os.fsdecode(b"\xff")).write_text("x")
+    write(workspace, "a")
+    assert [item.path for item in await workspace.artifacts()] == ["a"]
+    assert [item.path for item in (await workspace.changes(None)).changes] == ["a"]
+    assert [item.path for item in await workspace.list()] == ["a"]
+
+
+async def test_the_disk_is_counted_now_and_then(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(workspace, "a", "x" * 100)
+    assert await workspace.disk_used_bytes() == 100
+    write(workspace, "b", "x" * 100)
+    assert await workspace.disk_used_bytes() == 100
+    monkeypatch.setattr(module, "_DISK_SECONDS", 0.0)
+    assert await workspace.disk_used_bytes() == 200
+
+
+async def test_leftovers_of_uploads_are_removed(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.prepare()
+    (workspace.private / "tmp").mkdir()
+    (workspace.private / "tmp" / "upload-1").write_text("half")
+    workspace.prepare()
+    assert list((workspace.private / "tmp").iterdir()) == []
+    assert workspace.overflow_path("e") == ".carrel/overflow/e.txt"

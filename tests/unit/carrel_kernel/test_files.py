@@ -1,0 +1,191 @@
+"""Names of files and what they lead to: always into the workspace, whatever they are and whatever lies on the way.
+
+Plan
+- Random names (Hypothesis), with the pieces that attacks are made of: each is refused or lands under the workspace, in
+  reading, writing and deleting, beside links of all kinds; a secret outside is never read, changed or removed.
+- A link that is put in the place of a folder after its name was checked is refused by the opening itself.
+- Replaced whole or not at all; nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from carrel_kernel.errors import FileNotFound, HostError, PathRefused
+from carrel_kernel.files import Files, parts_of
+
+PIECES = st.sampled_from(
+    [
+        *("..", ".", "", "a", "b", "sub", "in", "out", "away", "root", "loop", "private", ".carrel", "overflow", "tmp"),
+        *(
+            "%2e%2e",
+            "..%2f",
+            "\\",
+            "..\\",
+            "\0",
+            "\n",
+            "~",
+            "C:",
+            "\u2025",
+            "\uff0e\uff0e",
+            "\ud800",
+            "x" * 256,
+            "secret",
+        ),
+        *("workspace", "workspace-other", "etc", "passwd", "spool", "acknowledged", "é", " ", "-", "..."),
+    ]
+)
+NAMES = st.one_of(
+    st.lists(PIECES, max_size=6).map("/".join),
+    st.lists(PIECES, max_size=4).map("".join),
+    st.text(max_size=20),
+    st.lists(PIECES, max_size=4).map(lambda pieces: "/" + "/".join(pieces)),
+)
+
+
+@pytest.fixture(scope="module")
+def ground() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name).resolve()
+
+
+def lay_out(ground: Path) -> Files:
+    """Make a workspace anew, with links of all kinds, and secrets around it."""
+    for entry in ground.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    root = ground / "workspace"
+    for folder in (root / "sub", root / ".carrel" / "overflow", root / ".carrel" / "spool", ground / "workspace-other"):
+        folder.mkdir(parents=True)
+    for secret in SECRETS:
+        (ground / secret).write_text("secret")
+    (root / "a").write_text("mine")
+    links = {"in": "sub", "out": "../secret", "away": "..", "root": "/", "loop": "loop", "private": ".carrel"}
+    for link, target in links.items():
+        (root / link).symlink_to(target)
+    return Files(root)
+
+
+SECRETS = ("secret", "workspace-other/secret", "workspace/.carrel/acknowledged", "workspace/.carrel/spool/a")
+
+
+def read(files: Files, name: str) -> None:
+    file, _ = files.open(name)
+    with file:
+        assert file.read() == b"mine"
+
+
+def write(files: Files, name: str) -> None:
+    with files.replace(name) as (file, resolved):
+        file.write(b"written")
+    first, *deeper = resolved.split("/")
+    assert first != ".carrel"
+    assert not {"", ".", ".."} & {first, *deeper}
+    assert (files.root / resolved).resolve() == files.root / resolved
+    assert (files.root / resolved).read_bytes() == b"written"
+
+
+def delete(files: Files, name: str) -> None:
+    files.delete(name)
+    assert name in ("a", "in", "out", "away", "root", "loop", "private")
+
+
+ACTIONS = {"read": read, "write": write, "delete": delete}
+
+
+@settings(max_examples=1000, deadline=None)
+@given(name=NAMES, action=st.sampled_from(sorted(ACTIONS)))
+@example(name="workspace/../../secret", action="read")
+@example(name="../workspace-other/secret", action="write")
+@example(name="away/secret", action="delete")
+@example(name="private/acknowledged", action="write")
+def test_every_name_is_refused_or_leads_inside(ground: Path, name: str, action: str) -> None:
+    files = lay_out(ground)
+    refusal: Exception | None = None
+    try:
+        ACTIONS[action](files, name)
+    except (HostError, OSError) as error:
+        refusal = error
+    if isinstance(refusal, HostError):
+        assert refusal.status in (400, 404)
+        assert "secret" not in refusal.message
+    elif refusal:
+        assert action == "write"  # such as a file in the place of a folder: the route tells it
+    for secret in SECRETS:
+        assert (ground / secret).read_text() == "secret"
+    outside = {path.name for path in ground.iterdir()} | {path.name for path in (ground / "workspace-other").iterdir()}
+    assert outside == {"workspace", "workspace-other", "secret"}
+
+
+@settings(max_examples=2000)
+@given(NAMES)
+def test_components_are_plain(name: str) -> None:
+    try:
+        parts = parts_of(name)
+    except PathRefused:
+        return
+    assert "/".join(parts) == name
+    assert all(part not in ("", ".", "..") for part in parts)
+    assert not any(character in name for character in "\\\0\n")
+    assert max(len(part.encode()) for part in parts) <= 255
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "sub/b c.csv", "ä", "....", "..a", "a..", "x" * 255, "/".join(["long" * 20] * 40), "%2e%2e"]
+)
+def test_ordinary_names_are_taken(name: str) -> None:
+    assert "/".join(parts_of(name)) == name
+
+
+@pytest.mark.parametrize("action", sorted(ACTIONS))
+def test_a_link_that_is_swapped_in_is_refused(ground: Path, action: str) -> None:
+    files = lay_out(ground)
+    swapped = ("away",) if action == "delete" else ("away", "secret")  # what the name led to, and now is a link
+    with patch.object(Files, "_resolve", lambda *_, **__: swapped), pytest.raises((HostError, OSError)):
+        ACTIONS[action](files, "sub/secret")
+    assert (ground / "secret").read_text() == "secret"
+
+
+def test_overflow_files_can_be_read_and_nothing_else_there(ground: Path) -> None:
+    files = lay_out(ground)
+    (files.root / ".carrel" / "overflow" / "e.txt").write_text("rest")
+    file, size = files.open(".carrel/overflow/e.txt")
+    file.close()
+    assert size == 4
+    with pytest.raises(FileNotFound), files.replace(".carrel/overflow/e.txt"):
+        pass
+    for name in (".carrel", ".carrel/acknowledged", "private/acknowledged", ".carrel/overflow/../acknowledged"):
+        with pytest.raises(HostError):
+            files.open(name)
+
+
+def test_replaced_whole_or_not_at_all(ground: Path) -> None:
+    files = lay_out(ground)
+    with suppress(RuntimeError), files.replace("a") as (file, _):
+        file.write(b"half")
+        raise RuntimeError
+    assert (files.root / "a").read_text() == "mine"
+    with pytest.raises(PathRefused), files.replace("sub"):
+        pass
+    assert list((files.root / ".carrel" / "tmp").iterdir()) == []
+    with files.replace("new/deep/file") as (file, name):
+        file.write(b"x")
+    assert name == "new/deep/file"
+    assert (files.root / name).stat().st_mode & 0o777 == 0o644
+
+
+def test_what_is_listed(ground: Path) -> None:
+    files = lay_out(ground)
+    (files.root / "sub" / "b").write_text("1")
+    os.mkfifo(files.root / "pipe")
+    assert [info.path for info in files.list(100)] == ["a", "sub/b"]
+    assert len(files.list(1)) == 1

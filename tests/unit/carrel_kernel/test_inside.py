@@ -1,0 +1,250 @@
+"""What runs in the kernel's own process beside user code and its objects, which may raise, lie or be huge.
+
+Plan
+- Messages: any object becomes JSON that a strict reader takes; ordinary data is untouched.
+- Variables and tables: what they show of ordinary objects, and nothing of hostile ones but their names.
+- The process: ends without its parent, inherits no descriptor, takes on what the session decides.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carrel_kernel.inside import packing, support
+from carrel_kernel.process import Handover, environment
+
+CHILD = Path(support.__file__).with_name("child.py")
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary()
+ANYTHING = st.recursive(
+    SCALARS | st.builds(object) | st.dates() | st.complex_numbers(),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(SCALARS | st.dates(), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+class Hostile:
+    """Raises wherever it can."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__class__":
+            return object.__getattribute__(self, name)
+        raise RuntimeError("no")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+    __str__ = __repr__
+
+    def __len__(self) -> int:
+        raise RuntimeError("no")
+
+    def __iter__(self) -> Any:
+        raise RuntimeError("no")
+
+
+def strict(data: bytes) -> Any:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    assert data.isascii()
+    return json.loads(data, parse_constant=refuse)
+
+
+@given(st.dictionaries(st.text(max_size=5), ANYTHING))
+def test_any_message_becomes_strict_json(message: dict[str, Any]) -> None:
+    assert set(strict(packing.pack(message))) == set(message)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=10,
+    )
+)
+def test_ordinary_data_is_untouched(value: Any) -> None:
+    assert strict(packing.pack(value)) == packing.plain(value) == value
+
+
+def test_what_stands_for_what() -> None:
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    found = strict(
+        packing.pack(
+            {
+                "nan": float("nan"),
+                "bytes": b"png",
+                "time": dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
+                "hostile": Hostile(),
+                "huge": 10**5000,
+                "large": 2**70,
+                "cycle": cycle,
+                "numpy": np.float64(1.5),
+                (1, 2): "key",
+                "set": {1},
+            }
+        )
+    )
+    assert found["nan"] == "nan"
+    assert found["bytes"] == "cG5n"
+    assert found["time"].startswith("2026-01-02T00:00:00")
+    assert found["hostile"] == "(Hostile)"
+    assert found["huge"] == "(a very large integer)"
+    assert found["large"] == 2**70
+    assert "(nested too deeply)" in json.dumps(found["cycle"])
+    assert found["numpy"] == 1.5
+    assert found["(1, 2)"] == "key"
+
+
+def variables(**namespace: Any) -> dict[str, dict[str, Any]]:
+    bundle = support.Variables(namespace, {"hidden": 1})._repr_mimebundle_()
+    json.dumps(bundle)
+    return {item["name"]: item for item in bundle[support.VARIABLES_MIME]["variables"]}
+
+
+def test_variables_are_described() -> None:
+    frame = pd.DataFrame({"a": range(10), "b": list("abcdefghij")})
+    found = variables(
+        number=5, text="x" * 500, items=[1] * 9, array=np.zeros((2, 3)), frame=frame, _private=1, hidden=2,
+        module=os, function=print, kind=int, counter=Counter("aab"), series=frame["a"],
+    )  # fmt: skip
+    assert list(found) == ["array", "counter", "frame", "items", "number", "series", "text"]
+    assert found["number"]["summary"] == "5"
+    assert found["number"]["type"] == "int"
+    assert len(found["text"]["summary"]) == 200
+    assert found["items"]["summary"] == "list of 9 items"
+    assert found["counter"]["summary"] == "Counter of 2 items"
+    assert (found["array"]["shape"], found["array"]["dtypes"]) == ([2, 3], {"": "float64"})
+    assert found["array"]["memory_bytes"] == 48
+    assert found["series"]["shape"] == [10]
+    assert found["frame"]["shape"] == [10, 2]
+    assert found["frame"]["dtypes"]["a"] == "int64"
+    assert found["frame"]["preview"]["columns"] == ["a", "b"]
+    assert found["frame"]["preview"]["rows"] == [[number, "abcde"[number]] for number in range(5)]
+    assert found["frame"]["memory_bytes"] > 80
+
+
+def test_hostile_objects_cost_their_own_row() -> None:
+    class Named:
+        shape = (1, "two")
+
+    found = variables(bad=Hostile(), odd=Named(), good=1)
+    assert list(found) == ["bad", "good", "odd"]
+    assert found["bad"]["summary"] == "Hostile"
+    assert found["bad"]["shape"] is None
+    assert found["odd"]["shape"] is None
+
+
+def test_many_variables_are_cut() -> None:
+    bundle = support.Variables({f"v{number:04}": number for number in range(501)}, {})._repr_mimebundle_()
+    assert bundle[support.VARIABLES_MIME]["truncated"] is True
+    assert len(bundle[support.VARIABLES_MIME]["variables"]) == 500
+
+
+def test_a_table_is_data() -> None:
+    frame = pd.DataFrame({"n": [1.5, None], 7: [pd.Timestamp("2026-01-02"), pd.NaT]}, index=["x", "y"])
+    assert support.table(frame) == {
+        "schema": {
+            "fields": [{"name": "n", "type": str(frame["n"].dtype)}, {"name": "7", "type": str(frame[7].dtype)}]
+        },
+        "index": ["x", "y"],
+        "rows": [[1.5, "2026-01-02T00:00:00.000"], [None, None]],
+        "shape": [2, 2],
+    }
+    wide = support.table(pd.DataFrame(np.zeros((1000, 300))))
+    assert wide
+    assert (len(wide["rows"]), len(wide["rows"][0]), wide["shape"]) == (50, 100, [1000, 300])
+
+
+def test_a_table_that_cannot_be_read_is_none() -> None:
+    assert support.table(Hostile()) is None
+    assert support.table(5) is None
+    same = support.table(pd.DataFrame([[1, 2]], columns=["same", "same"]))  # which pandas itself refuses in some forms
+    assert same
+    assert same["rows"] == [[1, 2]]
+
+
+def child(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", str(CHILD), *arguments], capture_output=True, text=True, timeout=60, **options
+    )
+
+
+def test_a_process_without_its_parent_ends() -> None:
+    done = child("1")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_a_spare_that_is_not_wanted_ends_well(tmp_path: Path) -> None:
+    with (tmp_path / "secret").open("w") as secret:
+        done = child(
+            str(os.getpid()), stdin=subprocess.DEVNULL, pass_fds=[secret.fileno()], env=environment(tmp_path / "caches")
+        )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "spare\n", "")
+
+
+def test_a_handover_that_cannot_be_done_is_told(tmp_path: Path) -> None:
+    handover = Handover(str(tmp_path / "none.json"), str(tmp_path / "no such folder"), {}, None)
+    line = json.dumps({name: getattr(handover, name) for name in handover.__struct_fields__})
+    done = child(str(os.getpid()), input=line + "\n", env=environment(tmp_path / "caches"))
+    assert done.returncode == 1
+    assert done.stdout == "spare\n"
+    assert "no such folder" in done.stderr
+
+
+SCRIPT = """
+import json, os, sys, resource
+sys.path.insert(0, sys.argv[1])
+import child
+first = os.open("/dev/null", os.O_RDONLY); second = os.dup2(first, 200)
+child.inherit_nothing()
+print(sorted(int(name) for name in os.listdir("/dev/fd"))[:4], flush=True)
+child.apply(json.loads(sys.argv[2]))
+print(os.environ["GREETING"], os.getcwd(), resource.getrlimit(resource.RLIMIT_DATA))
+"""
+
+
+def test_it_inherits_nothing_and_takes_on_what_the_session_decides(tmp_path: Path) -> None:
+    handover = {"env": {"GREETING": "hello"}, "workspace": str(tmp_path)}
+    handover |= {"memory_limit_bytes": 2**30, "memory_reserve_bytes": 2**26}  # type: ignore[dict-item]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(CHILD.parent), json.dumps(handover)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    descriptors, applied = done.stdout.splitlines()
+    assert descriptors == "[0, 1, 2, 3]"  # 3 is the listing's own
+    assert applied == f"hello {tmp_path} {(2**30 - 2**26, 2**30)}"
+    assert resource.getrlimit(resource.RLIMIT_DATA) != (2**30 - 2**26, 2**30)
+
+
+def test_the_environment_is_an_allow_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_API_KEY", "secret")
+    monkeypatch.setenv("CARREL_KERNEL_KEYS", "path")
+    monkeypatch.setenv("LD_PRELOAD", "")
+    monkeypatch.setenv("PYTHONPATH", "path")
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    found = environment(tmp_path)
+    assert found["LANG"] == "C.UTF-8"
+    assert not {"LLM_API_KEY", "CARREL_KERNEL_KEYS", "LD_PRELOAD", "PYTHONPATH"} & set(found)
+    assert all(
+        str(tmp_path) in found[name]
+        for name in ("IPYTHONDIR", "MPLCONFIGDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")
+    )

@@ -1,0 +1,133 @@
+"""How an execution ended, from what was seen of it: a row for every branch, and the order in which causes win."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+
+from carrel_kernel.outcome import Seen, Verdict, judge
+from carrel_wire.events import Error
+
+MIB = 1024**2
+OK, FAILED = {"status": "ok"}, {"status": "error", "ename": "ValueError"}
+KILLED, ABORTED = -int(signal.SIGKILL), -int(signal.SIGABRT)
+RUNGS = "SIGINT → SIGINT → SIGKILL"
+
+
+def error(name: str, *traceback: str) -> Error:
+    return Error(n=1, name=name, value="", traceback=list(traceback))
+
+
+ALIVE: list[tuple[str, dict[str, Any], Verdict]] = [
+    ("ok", {"reply": OK}, Verdict("ok")),
+    ("an exception", {"reply": FAILED, "error": error("ValueError")}, Verdict("error")),
+    ("an exception without its output", {"reply": FAILED}, Verdict("error")),
+    ("no reply", {}, Verdict("error", "the kernel's reply was lost or malformed")),
+    ("a reply of nonsense", {"reply": {"status": 5}}, Verdict("error", "the kernel's reply was lost or malformed")),
+    (
+        "aborted",
+        {"reply": {"status": "aborted"}},
+        Verdict("interrupted", "not run: an earlier request of the kernel failed"),
+    ),
+    (
+        "abort",
+        {"reply": {"status": "abort"}},
+        Verdict("interrupted", "not run: an earlier request of the kernel failed"),
+    ),
+    ("a KeyboardInterrupt of its own", {"reply": FAILED, "error": error("KeyboardInterrupt")}, Verdict("interrupted")),
+    (
+        "interrupted",
+        {"reply": FAILED, "error": error("KeyboardInterrupt"), "ladder": "interrupted", "rungs": "SIGINT"},
+        Verdict("interrupted", "sent SIGINT"),
+    ),
+    ("an interrupt that came too late", {"reply": OK, "ladder": "interrupted", "rungs": "SIGINT"}, Verdict("ok")),
+    (
+        "timeout",
+        {"reply": FAILED, "error": error("KeyboardInterrupt"), "ladder": "timeout", "rungs": "SIGINT"},
+        Verdict("timeout", "the time limit was over; sent SIGINT"),
+    ),
+    (
+        "a timeout that the code caught",
+        {"reply": OK, "ladder": "timeout", "rungs": "SIGINT"},
+        Verdict("timeout", "the time limit was over; sent SIGINT"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "seen", "verdict"), ALIVE, ids=[row[0] for row in ALIVE])
+def test_while_the_kernel_lives(name: str, seen: dict[str, Any], verdict: Verdict) -> None:
+    assert judge(Seen(**seen)) == verdict
+    assert not verdict.lost_state
+
+
+DEAD: list[tuple[str, dict[str, Any], str, str]] = [
+    ("a signal", {"exit_code": -int(signal.SIGSEGV)}, "kernel_died", "was killed by SIGSEGV"),
+    ("an unknown signal", {"exit_code": -200}, "kernel_died", "was killed by signal 200"),
+    ("an exit", {"exit_code": 3}, "kernel_died", "ended with code 3"),
+    ("an exit after a reply", {"exit_code": 0, "reply": OK}, "kernel_died", "ended with code 0"),
+    (
+        "a restart",
+        {"exit_code": KILLED, "stopped": "the kernel was restarted"},
+        "kernel_died",
+        "the kernel was restarted",
+    ),
+    ("a restart during a timeout", {"exit_code": KILLED, "stopped": "why", "ladder": "timeout"}, "kernel_died", "why"),
+    (
+        "a timeout",
+        {"exit_code": KILLED, "ladder": "timeout", "killed_by_ladder": True, "rungs": RUNGS},
+        "timeout",
+        RUNGS,
+    ),
+    (
+        "an interrupt",
+        {"exit_code": KILLED, "ladder": "interrupted", "killed_by_ladder": True, "rungs": RUNGS},
+        "kernel_died",
+        f"did not let itself be interrupted; sent {RUNGS}",
+    ),
+    ("over the limit", {"exit_code": KILLED, "over_limit": True}, "out_of_memory", "was killed by SIGKILL"),
+    ("killed by the system", {"exit_code": KILLED, "out_of_memory_kill": True}, "out_of_memory", "no limit of its own"),
+    (
+        "aborted by a library without memory",
+        {"exit_code": ABORTED, "memory_limit_bytes": 100 * MIB, "peak_memory_bytes": 51 * MIB},
+        "out_of_memory",
+        "peak was 51 MiB, the limit is 100 MiB; the kernel was killed by SIGABRT",
+    ),
+    (
+        "aborted with memory left",
+        {"exit_code": ABORTED, "memory_limit_bytes": 100 * MIB, "peak_memory_bytes": 50 * MIB},
+        "kernel_died",
+        "SIGABRT",
+    ),
+    ("aborted without a limit", {"exit_code": ABORTED, "peak_memory_bytes": 10**12}, "kernel_died", "SIGABRT"),
+]
+
+
+@pytest.mark.parametrize(("name", "seen", "status", "says"), DEAD, ids=[row[0] for row in DEAD])
+def test_when_the_kernel_died(name: str, seen: dict[str, Any], status: str, says: str) -> None:
+    verdict = judge(Seen(**seen))
+    assert verdict.status == status
+    assert verdict.lost_state
+    assert verdict.message
+    assert says in verdict.message
+
+
+@pytest.mark.parametrize("name", ["MemoryError", "_ArrayMemoryError", "ArrowMemoryError", "bad_alloc"])
+def test_memory_errors_say_peak_limit_and_line(name: str) -> None:
+    lines = ("\x1b[31mCell\x1b[39m\x1b[36m \x1b[39m\x1b[32mIn[3]\x1b[39m\x1b[32m, line 7\x1b[39m", "more")
+    seen = Seen(reply=FAILED, error=error(name, *lines), memory_limit_bytes=512 * MIB, peak_memory_bytes=500 * MIB)
+    message = "out of memory: the kernel's peak was 500 MiB, the limit is 512 MiB; line 7 of the cell"
+    assert judge(seen) == Verdict("out_of_memory", message)
+
+
+def test_a_memory_error_without_its_output() -> None:
+    verdict = judge(Seen(reply={"status": "error", "ename": "MemoryError"}))
+    assert verdict == Verdict(
+        "out_of_memory", "out of memory: the kernel's peak was 0 MiB, there is no limit of its own"
+    )
+
+
+def test_an_interrupt_wins_over_the_exception_it_caused() -> None:
+    seen = Seen(reply=FAILED, error=error("MemoryError"), ladder="interrupted", rungs="SIGINT")
+    assert judge(seen).status == "interrupted"

@@ -1,0 +1,63 @@
+"""Settings of the host: flags, variables, their order, and what is refused with words that help."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from carrel_kernel.settings import PREFIX, Settings, load
+
+NEEDED = ["--host-id=h", "--keys=/keys.json"]
+
+
+def test_two_are_needed_and_the_rest_has_defaults() -> None:
+    found = load(NEEDED, {})
+    assert (found.host_id, found.keys) == ("h", Path("/keys.json"))
+    assert found.listen == "tcp:0.0.0.0:8888"
+    assert found.orphan_timeout == 0.0
+
+
+def test_every_setting_can_be_a_variable_and_a_flag_wins() -> None:
+    values = {
+        **{PREFIX + field.name.upper(): "7" for field in fields(Settings)},
+        f"{PREFIX}LISTEN": "unix:/run/host.sock",
+        f"{PREFIX}LOG_LEVEL": "debug",
+    }
+    found = load(["--max-queue=9"], values)
+    assert found.max_queue == 9
+    assert (found.host_id, found.keys, found.orphan_timeout, found.max_kernels) == ("7", Path("7"), 7.0, 7)
+    assert (found.listen, found.log_level) == ("unix:/run/host.sock", "debug")
+
+
+@pytest.mark.parametrize("address", ["tcp:127.0.0.1:0", "tcp:[::]:8888", "unix:/x.sock", "unix:relative.sock"])
+def test_addresses(address: str) -> None:
+    assert load([*NEEDED, f"--listen={address}"], {}).listen == address
+
+
+@pytest.mark.parametrize(
+    ("flags", "values", "says"),
+    [
+        ([], {}, "--host-id"),
+        (["--host-id=h"], {}, "--keys"),
+        ([*NEEDED, "--listen=tcp:8888"], {}, "must be unix:"),
+        ([*NEEDED, "--listen=tcp:a:99999"], {}, "must be unix:"),
+        ([*NEEDED, "--listen=unix:"], {}, "must be unix:"),
+        ([*NEEDED, "--listen=ftp:a:1"], {}, "must be unix:"),
+        ([*NEEDED, "--max-kernels=0"], {}, "at least 1"),
+        ([*NEEDED, "--max-kernels=many"], {}, "invalid"),
+        ([*NEEDED, "--start-seconds=0"], {}, "greater than 0"),
+        ([*NEEDED, "--start-seconds=nan"], {}, "greater than 0"),
+        ([*NEEDED, "--grace-seconds=-1"], {}, "not be negative"),
+        ([*NEEDED, "--host=h"], {}, "unrecognized"),
+        (NEEDED, {f"{PREFIX}SPOOL_BYTES": "-5"}, "at least 1"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    flags: list[str], values: dict[str, str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        load(flags, values)
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
