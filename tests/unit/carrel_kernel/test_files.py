@@ -102,7 +102,7 @@ def delete(files: Files, name: str) -> None:
 ACTIONS = {"read": read, "write": write, "delete": delete}
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(name=NAMES, action=st.sampled_from(sorted(ACTIONS)))
 @example(name="workspace/../../secret", action="read")
 @example(name="../workspace-other/secret", action="write")

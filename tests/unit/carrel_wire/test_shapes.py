@@ -17,7 +17,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carrel_wire import host
@@ -64,7 +64,7 @@ STRUCTS = [
     if inspect.isclass(kind) and issubclass(kind, msgspec.Struct) and not name.startswith("_")
 ]
 REQUESTS = [kind for kind in STRUCTS if kind.__struct_config__.forbid_unknown_fields]
-QUIET = settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+QUIET = settings(max_examples=30)
 
 
 @pytest.mark.parametrize("kind", EVENTS)
