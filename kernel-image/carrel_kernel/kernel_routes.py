@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 from aiohttp import web
 
 from carrel_kernel import introspection
@@ -24,8 +23,7 @@ def kernel_of(request: web.Request) -> Kernel:
 
 async def list_kernels(request: web.Request) -> web.Response:
     """`GET /v1/kernels`."""
-    infos = [kernel.info() for kernel in request.app[SUPERVISOR].kernels]
-    return web.Response(body=msgspec.json.encode(infos), content_type="application/json")
+    return reply([kernel.info() for kernel in request.app[SUPERVISOR].kernels])
 
 
 async def create(request: web.Request) -> web.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -13,7 +14,7 @@ from carrel_wire.host import ErrorBody
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
-def reply(body: msgspec.Struct, *, status: int = 200) -> web.Response:
+def reply(body: msgspec.Struct | Sequence[msgspec.Struct], *, status: int = 200) -> web.Response:
     """Return a body as JSON."""
     return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json")
 

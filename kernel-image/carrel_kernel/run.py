@@ -35,7 +35,8 @@ class Run:
         self._incarnation = incarnation
         self._pid = pid
         self._cpu = limits.cpu_seconds(pid)
-        self._peak = 0
+        self.peak_memory_bytes = 0
+        """Largest memory seen."""
         self._idle = False
         self._last_words: asyncio.TimerHandle | None = None
         limits.reset_peak(pid)
@@ -71,7 +72,8 @@ class Run:
 
     def measure(self) -> None:
         """Look at the process's memory while it is still there."""
-        self._peak = max(self._peak, limits.peak_bytes(self._pid) or limits.resident_bytes(self._pid))
+        seen = limits.peak_bytes(self._pid) or limits.resident_bytes(self._pid)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, seen)
 
     def close(self) -> None:
         """Stop the timers."""
@@ -84,11 +86,6 @@ class Run:
     def wall_seconds(self) -> float:
         """Time since the kernel took the code up."""
         return 0.0 if self.started is None else time.monotonic() - self.started
-
-    @property
-    def peak_memory_bytes(self) -> int:
-        """Largest memory seen."""
-        return self._peak
 
     def cpu_seconds(self) -> float | None:
         """CPU time since the start; none when the process is gone."""
@@ -111,7 +108,7 @@ class Run:
             out_of_memory_kill=out_of_memory_kill,
             stopped=self.stopped,
             memory_limit_bytes=memory_limit_bytes,
-            peak_memory_bytes=self._peak,
+            peak_memory_bytes=self.peak_memory_bytes,
         )
 
 

@@ -59,8 +59,8 @@ class Supervisor:
         self.orphaned = asyncio.Event()
         """Set when nobody has called for the orphan timeout."""
         self._kernels: dict[str, Kernel] = {}
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._place = Place(self.workspace.root, runtime, self._context, settings.start_seconds)
+        self.zmq_context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._place = Place(self.workspace.root, runtime, self.zmq_context, settings.start_seconds)
         self._spares = Spares(runtime)
         self._last_call = time.monotonic()
         self._last_activity = time.time()
@@ -88,7 +88,7 @@ class Supervisor:
         grace = self.settings.grace_seconds
         closing = [kernel.aclose("the kernel host was stopped", grace_seconds=grace) for kernel in self.kernels]
         await asyncio.gather(self._spares.aclose(), *closing)
-        self._context.destroy(linger=0)
+        self.zmq_context.destroy(linger=0)
 
     # ------------------------------------------------------------------ whose it is
 
@@ -201,11 +201,6 @@ class Supervisor:
                 overflow_bytes=settings.overflow_bytes,
             ),
         )
-
-    @property
-    def zmq_context(self) -> zmq.Context[zmq.Socket[bytes]]:
-        """Context for further connections to kernels."""
-        return self._context
 
     # ------------------------------------------------------------------ executions
 

@@ -85,10 +85,11 @@ class Client:
 
 
 @asynccontextmanager
-async def connect(host: Host, *, v1: bool = True, kernel: str = "main") -> AsyncIterator[Client]:
+async def connect(host: Host, *, v1: bool = True, wait: bool = True) -> AsyncIterator[Client]:
+    """Connect, and unless told otherwise wait until what others do is seen, too."""
     assert host.http
     socket = await host.http.ws_connect(
-        f"http://host/v1/kernels/{kernel}/channels",
+        "http://host/v1/kernels/main/channels",
         headers={"Authorization": f"Bearer {host.token(['execute'])}"},
         protocols=(V1,) if v1 else (),
         max_msg_size=0,
@@ -96,7 +97,8 @@ async def connect(host: Host, *, v1: bool = True, kernel: str = "main") -> Async
     assert socket.protocol == (V1 if v1 else None)
     try:
         client = Client(socket, v1)
-        await client.until("iopub_welcome")
+        if wait:
+            await client.until("iopub_welcome")
         yield client
     finally:
         await socket.close()
@@ -150,6 +152,14 @@ async def test_a_kernel_says_the_same_as_to_jupyter_client(host: Host) -> None:
         for code, wanted in zip(codes, expected, strict=True):
             found = [shape(message) for message in await client.execute(code)]
             assert sorted(map(repr, found)) == sorted(map(repr, wanted)), code
+
+
+async def test_a_client_that_asks_at_once_misses_nothing(host: Host) -> None:
+    for number in range(20):
+        async with connect(host, wait=False) as client:
+            types = [message["msg_type"] for message in await client.execute(f"print({number})")]
+            assert types.count("stream") == 1, types
+            assert types.count("status") == 2, types
 
 
 @pytest.mark.parametrize("v1", [True, False])
