@@ -12,7 +12,7 @@ import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 import zmq
@@ -113,13 +113,7 @@ class Supervisor:
             raise WrongHost("the request is for another host", host_id=self.settings.host_id)
         if request.boot_id is not None and request.boot_id != self.boot_id:
             raise WrongHost("the host has been restarted; read its state and bind again", boot_id=self.boot_id)
-        if not request.session_uid:
-            raise BadRequest("session_uid must not be empty")
-        _check_environment(request.env)
-        if request.memory_limit_bytes is not None and request.memory_limit_bytes < _MIN_MEMORY_BYTES:
-            raise BadRequest(f"memory_limit_bytes must be at least {_MIN_MEMORY_BYTES}: an interpreter needs as much")
-        if request.cpu_limit is not None and not 0 < request.cpu_limit < 10_000:
-            raise BadRequest("cpu_limit must be a number of CPUs greater than 0")
+        _check(request)
         async with self._binding_lock:
             already = self.binding is not None
             if self.binding is None:
@@ -289,8 +283,18 @@ class Supervisor:
                 self.orphaned.set()
 
 
-def _check_environment(env: dict[str, Any]) -> None:
-    size = sum(len(name) + len(str(value)) for name, value in env.items())
+def _check(request: BindRequest) -> None:
+    if not request.session_uid:
+        raise BadRequest("session_uid must not be empty")
+    if request.memory_limit_bytes is not None and request.memory_limit_bytes < _MIN_MEMORY_BYTES:
+        raise BadRequest(f"memory_limit_bytes must be at least {_MIN_MEMORY_BYTES}: an interpreter needs as much")
+    if request.cpu_limit is not None and not 0 < request.cpu_limit < 10_000:
+        raise BadRequest("cpu_limit must be a number of CPUs greater than 0")
+    _check_environment(request.env)
+
+
+def _check_environment(env: dict[str, str]) -> None:
+    size = sum(len(name) + len(value) for name, value in env.items())
     if size > _MAX_ENV_BYTES:
         raise BadRequest(f"env is larger than {_MAX_ENV_BYTES} characters")
     for name, value in env.items():
