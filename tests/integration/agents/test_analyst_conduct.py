@@ -21,6 +21,7 @@ from tests.integration.agents.tables import Workspace
 from carrel_gateway.agents.models.analyst.model import AnalystModel, reply_to
 from carrel_gateway.agents.models.analyst.table import FACTS
 from carrel_gateway.agents.protocols import AgentView, Exchange, FileView, StepRecord, Turn
+from carrel_wire.log import CellStatus
 
 Ask = Callable[..., Told]
 
@@ -222,16 +223,26 @@ def view(*steps: StepRecord, notice: str | None = None) -> AgentView:
     return AgentView("total n", (FileView("data/a.csv", 9),), (), tuple(exchanges))
 
 
-def test_lost_variables_are_made_again_once() -> None:
+def test_lost_variables_are_made_again_twice_at_most() -> None:
     lost = StepRecord("…", "error", "", "", "NameError: name 'df' is not defined")
     again = reply_to(view(LOAD_OK, lost))
     assert again.count("read_text('data/a.csv')") == 1
     assert "['n']].agg" in again
-    assert "could not work this out" in reply_to(view(LOAD_OK, lost, lost))
+    assert reply_to(view(LOAD_OK, lost, lost)) == again
+    assert "could not work this out" in reply_to(view(LOAD_OK, lost, lost, lost))
 
 
 def test_unknown_outcome_is_begun_again() -> None:
     assert "read_text('data/a.csv')" in reply_to(view(LOAD_OK, StepRecord("…", "outcome_unknown", "", "", None)))
+
+
+@pytest.mark.parametrize("status", ["outcome_unknown", "kernel_died"])
+def test_loading_that_went_with_a_kernel_is_begun_again_twice_at_most(status: CellStatus) -> None:
+    lost = StepRecord("…", status, "", "", "The kernel host was lost.")
+    assert "read_text('data/a.csv')" in reply_to(view(lost))
+    assert "read_text('data/a.csv')" in reply_to(view(lost, lost))
+    assert "['n']].agg" in reply_to(view(lost, LOAD_OK))
+    assert "could not read" in reply_to(view(lost, lost, lost))
 
 
 def test_failed_code_is_reported() -> None:

@@ -26,6 +26,8 @@ from carrel_gateway.agents.protocols import AgentView, FileView, ModelChunk, Ste
 NAME: Final = "demo/analyst"
 _FEWEST_TO_LEARN: Final = 40
 _EARLIER_TURNS: Final = 3
+_RETRIES: Final = 2
+"""Kernels may go away so often before a question is given up."""
 _TAG: Final = re.compile(r"<(?=/?(?:plan|code|answer|think)\b)", re.IGNORECASE)
 """Names and values of a table may look like the tags that replies speak with; they must not end or begin one."""
 _LEFT_OUT: Final = re.compile(r"^\d+ lines of .* do not fit the header and are left out$", re.MULTILINE)
@@ -61,7 +63,7 @@ class _Work:
     steps: Iterator[StepRecord]
     options: load.Options = field(default_factory=load.Options)
     loaded: str = ""
-    reloaded: bool = False
+    retries: int = _RETRIES
 
     @property
     def load_title(self) -> str:
@@ -122,6 +124,9 @@ def _load(work: _Work) -> list[Table] | _Say:
         facts = facts_of(step.displays)
         if step.status == "ok" and facts:
             return tables_of(facts)
+        if _is_lost(step) and work.retries:
+            work.retries -= 1
+            continue
         better = load.correction(step.error or "", work.options, names) if step.status != "ok" else None
         if better is None:
             return _Say(answer=cannot_load(names, step.error or "The code handed over no facts."))
@@ -209,13 +214,12 @@ def _plan(work: _Work, analysis: Analysis, request: Request) -> tuple[tuple[str,
 
 
 def _facts(work: _Work, code: str, whole: str, plan: tuple[tuple[str, str], ...]) -> dict[str, Any] | _Say:
-    """Return the facts that the cell handed over, or what to say to get them; lost variables are made again, once."""
+    """Return the facts that the cell handed over, or what to say to get them; lost variables are made again."""
     step = next(work.steps, None)
     if step is None:
         return _Say(code=code, plan=plan)
-    lost = step.status in ("outcome_unknown", "kernel_died") or "NameError: name" in (step.error or "")
-    if lost and not work.reloaded:
-        work.reloaded = True
+    while _is_lost(step) and work.retries:
+        work.retries -= 1
         step = next(work.steps, None)
         if step is None:
             return _Say(code=f"{work.loaded}\n\n{whole}")
@@ -223,6 +227,11 @@ def _facts(work: _Work, code: str, whole: str, plan: tuple[tuple[str, str], ...]
     if step.status != "ok" or facts is None:
         return _Say(answer=failed(step.error or "The code handed over no facts."))
     return facts
+
+
+def _is_lost(step: StepRecord) -> bool:
+    """Whether the cell, or what it needs, went with a kernel; the analyst's cells only read files and may run again."""
+    return step.status in ("outcome_unknown", "kernel_died") or "NameError: name" in (step.error or "")
 
 
 def _unreadable(count: int) -> str:
