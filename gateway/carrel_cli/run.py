@@ -76,6 +76,7 @@ def _say_end(session: Session, printer: RunPrinter, console: Console) -> bool:
         console.print(line(f"  Session {session.id}", "dim"))
         return True
     reason = finished.get("message") or finished.get("code") or "no reason was given"
-    console.print(line(f"  The run {finished.get('status', 'did not end')}: {reason}", "red"))
+    ended = {"failed": "failed", "cancelled": "was cancelled"}.get(finished.get("status", ""), "did not end")
+    console.print(line(f"  The run {ended}: {reason}", "red"))
     console.print(line(f"  Session {session.id}", "dim"))
     return False

@@ -24,14 +24,19 @@ export class Turn {
     this.draft = element("div", { class: "answer draft" });
     this.answer = element("div", { class: "answer" });
     this.made = element("div", { class: "made" });
-    this.working = element("p", { class: "working" }, "Thinking");
+    this.working = element("p", { class: "working", role: "status" }, "Thinking");
+    this.said = "";
     this.root.append(this.plan, this.steps, this.draft, this.answer, this.made, this.working);
     this.cells = new Map();
     this.codeDraft = null;
     log.append(this.root);
   }
 
+  // Whether nothing has come for it yet.
+  get isEmpty() { return !this.taken; }
+
   take(event) {
+    this.taken = true;
     if (event.live) return this.takeLive(event);
     const payload = event.payload;
     switch (event.type) {
@@ -55,7 +60,13 @@ export class Turn {
     else if (event.type === "plan.delta") this.say("Planning");
   }
 
-  say(text) { this.working.textContent = text; }
+  say(text) {
+    this.said = text;
+    this.working.textContent = text;
+  }
+
+  // The connection is gone, or there again; what was said before is true again then.
+  lost(gone) { this.working.textContent = gone ? "The server does not answer; trying again" : this.said; }
 
   dropDrafts() {
     this.draft.textContent = "";
@@ -74,7 +85,8 @@ export class Turn {
 
   showPlan(steps) {
     this.plan.hidden = !steps.length;
-    this.plan.replaceChildren(...steps.map((step) => element("li", { class: step.status || "open" }, step.title)));
+    this.plan.replaceChildren(...steps.map(({ status = "open", title }) =>
+      element("li", { class: status }, element("span", { class: "hidden" }, `${status}: `), title)));
   }
 
   beginCell({ execution_id: id, code }) {
@@ -83,7 +95,7 @@ export class Turn {
     const state = element("span", { class: "state" }, "running");
     const outputs = element("div", { class: "outputs" });
     const root = element("details", { class: "cell", open: "" },
-      element("summary", {}, element("span", {}, "Code"), state), element("pre", { class: "code" }, code), outputs);
+      element("summary", {}, element("span", {}, `Cell ${this.cells.size + 1}`), state), element("pre", { class: "code", tabindex: "0" }, code), outputs);
     const cell = { root, state, outputs, committed: [], live: [] };
     this.cells.set(id, cell);
     this.steps.append(root);
@@ -96,8 +108,10 @@ export class Turn {
     if (!cell) return;
     const output = outputOf(event);
     if (!output) return;
+    const before = cell.live.at(-1);
     cell.live.push(output);
-    drawOutputs(cell.outputs, [...cell.committed, ...cell.live]);
+    if (before && isSameStream(before, output)) cell.outputs.lastElementChild.append(plain(output.text));  // much text stays quick
+    else drawOutputs(cell.outputs, [...cell.committed, ...cell.live]);
   }
 
   showOutputs({ execution_id: id, outputs }) {
@@ -121,10 +135,10 @@ export class Turn {
     const box = element("figure", {}, element("figcaption", {}, element("span", {}, `${name} · ${bytes(size)}`), save));
     this.made.append(box);
     const blob = () => call(`/api/artifacts/${id}`).then((response) => response.blob());
-    save.addEventListener("click", async () => download(await blob(), name));
-    if (/^image\/(png|jpeg|gif|webp)$/.test(type)) {
-      box.prepend(element("img", { src: URL.createObjectURL(await blob()), alt: name }));
-    }
+    const failed = (error) => box.append(element("p", { class: "trouble" }, `${name} could not be loaded. ${error.message}`));
+    save.setAttribute("aria-label", `Save ${name}`);
+    save.addEventListener("click", () => blob().then((content) => download(content, name)).catch(failed));
+    if (/^image\/(png|jpeg|gif|webp)$/.test(type)) await blob().then((content) => box.prepend(shown(content, name))).catch(failed);
   }
 
   end({ status, message, code }) {
@@ -134,7 +148,7 @@ export class Turn {
       for (const { root } of this.cells.values()) root.open = false;
     }
     if (status !== "succeeded") {
-      this.root.append(element("p", { class: "trouble" }, `The run ${status}. ${message || code || ""}`));
+      this.root.append(element("p", { class: "trouble" }, `The run ${status === "cancelled" ? "was cancelled" : status}. ${message || code || ""}`));
     }
   }
 }
@@ -151,23 +165,39 @@ export const bytes = (size) =>
 function outputOf(event) {
   if (event.type === "stdout" || event.type === "stderr") return { output_type: "stream", name: event.type, text: event.text };
   if (event.type === "error") return { output_type: "error", traceback: event.traceback };
-  if (event.type === "display" || event.type === "result") return { output_type: "display_data", data: event.data };
+  if (event.type === "clear") return { output_type: "clear_output", wait: event.wait };
+  if (event.type === "display" || event.type === "result") {
+    const kind = event.update ? "update_display_data" : "display_data";
+    return { output_type: kind, data: event.data, transient: { display_id: event.display_id } };
+  }
   return null;
 }
 
+const isSameStream = (one, other) => one.output_type === "stream" && other.output_type === "stream" && one.name === other.name;
+
+// Joins neighbouring text, and lets clears and updates take effect, as a notebook does.
 function drawOutputs(box, outputs) {
-  const shown = [];
+  const kept = [];
+  let clears = false;
   for (const output of outputs) {
-    const before = shown.at(-1);
-    if (output.output_type === "stream" && before?.output_type === "stream" && before.name === output.name) before.text += output.text;
-    else shown.push({ ...output });
+    const kind = output.output_type;
+    if (kind === "update_display_data") {
+      const id = output.transient?.display_id;
+      for (const other of kept) if (id && other.transient?.display_id === id) other.data = output.data;
+      continue;
+    }
+    if (clears || (kind === "clear_output" && !output.wait)) kept.length = 0;
+    clears = kind === "clear_output" && Boolean(output.wait);
+    if (kind === "clear_output") continue;
+    if (kept.length && isSameStream(kept.at(-1), output)) kept.at(-1).text += output.text;
+    else kept.push({ ...output });
   }
-  box.replaceChildren(...shown.map(draw).filter(Boolean));
+  box.replaceChildren(...kept.map(draw).filter(Boolean));
 }
 
 function draw(output) {
-  if (output.output_type === "stream") return element("pre", { class: output.name === "stderr" ? "error" : "" }, plain(output.text));
-  if (output.output_type === "error") return element("pre", { class: "error" }, plain(output.traceback.join("\n")));
+  if (output.output_type === "stream") return printed(output.text, output.name === "stderr");
+  if (output.output_type === "error") return printed(output.traceback.join("\n"), true);
   const data = output.data;
   if (!data) return null;
   for (const type of ["image/png", "image/jpeg"]) {
@@ -175,18 +205,27 @@ function draw(output) {
   }
   const tabular = data["application/vnd.carrel.table+json"];
   if (tabular) return table(tabular, data["text/plain"]);
-  return data["text/plain"] ? element("pre", {}, plain(String(data["text/plain"]))) : null;
+  return data["text/plain"] ? printed(String(data["text/plain"])) : null;
 }
+
+// Can be reached with the keyboard, because it may be larger than its box.
+const printed = (text, isError = false) => element("pre", { class: isError ? "error" : "", tabindex: "0" }, plain(text));
 
 function picture(type, base64) {
   const binary = Uint8Array.from(atob(base64.replace(/\s/g, "")), (character) => character.charCodeAt(0));
-  return element("img", { src: URL.createObjectURL(new Blob([binary], { type })), alt: "Plot" });
+  return shown(new Blob([binary], { type }), "Plot");
+}
+
+function shown(blob, alt) {
+  const image = element("img", { src: URL.createObjectURL(blob), alt });
+  image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
+  return image;
 }
 
 function table(content, fallback) {
   const columns = (content.columns || content.schema?.fields || []).map((column) => String(column.name ?? column));
   const rows = content.rows || content.data || [];
-  if (!columns.length || !Array.isArray(rows[0])) return element("pre", {}, plain(String(fallback || "")));
+  if (!columns.length || !Array.isArray(rows[0])) return printed(String(fallback || ""));
   const head = element("tr", {}, ...columns.map((name) => element("th", {}, name)));
   const body = rows.slice(0, 20).map((row) => element("tr", {}, ...row.map((value) => element("td", {}, value === null ? "" : String(value)))));
   return element("div", { class: "scroll" }, element("table", {}, head, ...body));

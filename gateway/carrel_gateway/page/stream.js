@@ -2,6 +2,14 @@
 
 const KEY = "carrel.key";
 
+const MOST_FAILURES = 40;  // in a row, at last 8 s apart: a gateway that is gone for five minutes is not waited for
+
+export class Away extends Error {
+  constructor() {
+    super("The server does not answer. Check that it is running and that you are connected to it, then try again.");
+  }
+}
+
 export class Problem extends Error {
   constructor(status, body) {
     super(body.detail || `The server answered ${status}.`);
@@ -16,6 +24,7 @@ export function takeKeyFromFragment() {
     localStorage.setItem(KEY, decodeURIComponent(found[1]));
     history.replaceState(null, "", location.pathname);
   }
+  return found !== null;
 }
 
 export const key = () => localStorage.getItem(KEY);
@@ -26,7 +35,8 @@ export async function call(path, { method = "GET", json, body, headers = {}, sig
   const sent = { ...headers };
   if (key()) sent.Authorization = `Bearer ${key()}`;
   if (json !== undefined) sent["Content-Type"] = "application/json";
-  const response = await fetch(path, { method, headers: sent, body: json === undefined ? body : JSON.stringify(json), signal });
+  const request = { method, headers: sent, body: json === undefined ? body : JSON.stringify(json), signal };
+  const response = await fetch(path, request).catch((error) => { throw error.name === "AbortError" ? error : new Away(); });
   if (!response.ok) throw new Problem(response.status, await response.json().catch(() => ({})));
   return response;
 }
@@ -34,46 +44,55 @@ export async function call(path, { method = "GET", json, body, headers = {}, sig
 export const get = async (path) => (await call(path)).json();
 export const post = async (path, json) => (await call(path, { method: "POST", json })).json();
 
-// Calls `take` with every event until the stream ends, and comes back with the last id when the connection breaks.
-export async function follow(path, { start, take, done, signal }) {
+// Calls `take` with every event until `done`. The first request is `start`; when the connection breaks later, it comes
+// back at `path()` with the id of the last event (`after`, before there was one), and calls `lost` with true, then false.
+export async function follow({ start, path, after, take, done, lost, signal }) {
   let request = start;
-  let last = null;
-  for (let failures = 0; failures < 8 && !done(); ) {
+  let last = String(after);
+  let begun = false;
+  for (let failures = 0; failures < MOST_FAILURES; failures += 1) {
     try {
-      const headers = { Accept: "text/event-stream", ...(last === null ? {} : { "Last-Event-ID": last }) };
-      const response = await call(request.path || path, { ...request, headers, signal });
+      const headers = { Accept: "text/event-stream", ...(begun ? { "Last-Event-ID": last } : {}) };
+      const response = await call(request.path, { ...request, headers, signal });
+      if (begun) lost(false);
+      begun = true;
       for await (const event of events(response.body)) {
         failures = 0;
         if (event.id !== null) last = event.id;
         take(JSON.parse(event.data));
+        if (done()) return;
       }
-      if (done()) return;
     } catch (error) {
-      if (error instanceof Problem || signal?.aborted) throw error;
+      const refused = error instanceof Problem && error.status < 500;
+      if (!begun || refused || signal.aborted) throw error;
     }
-    failures += 1;
-    request = { path };
-    last ??= "0";
+    lost(true);
+    request = { path: path() };
     await new Promise((resume) => setTimeout(resume, Math.min(300 * 2 ** failures, 8000)));
+    if (signal.aborted) return;
   }
-  if (!done()) throw new Error("The connection to the server is gone. The run goes on; reload to see it.");
+  throw new Error("The connection to the server is gone. The run goes on there; reload this page to see it.");
 }
 
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";
   let event = { id: null, data: "" };
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const lines = (held + value).split("\n");
-    held = lines.pop();
-    for (const line of lines) {
-      if (line === "") {
-        if (event.data) yield event;
-        event = { id: null, data: "" };
-      } else if (line.startsWith("data: ")) event.data += line.slice(6);
-      else if (line.startsWith("id: ")) event.id = line.slice(4);
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const lines = (held + value).split("\n");
+      held = lines.pop();
+      for (const line of lines) {
+        if (line === "") {
+          if (event.data) yield event;
+          event = { id: null, data: "" };
+        } else if (line.startsWith("data: ")) event.data += line.slice(6);
+        else if (line.startsWith("id: ")) event.id = line.slice(4);
+      }
     }
+  } finally {
+    reader.cancel().catch(() => {});  // it may be broken already
   }
 }
