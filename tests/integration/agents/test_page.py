@@ -1,0 +1,153 @@
+"""The page in a real browser, over a real gateway: what a person does there, and what must never happen there.
+
+* from the link with the key to an answer, and again after a reload; nothing is asked of anyone else
+* names, values and questions that are markup stay text
+* what goes wrong is said with what to do, and a question that was not taken is not lost
+* narrow screens, and names for everything that can be reached with the keyboard
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.integration.agents.browser import Browser, chromium
+from tests.support import servers
+from tests.support.serving import SALES, Gateway
+from tests.support.serving import gateway as running_gateway
+
+DONE = "document.querySelector('.turn') && !document.querySelector('.working, #send:disabled')"
+NAMELESS = """
+[...document.querySelectorAll('button, a, input, textarea, summary, img')]
+    .filter((one) => one.checkVisibility())
+    .filter((one) => !(one.innerText || one.ariaLabel || one.labels?.length || one.hasAttribute('alt')))
+    .map((one) => one.outerHTML)
+"""
+IMAGE = "<img src=x onerror=document.title='taken'>"
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with running_gateway(tmp_path_factory.mktemp("page") / "data", CARREL_UPLOAD_MAX_BYTES="100000") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(servers.program("chromium"), tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(program: Browser, gateway: Gateway) -> Iterator[Browser]:
+    """The page, opened by the link with the key; without complaints of the browser at the end."""
+    program.width(1280)
+    program.open(f"{gateway.url}/#key={gateway.key}")
+    program.until("document.activeElement.id === 'question'")
+    program.complaints.clear()
+    yield program
+    assert program.complaints == []
+
+
+@pytest.fixture
+def sales(tmp_path: Path) -> Path:
+    path = tmp_path / "sales.csv"
+    path.write_text(SALES, "utf-8")
+    return path
+
+
+def ask(page: Browser, question: str) -> None:
+    page.type("#question", question)
+    page.until("document.getElementById('send').disabled || document.getElementById('trouble').textContent")
+    page.until("!document.getElementById('send').disabled")
+
+
+def test_from_the_link_to_the_answer_and_again_after_a_reload(page: Browser, gateway: Gateway, sales: Path) -> None:
+    assert "key" not in page.value("location.href")
+    page.choose("#upload", sales)
+    page.until("document.querySelectorAll('#files li').length === 1")
+    ask(page, "total units by region")
+    page.until(f"{DONE} && document.querySelector('.made img')?.complete")
+    seen = page.text(".turn")
+    assert "North" in seen
+    assert "714" in seen
+    assert page.value("[...document.querySelectorAll('.plan li')].every((step) => step.className === 'done')")
+    assert page.value("[...document.querySelectorAll('.cell')].every((cell) => !cell.open)")
+    page.value("document.querySelectorAll('.cell').forEach((cell) => { cell.open = true; })")
+    assert "vnd.carrel" not in page.text(".outputs")
+    assert '"columns"' not in page.text(".outputs")
+
+    page.open(page.value("location.href"))
+    page.until(f"{DONE} && document.querySelector('.made img')?.complete")
+    assert page.text(".turn") == seen
+    assert "total units by region" in page.value("document.title")
+    assert page.hosts == {"", gateway.url.removeprefix("http://")}
+
+
+def test_markup_is_text(page: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "odd.csv"
+    path.write_text(f"{IMAGE},group\n1,{IMAGE}\n2,b\n6,b\n", "utf-8")
+    page.choose("#upload", path)
+    page.until("document.querySelectorAll('#files li').length === 1")
+    ask(page, f"describe this {IMAGE}")
+    page.until(DONE)
+    assert page.text(".asked") == f"describe this {IMAGE}"
+    assert IMAGE in page.text(".turn")
+    assert page.value("document.querySelectorAll('img[src=x], .turn script, .turn a').length") == 0
+    assert page.value("document.title") != "taken"
+
+
+def test_question_that_was_not_taken_is_kept(page: Browser) -> None:
+    page.away(True)
+    try:
+        ask(page, "average units")
+        assert "The server does not answer. Check that it is running" in page.text("#trouble")
+        assert page.value("document.getElementById('question').value") == "average units"
+        assert page.value("document.querySelectorAll('.turn').length") == 0
+    finally:
+        page.away(False)
+    page.type("#question", "")
+    page.until(DONE)
+    assert "the session has no data file" in page.text(".answer:not(.draft)")
+    assert page.text("#trouble") == ""
+
+
+def test_file_that_is_too_large(page: Browser, sales: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large.csv"
+    large.write_text("a\n" + "1\n" * 60_000, "utf-8")
+    page.choose("#upload", large, sales)
+    page.until("document.getElementById('trouble').textContent")
+    assert "Too large: large.csv (117.2 KB). A file may have 97.7 KB" in page.text("#trouble")
+    assert page.text("#files").startswith("sales.csv")
+    page.value("document.querySelector('#files button').click()")
+    page.until("!document.querySelector('#files li')")
+
+
+def test_session_that_is_not_there(page: Browser, gateway: Gateway) -> None:
+    page.open(f"{gateway.url}/#session=00000000-0000-7000-8000-000000000000")
+    page.until("document.getElementById('trouble').textContent")
+    assert page.text("#trouble") == "There is no such session."
+    assert page.value("document.getElementById('intro').hidden") is False
+
+
+def test_wrong_key_and_the_right_one(page: Browser, gateway: Gateway) -> None:
+    page.value("localStorage.clear()")
+    page.open(gateway.url)
+    page.until("document.activeElement.id === 'key'")
+    assert page.text("#refusal") == ""
+    page.type("#key", "crl_wrong")
+    page.until("document.getElementById('refusal').textContent")
+    assert "This key is not the one of this server" in page.text("#refusal")
+    page.value("document.getElementById('key').value = ''")
+    page.type("#key", gateway.key)
+    page.until("!document.getElementById('ask').hidden && document.getElementById('door').hidden")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_narrow_screen_and_names(page: Browser, gateway: Gateway, path: str) -> None:
+    page.width(390)
+    page.command("Page.navigate", url=gateway.url + path)
+    page.until("document.querySelectorAll('.route, #sessions li').length > 0")
+    assert page.value("document.documentElement.scrollWidth") <= 390
+    assert page.value(NAMELESS) == []
