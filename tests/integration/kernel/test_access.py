@@ -286,9 +286,9 @@ async def test_no_secret_is_logged(host: Host) -> None:
 
 
 async def test_an_orphan_ends_itself(tmp_path: Path) -> None:
-    async with Host.running(tmp_path, "--orphan-timeout=2") as host:
+    async with Host.running(tmp_path, "--orphan-timeout=4") as host:
         await host.bind()
-        running = asyncio.create_task(host.outcome("import time; time.sleep(4)"))
+        running = asyncio.create_task(host.outcome("import time; time.sleep(6)"))
         assert (await running).status == "ok"  # not while something runs
         assert host.process
         await until(lambda: host.process is None or host.process.returncode is not None, what="its end")
