@@ -208,6 +208,26 @@ def test_names_are_data(ask: Ask, name: str) -> None:
     assert "6" in told.answer
 
 
+def test_verb_that_means_a_column_is_said(ask: Ask) -> None:
+    told = ask("Which region sells most?", {"s.csv": SALES})
+    assert "**North**" in told.answer
+    assert "900" in told.answer
+    assert "“sells” is taken to mean units" in told.answer
+
+
+def test_counting_rows_for_want_of_a_number_is_said(ask: Ask) -> None:
+    told = ask("Which region has the most?", {"s.csv": SALES})
+    assert "names no column of numbers, so the rows of each region are counted" in told.answer
+
+
+def test_values_that_share_the_first_place(ask: Ask) -> None:
+    told = ask("most frequent product", {"s.csv": SALES})
+    assert "are **ax**, **bx** and **cx**, each with 20 of 60 rows (33.3 %)" in told.answer
+    names = "\n".join(["name", *(f"n{place}" for place in range(8))])
+    assert told.answer.count("**") == 6
+    assert "and others, each with 1 of 8 rows" in ask("most frequent name", {"s.csv": f"{names}\n"}).answer
+
+
 def test_question_is_data(ask: Ask) -> None:
     told = ask("total units''' \"\"\" ); raise SystemExit {x} \\", {"s.csv": SALES})
     assert told.errors == []

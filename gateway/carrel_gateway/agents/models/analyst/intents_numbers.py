@@ -89,6 +89,7 @@ def _rank_without_measure(
     if not reading.has(r"\b(?:most|least|fewest)\b"):
         numbers = tuple(column.name for column in reading.table.numbers)
         return Unanswerable(f"The question does not say by which column `{entities[0]}` is ranked.", numbers[:4])
+    reading.notes.append(f"the question names no column of numbers, so the rows of each {entities[0]} are counted")
     return reading.request("frequency", targets=tuple(entities[:1]), by=(), top=count, ascending=ascending)
 
 

@@ -63,7 +63,8 @@ ADJECTIVES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     (r"tallest|taller|shortest person", ("height",)),
     (r"longest|shortest|longer|shorter", ("length", "duration")),
     (r"fastest|slowest|faster|slower", ("speed", "time")),
-    (r"sells?|sold|best.?selling|sell (?:best|most)", ("revenue", "sales", "turnover")),
+    (r"sells?|sold|best.?selling", ("revenue", "sales", "turnover")),
+    (r"sells?|sold|best.?selling", ("units", "quantity", "amount")),
     (r"earns? (?:more|less|the most|the least)", ("salary", "wage", "income")),
 )
 ADDITIVE: Final = r"sale|revenue|turnover|profit|quantity|amount|units?$|count|passenger|visitor|order|cost|spend"

@@ -193,15 +193,17 @@ def _take_targets(reading: Reading) -> None:
 
 
 def _by_adjective(reading: Reading) -> None:
-    """`the oldest` asks for `age`, when there is one such column and no other number is named."""
+    """`the oldest` asks for `age`, when there is one such column and no other number is named; earlier rows first."""
     if reading.numbers:
         return
     for pattern, names in ADJECTIVES:
-        if not reading.has(rf"\b(?:{pattern})\b"):
+        match = re.search(rf"\b(?:{pattern})\b", reading.text)
+        if match is None:
             continue
         fitting = [c.name for c in reading.table.numbers if any(name in c.name.casefold() for name in names)]
         if len(fitting) == 1:
             reading.targets.append(fitting[0])
+            reading.notes.append(f"“{match.group(0)}” is taken to mean {fitting[0]}")
             return
 
 

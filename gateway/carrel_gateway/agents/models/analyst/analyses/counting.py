@@ -30,6 +30,9 @@ from carrel_gateway.agents.models.analyst.writing import (
     where,
 )
 
+_MOST_TIED = 5
+"""Values that share the first place and are named in the first sentence."""
+
 
 def count_title(request: Request) -> str:
     """Return the step of the plan."""
@@ -124,10 +127,12 @@ def frequency_answer(request: Request, facts: dict[str, Any]) -> str:
     for row in rows:
         row["share"] = percent(row["rows"] / used)
     word = "rarest" if request.ascending else "most frequent"
-    lead = (
-        f"The {word} {target}{where(request)} is **{shown(rows[0]['value'])}** with {number(rows[0]['rows'])} "
-        f"of {number(used)} rows ({rows[0]['share']})."
-    )
+    first = [f"**{shown(row['value'])}**" for row in rows if row["rows"] == rows[0]["rows"]]
+    how_many = f"{number(rows[0]['rows'])} of {number(used)} rows ({rows[0]['share']})"
+    lead = f"The {word} {target}{where(request)} is {first[0]} with {how_many}."
+    if len(first) > 1:
+        named = listed(first[:_MOST_TIED]) + (" and others" if len(first) > _MOST_TIED else "")
+        lead = f"The {word} values of {target}{where(request)} are {named}, each with {how_many}."
     limit = request.top or len(rows)
     return paragraphs(
         lead,
