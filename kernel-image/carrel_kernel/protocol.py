@@ -107,7 +107,7 @@ def object_of(value: Any) -> dict[str, Any]:
 
 def count_of(value: Any) -> int | None:
     """Return the value when it can be an execution count: what stores it has 31 bits for it."""
-    return value if isinstance(value, int) and 0 <= value < _INT31 else None
+    return value if type(value) is int and 0 <= value < _INT31 else None  # and so no bool
 
 
 def signature(key: bytes, parts: list[bytes]) -> bytes:

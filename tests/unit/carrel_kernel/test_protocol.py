@@ -121,7 +121,17 @@ def test_huge_numbers_and_depths() -> None:
 
 @pytest.mark.parametrize(
     ("value", "count"),
-    [(0, 0), (2**31 - 1, 2**31 - 1), (2**31, None), (-1, None), (None, None), ("1", None), (1.0, None), ([], None)],
+    [
+        (0, 0),
+        (2**31 - 1, 2**31 - 1),
+        (2**31, None),
+        (-1, None),
+        (None, None),
+        ("1", None),
+        (1.0, None),
+        (True, None),
+        ([], None),
+    ],
 )
 def test_counts(value: Any, count: int | None) -> None:
     assert protocol.count_of(value) == count
