@@ -73,11 +73,6 @@ class AgentView:
     plan: tuple[PlanStep, ...] = ()
 
     @property
-    def replies(self) -> tuple[str, ...]:
-        """The model's replies of this run, raw."""
-        return tuple(exchange.reply for exchange in self.exchanges)
-
-    @property
     def steps(self) -> tuple[StepRecord, ...]:
         """The cells of this run that are over."""
         return tuple(exchange.step for exchange in self.exchanges if exchange.step is not None)

@@ -20,7 +20,6 @@ from carrel_wire.log import (
     ArtifactStored,
     AssistantMessage,
     CellFinished,
-    CellIntended,
     CellOutputs,
     CellStatus,
     LogPayload,
@@ -42,7 +41,6 @@ class Round:
     reply: Reply
     cut: bool = False
     """The provider stopped the reply at the limit of tokens."""
-    intended: bool = False
     status: CellStatus | None = None
     """How the cell ended; none while it is not over."""
     message: str | None = None
@@ -119,21 +117,19 @@ def _apply(state: RunState, event: LogPayload) -> RunState:
             return replace(state, answered=True)
         case RunFinished(run_id=state.run_id):
             return replace(state, finished=event)
-        case CellIntended() | CellOutputs() | CellFinished() | ArtifactStored():
+        case CellOutputs() | CellFinished() | ArtifactStored():
             return _apply_to_cell(state, event)
         case _:
             return state
 
 
-def _apply_to_cell(state: RunState, event: CellIntended | CellOutputs | CellFinished | ArtifactStored) -> RunState:
+def _apply_to_cell(state: RunState, event: CellOutputs | CellFinished | ArtifactStored) -> RunState:
     places = [place for place, one in enumerate(state.rounds) if one.execution_id == event.execution_id]
     if not places:
         return state
     place = places[0]
     one = state.rounds[place]
     match event:
-        case CellIntended():
-            one = replace(one, intended=True)
         case CellOutputs():
             one = replace(one, outputs=(*one.outputs, *event.outputs))
         case CellFinished():
