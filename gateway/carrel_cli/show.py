@@ -38,6 +38,8 @@ class RunPrinter:
         self._console = console
         self._plan: list[str] = []
         self._statuses: list[str] = []
+        self._cell: str | None = None
+        self._lines = 0
         self.artifacts: dict[str, dict[str, Any]] = {}
         """Name → payload of the last version of each file that the run made."""
         self.answer: str | None = None
@@ -81,15 +83,18 @@ class RunPrinter:
         text = clean("".join(_text_of(output) for output in payload["outputs"])).rstrip()
         if not text:
             return
-        self._heading("Output")
+        if payload["execution_id"] != self._cell:  # the outputs of a long cell come in parts
+            self._heading("Output")
+            self._cell, self._lines = payload["execution_id"], 0
         lines = text.splitlines()
-        for one in lines[:_MAX_OUTPUT_LINES]:
+        for one in lines[: max(0, _MAX_OUTPUT_LINES - self._lines)]:
             self._console.print(line(f"  {one}"), soft_wrap=True)
-        if len(lines) > _MAX_OUTPUT_LINES:
-            left = len(lines) - _MAX_OUTPUT_LINES
-            self._console.print(line(f"  … {left} more lines, in the session's history and notebook", "dim"))
+        self._lines += len(lines)
 
     def _show_end_of_cell(self, payload: dict[str, Any]) -> None:
+        left = self._lines - _MAX_OUTPUT_LINES
+        if payload["execution_id"] == self._cell and left > 0:
+            self._console.print(line(f"  … {left} more lines, in the session's history and notebook", "dim"))
         if payload["status"] != "ok":
             message = f": {payload['message']}" if payload.get("message") else ""
             self._console.print(line(f"  The cell ended with {payload['status']}{message}", "yellow"))

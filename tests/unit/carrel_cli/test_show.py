@@ -37,7 +37,8 @@ def literally(what: object) -> str:
 
 
 def stdout(text: str) -> Event:
-    return Event("cell.outputs", {"outputs": [{"output_type": "stream", "name": "stdout", "text": text}]}, seq=1)
+    outputs = [{"output_type": "stream", "name": "stdout", "text": text}]
+    return Event("cell.outputs", {"execution_id": "7", "outputs": outputs}, seq=1)
 
 
 def test_a_run_in_order():
@@ -46,7 +47,7 @@ def test_a_run_in_order():
         Event("cell.intended", {"code": "print(42)"}, seq=2),
         Event("output", {"text": "provisional"}, live=True),
         stdout("42\n"),
-        Event("cell.finished", {"status": "ok"}, seq=4),
+        Event("cell.finished", {"execution_id": "7", "status": "ok"}, seq=4),
         Event("artifact.stored", {"name": "plot.png", "category": "artifacts", "artifact_id": "7"}, seq=5),
         Event("artifact.stored", {"name": "sales.csv", "category": "data", "artifact_id": "8"}, seq=6),
         Event("message.assistant", {"content": "It is **42**."}, seq=7),
@@ -72,8 +73,8 @@ def test_only_what_changed_of_a_plan():
 def test_failed_cell():
     error = {"output_type": "error", "traceback": ["\x1b[31mValueError\x1b[0m: no"]}
     text, _ = printed(
-        Event("cell.outputs", {"outputs": [error]}, seq=1),
-        Event("cell.finished", {"status": "timeout", "message": "over 5 s"}, seq=2),
+        Event("cell.outputs", {"execution_id": "7", "outputs": [error]}, seq=1),
+        Event("cell.finished", {"execution_id": "7", "status": "timeout", "message": "over 5 s"}, seq=2),
     )
     assert "ValueError: no" in text
     assert "The cell ended with timeout: over 5 s" in text
@@ -81,11 +82,14 @@ def test_failed_cell():
 
 def test_what_programs_hand_over_is_not_shown():
     facts = {"output_type": "display_data", "data": {"application/vnd.carrel.facts": '{"n": 1}', "text/plain": ""}}
-    assert printed(Event("cell.outputs", {"outputs": [facts]}, seq=1))[0] == ""
+    assert printed(Event("cell.outputs", {"execution_id": "7", "outputs": [facts]}, seq=1))[0] == ""
 
 
-def test_long_output_is_cut_and_says_so():
-    text, _ = printed(stdout("\n".join(f"line {number}" for number in range(1000))))
+def test_long_output_in_parts_is_cut_and_says_so():
+    lines = [f"line {number}\n" for number in range(1000)]
+    end = Event("cell.finished", {"execution_id": "7", "status": "ok"}, seq=9)
+    text, _ = printed(stdout("".join(lines[:40])), stdout("".join(lines[40:500])), stdout("".join(lines[500:])), end)
+    assert text.count("Output") == 1
     assert "line 59" in text
     assert "line 60" not in text
     assert "940 more lines" in text
@@ -110,8 +114,8 @@ def test_markup_is_text_wherever_it_stands(text):
         Event("plan", {"steps": [{"title": f"Plan {text}"}]}, seq=1),
         Event("cell.intended", {"code": f"x = {text!r}"}, seq=2),
         stdout(f"out {text}\n"),
-        Event("cell.outputs", {"outputs": [error, result]}, seq=4),
-        Event("cell.finished", {"status": "error", "message": f"said {text}"}, seq=5),
+        Event("cell.outputs", {"execution_id": "7", "outputs": [error, result]}, seq=4),
+        Event("cell.finished", {"execution_id": "7", "status": "error", "message": f"said {text}"}, seq=5),
         Event("message.assistant", {"content": f"Answer `{text}`"}, seq=6),
     )
     wanted = [f"○ Plan {text}", f"x = {text!r}", f"out {text}", f"KeyError: {text}", f"= {text}", f"error: said {text}"]
