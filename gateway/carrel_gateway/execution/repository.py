@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import Executable, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from carrel_gateway.execution.tables import executions
@@ -15,6 +16,17 @@ from carrel_gateway.storage.database import Transaction
 from carrel_wire.log import CellStatus
 
 _UNFINISHED: Final = frozenset({"intended", "running"})
+# Statements of every execution are built once: building one takes longer than SQLite takes to carry it out.
+_MARK: Final = (
+    update(executions)
+    .where(
+        executions.c.tenant_id == bindparam("tenant_id_of"),
+        executions.c.id == bindparam("of_execution"),
+        executions.c.finished_at.is_(None),
+    )
+    .returning(executions.c.id)
+)
+_MARK_SEEN: Final = _MARK.where(executions.c.last_n == bindparam("seen_n"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +82,18 @@ async def intend(
 ) -> bool:
     """Begin the record of an execution; false when the id is taken."""
     now = datetime.now(UTC)
-    insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(executions).values(
-        tenant_id=tx.tenant_id,
-        id=execution_id,
-        session_id=session_id,
-        run_id=run_id,
-        code=code,
-        status=status,
-        last_n=last_n,
-        created_at=now,
-        finished_at=None if status in _UNFINISHED else now,
-    )
-    statement = statement.on_conflict_do_nothing().returning(executions.c.id)
-    return await tx.connection.scalar(statement) is not None
+    row = {
+        "tenant_id": tx.tenant_id,
+        "id": execution_id,
+        "session_id": session_id,
+        "run_id": run_id,
+        "code": code,
+        "status": status,
+        "last_n": last_n,
+        "created_at": now,
+        "finished_at": None if status in _UNFINISHED else now,
+    }
+    return await tx.connection.scalar(_insert(tx.dialect.name), row) is not None
 
 
 async def mark(
@@ -96,19 +106,22 @@ async def mark(
     seen_n
         Number up to which the caller has seen it recorded; when it is further by now, nothing is changed.
     """
-    statement = (
-        update(executions)
-        .where(
-            executions.c.tenant_id == tx.tenant_id,
-            executions.c.id == execution_id,
-            executions.c.finished_at.is_(None),
-        )
-        .values(status=status, last_n=last_n, finished_at=None if status in _UNFINISHED else datetime.now(UTC))
-        .returning(executions.c.id)
-    )
-    if seen_n is not None:
-        statement = statement.where(executions.c.last_n == seen_n)
-    return await tx.connection.scalar(statement) is not None
+    values = {
+        "tenant_id_of": tx.tenant_id,
+        "of_execution": execution_id,
+        "status": status,
+        "last_n": last_n,
+        "finished_at": None if status in _UNFINISHED else datetime.now(UTC),
+    }
+    if seen_n is None:
+        return await tx.connection.scalar(_MARK, values) is not None
+    return await tx.connection.scalar(_MARK_SEEN, {**values, "seen_n": seen_n}) is not None
+
+
+@cache
+def _insert(dialect: str) -> Executable:
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return insert(executions).on_conflict_do_nothing().returning(executions.c.id)
 
 
 def _row(row: Any) -> ExecutionRow:

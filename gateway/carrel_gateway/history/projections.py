@@ -1,15 +1,17 @@
 """How events fill the read models, in the transaction that appends them.
 
-Each event becomes at most one statement. Whoever adds an event type that a read model shows adds it here.
+Each event becomes at most one statement. Whoever adds an event type that a read model shows adds it here. Statements
+are built once and kept: building one takes longer than SQLite takes to carry it out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import cache
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import Executable, update
+from sqlalchemy import Executable, bindparam, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from carrel_gateway.history.events import StoredEvent
@@ -17,37 +19,53 @@ from carrel_gateway.history.tables import cells, messages
 from carrel_gateway.storage.database import Transaction
 from carrel_wire.log import AssistantMessage, CellEdited, CellFinished, CellIntended, CellOutputs, UserMessage
 
+Change: TypeAlias = tuple[Executable, dict[str, Any]]
+"""A statement and its values."""
+
+_EDITED: Final = frozenset({"code", "status", "outputs_after", "execution_count"})
+_RUNNING: Final = frozenset({"status"})
+_NOTHING: Final = frozenset[str]()
+_ADD_MESSAGE: Final = messages.insert()
+_FINISH: Final = update(cells).where(
+    cells.c.tenant_id == bindparam("tenant_id_of"),
+    cells.c.session_id == bindparam("of_session"),
+    cells.c.execution_id == bindparam("of_execution"),
+)
+
 
 async def project(tx: Transaction, events: Sequence[StoredEvent]) -> None:
     """Bring the read models up to these events, which are the last of the session's log."""
+    ends = {event.payload.execution_id for event in events if isinstance(event.payload, CellFinished)}
     for event in events:
-        statement = _statement(tx, event)
-        if statement is not None:
-            await tx.connection.execute(statement)
+        if isinstance(event.payload, CellOutputs) and event.payload.execution_id in ends:
+            continue  # the end says all of it
+        change = _change(tx, event)
+        if change is not None:
+            await tx.connection.execute(*change)
 
 
-def _statement(tx: Transaction, event: StoredEvent) -> Executable | None:
+def _change(tx: Transaction, event: StoredEvent) -> Change | None:
     match event.payload:
         case UserMessage() | AssistantMessage() as payload:
-            return messages.insert().values(**_message(tx.tenant_id, event, payload))
+            return _ADD_MESSAGE, _message(tx.tenant_id, event, payload)
         case CellIntended() as payload:
-            return _upsert(
-                tx, _cell(tx.tenant_id, event, payload.execution_id, payload.code, run_id=payload.run_id), set()
-            )
+            row = _cell(tx.tenant_id, event, payload.execution_id, payload.code, run_id=payload.run_id)
+            return _upsert(tx.dialect.name, _NOTHING), row
         case CellOutputs() as payload:
             # A plain request has no intent: its cell begins with its first outputs, and its code comes at its end.
-            return _upsert(tx, _cell(tx.tenant_id, event, payload.execution_id, "", status="running"), {"status"})
+            row = _cell(tx.tenant_id, event, payload.execution_id, "", status="running")
+            return _upsert(tx.dialect.name, _RUNNING), row
         case CellFinished() as payload:
             return _finished(tx, event, payload)
         case CellEdited() as payload:
             row = _cell(tx.tenant_id, event, payload.execution_id, payload.code, status="edited")
             row["outputs_after"] = event.seq
-            return _upsert(tx, row, {"code", "status", "outputs_after", "execution_count"})
+            return _upsert(tx.dialect.name, _EDITED), row
         case _:
             return None
 
 
-def _finished(tx: Transaction, event: StoredEvent, payload: CellFinished) -> Executable:
+def _finished(tx: Transaction, event: StoredEvent, payload: CellFinished) -> Change:
     result = {
         "status": payload.status,
         "execution_count": payload.execution_count,
@@ -59,17 +77,10 @@ def _finished(tx: Transaction, event: StoredEvent, payload: CellFinished) -> Exe
         "finished_at": event.created_at,
     }
     if payload.code is None:  # it was intended: the row is there
-        return (
-            update(cells)
-            .where(
-                cells.c.tenant_id == tx.tenant_id,
-                cells.c.session_id == event.session_id,
-                cells.c.execution_id == payload.execution_id,
-            )
-            .values(**result)
-        )
+        key = {"tenant_id_of": tx.tenant_id, "of_session": event.session_id, "of_execution": payload.execution_id}
+        return _FINISH, {**key, **result}
     row = _cell(tx.tenant_id, event, payload.execution_id, payload.code, run_id=payload.run_id)
-    return _upsert(tx, {**row, **result}, {*result, "code", "run_id"})
+    return _upsert(tx.dialect.name, frozenset({*result, "code", "run_id"})), {**row, **result}
 
 
 def _message(tenant_id: UUID, event: StoredEvent, payload: UserMessage | AssistantMessage) -> dict[str, Any]:
@@ -116,11 +127,11 @@ def _cell(
     }
 
 
-def _upsert(tx: Transaction, row: dict[str, Any], changed: set[str]) -> Executable:
+@cache
+def _upsert(dialect: str, changed: frozenset[str]) -> Executable:
     """Insert the cell or, when it is there, change these columns of it."""
     key = ["tenant_id", "session_id", "execution_id"]
-    insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(cells).values(**row)
+    statement = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(cells)
     if not changed:
         return statement.on_conflict_do_nothing(index_elements=key)
     return statement.on_conflict_do_update(

@@ -1,0 +1,54 @@
+"""An aiosqlite connection that goes to its thread once for each statement, and not for cursors.
+
+The driver's own goes there four times: to make a cursor, to execute, to fetch and to close, which takes longer than
+SQLite takes for the statement. Rows are fetched at once, as many as a page has; there are no server-side cursors.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+import aiosqlite
+from aiosqlite.context import contextmanager
+
+
+class Cursor(aiosqlite.Cursor):
+    """A cursor whose rows are there when `execute` returns."""
+
+    _rows: list[Any]
+
+    async def execute(self, sql: str, parameters: Iterable[Any] | None = None) -> Cursor:
+        """Execute a statement and fetch what it returns."""
+        self._rows = await self._execute(_run, self._cursor, sql, parameters or ())
+        return self
+
+    async def fetchall(self) -> list[Any]:
+        """Return the rows, once."""
+        rows, self._rows = self._rows, []
+        return rows
+
+    async def close(self) -> None:
+        """Do nothing: a statement whose rows are fetched holds nothing."""
+
+
+class Connection(aiosqlite.Connection):
+    """A connection with such cursors."""
+
+    @contextmanager
+    async def cursor(self) -> aiosqlite.Cursor:
+        """Return a new cursor; SQLite is not asked for it."""
+        return Cursor(self, self._conn.cursor())
+
+
+def connect(path: str) -> Connection:
+    """Return a connection to a database's file; it is opened when it is awaited."""
+    connection = Connection(lambda: sqlite3.connect(path, check_same_thread=False), iter_chunk_size=64)
+    connection._thread.daemon = True  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  as SQLAlchemy does: a connection left open must not hold the exit up
+    return connection
+
+
+def _run(cursor: sqlite3.Cursor, sql: str, parameters: Iterable[Any]) -> list[Any]:
+    cursor.execute(sql, parameters)  # pyright: ignore[reportArgumentType]  a sequence, as SQLAlchemy gives it
+    return cursor.fetchall()

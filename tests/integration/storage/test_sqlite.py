@@ -1,0 +1,75 @@
+"""The embedded database's connections: each statement is one trip to the driver's thread, and a commit is few of them.
+
+Trips are counted, not timed. What a second trip would cost shows in `make bench`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import aiosqlite
+import pytest
+from sqlalchemy import text
+from tests.support.state import new_principal, open_state
+
+from carrel_gateway.history.service import HistoryService
+from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.settings import Settings
+from carrel_gateway.storage.engine import database_url, make_engine
+from carrel_gateway.storage.ids import new_id
+from carrel_gateway.storage.sqlite import connect
+from carrel_wire.log import CellFinished, CellOutputs
+
+
+@pytest.fixture
+def trips(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The calls that went to the driver's thread."""
+    made: list[str] = []
+    execute = aiosqlite.Connection._execute  # pyright: ignore[reportPrivateUsage]
+
+    async def counted(self: aiosqlite.Connection, fn, *args, **kwargs):
+        made.append(fn.__name__)
+        return await execute(self, fn, *args, **kwargs)
+
+    monkeypatch.setattr(aiosqlite.Connection, "_execute", counted)
+    return made
+
+
+async def test_a_statement_is_one_trip(tmp_path: Path, trips: list[str]):
+    connection = await connect(str(tmp_path / "a.db"))
+    cursor = await connection.cursor()
+    await cursor.execute("SELECT 1 UNION SELECT 2")
+    assert await cursor.fetchall() == [(1,), (2,)]
+    assert await cursor.fetchall() == []
+    await cursor.close()
+    assert len(trips) == 1
+    await connection.close()
+
+
+async def test_a_transaction_is_begun_and_ended_once(tmp_path: Path, trips: list[str]):
+    engine = make_engine(database_url(f"sqlite:///{tmp_path / 'a.db'}"), pool_size=1, max_overflow=0)
+    async with engine.connect() as first:
+        await first.execute(text("CREATE TABLE t (a INTEGER)"))
+        await first.commit()
+    trips.clear()
+    async with engine.connect() as connection:
+        await connection.execute(text("INSERT INTO t VALUES (1)"))
+        await connection.commit()
+    assert len(trips) == 3, trips  # BEGIN IMMEDIATE, INSERT, COMMIT
+    async with engine.connect() as connection:
+        await connection.execute(text("INSERT INTO t VALUES (2)"))  # and nobody commits it
+    async with engine.connect() as connection:
+        assert list(await connection.scalars(text("SELECT a FROM t"))) == [1]
+    await engine.dispose()
+
+
+async def test_the_end_of_a_cell_is_committed_in_few_trips(tmp_path: Path, trips: list[str]):
+    async with open_state(Settings(_env_file=None, data_dir=tmp_path)) as context:
+        principal = await new_principal(context.database)
+        session = await SessionService(context, principal).create()
+        execution = new_id()
+        outputs = CellOutputs(execution_id=execution, last_n=2, outputs=[{"output_type": "stream"}])
+        end = CellFinished(execution_id=execution, status="ok", code="1 + 1")
+        trips.clear()
+        await HistoryService(context, principal).append(session.id, [outputs, end], actor="kernel")
+        assert len(trips) == 5, trips  # begin, number, events, cell, commit
