@@ -127,7 +127,7 @@ def table(rows: list[Row], times: int) -> str:
         f"`make bench` on {machine}; {times} executions per line, median and p99.",
         "The peer is a plain `jupyter_server` with its default settings, started beside Carrel in the same run and",
         "driven over its own WebSocket. Carrel is driven over HTTP, with its key; every reply is in the committed",
-        "history (SQLite) before it is sent. Absolute times belong to the machine; the ratio in one run is what counts.",
+        "history (SQLite) before it is sent. Times belong to the machine; the ratio in one run is what counts.",
         "",
         "| work | Carrel | jupyter_server | target |",
         "|---|---|---|---|",
