@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
-import msgspec
 import structlog
 import uuid_utils
 
@@ -42,7 +41,6 @@ from carrel_gateway.agents.protocols import (
 from carrel_gateway.agents.state import RunState, fold
 from carrel_gateway.agents.tags import Part, PartKind, TagParser
 from carrel_gateway.errors import CarrelError, StaleRun
-from carrel_wire.events import ExecutionEvent
 from carrel_wire.log import AssistantMessage, ModelCalled, PlanMade, RunFinished
 
 log = structlog.get_logger(__name__)
@@ -132,7 +130,7 @@ class AgentLoop:
             case RecordPlan(steps=steps):
                 await self._journal.append([PlanMade(run_id=self._context.run_id, steps=list(steps))])
             case RunCode(code=code, execution_id=execution_id):
-                await self._runner.run(code, execution_id=execution_id, on_output=self._show_output(execution_id))
+                await self._runner.run(code, execution_id=execution_id)
             case GiveAnswer(text=text):
                 await self._journal.append([self._message(state, text)])
             case Finish():
@@ -214,11 +212,3 @@ class AgentLoop:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
-
-    # the kernel
-
-    def _show_output(self, execution_id: UUID) -> Callable[[ExecutionEvent], Awaitable[None]]:
-        async def show(event: ExecutionEvent) -> None:
-            await self._journal.live("output", {"execution_id": str(execution_id), "event": msgspec.to_builtins(event)})
-
-        return show

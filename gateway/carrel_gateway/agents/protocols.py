@@ -6,17 +6,16 @@ that starts runs; the models implement `ModelClient`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeAlias
 from uuid import UUID
 
-from carrel_wire.events import ExecutionEvent
 from carrel_wire.log import CellStatus, LogPayload, PlanStep, RunFinished
 
-LiveKind: TypeAlias = Literal["text.delta", "code.delta", "plan.delta", "thought.delta", "output"]
-"""What is shown before it is committed: parts of an answer, of code, of a plan, of anything else; output of a cell."""
+LiveKind: TypeAlias = Literal["text.delta", "code.delta", "plan.delta", "thought.delta"]
+"""What of a reply is shown before it is committed: parts of an answer, of code, of a plan, of anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +133,6 @@ class ModelClient(Protocol):
         ...
 
 
-OnOutput: TypeAlias = Callable[[ExecutionEvent], Awaitable[None]]
-
-
 @dataclass(frozen=True, slots=True)
 class CellOutcome:
     """How a cell ended; its outputs are in the log by then."""
@@ -148,10 +144,11 @@ class CellOutcome:
 class CodeRunner(Protocol):
     """Runs cells of one run in the session's kernel."""
 
-    async def run(self, code: str, *, execution_id: UUID, on_output: OnOutput) -> CellOutcome:
+    async def run(self, code: str, *, execution_id: UUID) -> CellOutcome:
         """Run the code at most once under this id and return when its `cell.finished` is committed.
 
-        Appends `cell.intended` (with the run's id) before the code is sent, then `cell.outputs` and `cell.finished`.
+        Appends `cell.intended` (with the run's id) before the code is sent, then `cell.outputs` and `cell.finished`;
+        shows output while it comes.
         Called again with an id that was intended before, it reads on or settles what happened (`outcome_unknown`); it
         never runs the code a second time.
 

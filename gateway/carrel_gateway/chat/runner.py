@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from uuid import UUID
 
-from carrel_gateway.agents.protocols import CellOutcome, OnOutput
+from carrel_gateway.agents.protocols import CellOutcome
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import Unavailable
 from carrel_gateway.execution.service import ExecutionService
@@ -26,15 +26,15 @@ class SessionCodeRunner:
         self._timeout = cell_timeout_seconds
         self.executing = False
 
-    async def run(self, code: str, *, execution_id: UUID, on_output: OnOutput) -> CellOutcome:
+    async def run(self, code: str, *, execution_id: UUID) -> CellOutcome:
         """Run the code at most once under this id; see `CodeRunner`."""
         self.executing = True
         try:
-            return await self._run(code, execution_id, on_output)
+            return await self._run(code, execution_id)
         finally:
             self.executing = False
 
-    async def _run(self, code: str, execution_id: UUID, on_output: OnOutput) -> CellOutcome:
+    async def _run(self, code: str, execution_id: UUID) -> CellOutcome:
         events = self._executions.execute(
             self._session_id,
             code,
@@ -46,7 +46,6 @@ class SessionCodeRunner:
         )
         async with aclosing(events):
             async for event in events:
-                await on_output(event)
                 if isinstance(event, Finished):
                     return CellOutcome(status=event.status, message=event.message)
         raise Unavailable("the cell's outcome is not known yet; the run goes on when its kernel host answers")

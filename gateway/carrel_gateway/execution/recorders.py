@@ -191,9 +191,12 @@ class Recorders:
         async def publish(event: ExecutionEvent) -> None:
             if cell.silent or isinstance(event, Started | Artifact):
                 return
-            live = LiveEvent(
-                type="output", id=f"{cell.execution_id}.{event.n}", data=msgspec.to_builtins(event, str_keys=True)
-            )
+            data = {
+                **({"run_id": str(cell.run_id)} if cell.run_id else {}),
+                "execution_id": str(cell.execution_id),
+                "event": msgspec.to_builtins(event, str_keys=True),
+            }
+            live = LiveEvent(type="output", id=f"{cell.execution_id}.{event.n}", data=data)
             await self._history.publish_live(cell.session.session_id, live)
 
         return publish

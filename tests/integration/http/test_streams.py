@@ -26,6 +26,18 @@ def committed(events):
     return [event for event in events if not event.get("live")]
 
 
+def test_output_is_shown_once_while_it_comes(api, session, sales):
+    with api.stream("POST", f"{session}/chat/stream", json=QUESTION) as response:
+        run_id = response.headers["carrel-run-id"]
+        events = list(server_events(response))
+    shown = [event["payload"] for event in events if event.get("live") and event["type"] == "output"]
+    assert {payload["run_id"] for payload in shown} == {run_id}
+    numbers = [(payload["execution_id"], payload["event"]["n"]) for payload in shown]
+    assert len(set(numbers)) == len(numbers) > 0
+    cells = {event["payload"]["execution_id"] for event in events if event["type"] == "cell.finished"}
+    assert {execution for execution, _ in numbers} <= cells
+
+
 def test_cut_stream_goes_on_without_a_gap(api, session, sales):
     seen = []
     with api.stream("POST", f"{session}/chat/stream", json=QUESTION) as response:

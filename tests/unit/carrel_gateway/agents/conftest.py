@@ -8,8 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from carrel_gateway.agents.protocols import CellOutcome, LiveKind, OnOutput
-from carrel_wire.events import Stdout
+from carrel_gateway.agents.protocols import CellOutcome, LiveKind
 from carrel_wire.log import ArtifactStored, CellFinished, CellIntended, CellOutputs, LogPayload, RunFinished, RunStarted
 
 RUN = UUID("01936f7e-1111-7222-8333-444455556666")
@@ -61,14 +60,13 @@ class MemoryKernel:
         self.ran: list[str] = []
         self._known: dict[UUID, bool] = {}
 
-    async def run(self, code: str, *, execution_id: UUID, on_output: OnOutput) -> CellOutcome:
+    async def run(self, code: str, *, execution_id: UUID) -> CellOutcome:
         if not any(isinstance(e, CellIntended) and e.execution_id == execution_id for e in self.journal.events):
             await self.journal.append([CellIntended(execution_id=execution_id, code=code)])
         if execution_id not in self._known:
             self.ran.append(code)
             self._known[execution_id] = "raise" not in code
         well = self._known[execution_id]
-        await on_output(Stdout(n=1, text=f"out of {code}\n"))
         output = {"output_type": "stream", "name": "stdout", "text": f"out of {code}\n"}
         error = {
             "output_type": "error",
