@@ -58,7 +58,7 @@ def headers_of(error: CarrelError) -> dict[str, str]:
 async def _carrel_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, CarrelError)  # noqa: S101 - the registration says so; this tells the type checker
     if error.status >= 500:
-        _log.error("request failed", code=error.code, error=error.message, exc_info=error.__cause__)
+        _log.warning("request failed", code=error.code, error=error.message, exc_info=error.__cause__)
     return problem_response(
         request, error.status, error.code, error.message, extra=error.detail, headers=headers_of(error)
     )
