@@ -13,10 +13,9 @@ from carrel_gateway.executors.factory import open_executor
 from carrel_gateway.kernels.pool import KernelPool
 from carrel_gateway.kernels.signing import load_host_keys
 from carrel_gateway.settings import Settings
-from carrel_gateway.storage.bus import open_bus
 from carrel_gateway.storage.database import Database
+from carrel_gateway.storage.factory import open_bus, open_objects
 from carrel_gateway.storage.ids import new_id
-from carrel_gateway.storage.objects import open_objects
 
 
 async def open_context(settings: Settings) -> ProcessContext:

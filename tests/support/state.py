@@ -14,10 +14,9 @@ from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.identity.tables import tenants, users
 from carrel_gateway.settings import Settings
-from carrel_gateway.storage.bus import open_bus
 from carrel_gateway.storage.database import Database
+from carrel_gateway.storage.factory import open_bus, open_objects
 from carrel_gateway.storage.ids import new_id
-from carrel_gateway.storage.objects import open_objects
 
 
 class NoKernels:

@@ -16,8 +16,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Protocol
 
-from carrel_gateway.settings import Settings
-
 MAX_MESSAGES: Final = 1000
 MAX_BYTES: Final = 4 * 1024 * 1024
 """Of one reader; more waiting than that means that it does not read."""
@@ -157,12 +155,3 @@ class InProcessBus:
 
     async def aclose(self) -> None:
         """Do nothing: nothing is held."""
-
-
-async def open_bus(settings: Settings) -> Bus:
-    """Return the bus of the settings; a Redis that is away is waited for in the background."""
-    if settings.redis_url is None:
-        return InProcessBus()
-    from carrel_gateway.storage.redis_bus import RedisBus  # noqa: PLC0415  needs an extra
-
-    return RedisBus(settings.redis_url)

@@ -13,7 +13,6 @@ from typing import Any, Final, Protocol
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from carrel_gateway.errors import Conflict, NotFound, Unavailable
-from carrel_gateway.settings import Settings
 
 READ_BYTES: Final = 1024 * 1024
 SMALL_BYTES: Final = 8 * 1024 * 1024
@@ -98,17 +97,6 @@ class StorageBackend(Protocol):
     async def aclose(self) -> None:
         """Free what is held."""
         ...
-
-
-async def open_objects(settings: Settings) -> StorageBackend:
-    """Return the object store of the settings."""
-    if settings.storage_type == "s3":
-        from carrel_gateway.storage.s3_objects import S3Objects  # noqa: PLC0415  only where it is used
-
-        return S3Objects(settings)
-    from carrel_gateway.storage.local_objects import LocalObjects  # noqa: PLC0415  only where it is used
-
-    return LocalObjects(settings)
 
 
 class ObstoreBackend:

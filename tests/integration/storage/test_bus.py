@@ -15,7 +15,8 @@ import pytest
 from tests.support.servers import free_port, start_redis, stop
 
 from carrel_gateway.storage import redis_bus
-from carrel_gateway.storage.bus import MAX_MESSAGES, Bus, BusOverflow, open_bus
+from carrel_gateway.storage.bus import MAX_MESSAGES, Bus, BusOverflow
+from carrel_gateway.storage.factory import open_bus
 from carrel_gateway.storage.redis_bus import BusAway, InvalidRedisUrl, RedisBus
 
 DEADLINE = 30.0

@@ -19,9 +19,10 @@ import time_machine
 from tests.support.state import chunks_of, collected
 
 from carrel_gateway.errors import Conflict, NotFound, PermissionDenied
+from carrel_gateway.storage.factory import open_objects
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.local_objects import PATH, LocalObjects
-from carrel_gateway.storage.objects import SMALL_BYTES, ObjectsAway, StorageBackend, open_objects
+from carrel_gateway.storage.objects import SMALL_BYTES, ObjectsAway, StorageBackend
 
 
 @pytest.fixture(params=["local", "s3"])

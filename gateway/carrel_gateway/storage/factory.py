@@ -1,0 +1,27 @@
+"""Opens the bus and the object store that the settings name."""
+
+from __future__ import annotations
+
+from carrel_gateway.settings import Settings
+from carrel_gateway.storage.bus import Bus, InProcessBus
+from carrel_gateway.storage.objects import StorageBackend
+
+
+async def open_bus(settings: Settings) -> Bus:
+    """Return the bus of the settings; a Redis that is away is waited for in the background."""
+    if settings.redis_url is None:
+        return InProcessBus()
+    from carrel_gateway.storage.redis_bus import RedisBus  # noqa: PLC0415  needs an extra
+
+    return RedisBus(settings.redis_url)
+
+
+async def open_objects(settings: Settings) -> StorageBackend:
+    """Return the object store of the settings."""
+    if settings.storage_type == "s3":
+        from carrel_gateway.storage.s3_objects import S3Objects  # noqa: PLC0415  only where it is used
+
+        return S3Objects(settings)
+    from carrel_gateway.storage.local_objects import LocalObjects  # noqa: PLC0415  only where it is used
+
+    return LocalObjects(settings)
