@@ -235,6 +235,31 @@ async def test_only_what_no_gateway_made_is_taken_up(place: Namespace, open_exec
     assert await executor.made_elsewhere(by_hand) is None
 
 
+async def test_an_object_that_only_has_the_sessions_name_is_not_its_own(
+    place: Namespace, open_executor: Callable[..., Any]
+):
+    executor, session = await open_executor(), new_session()
+    found = await asyncio.to_thread(place.make_session, str(session.session_id))
+    pod = await asyncio.to_thread(place.make_pod, kernel_labels(found["metadata"]["uid"]))
+    names = {"podName": pod["metadata"]["name"], "podUID": pod["metadata"]["uid"]}
+    await asyncio.to_thread(place.say, str(session.session_id), "True", "Bound", **names)
+    for ask in (executor.acquire, executor.find, executor.release):
+        with pytest.raises(ExecutorFailed, match="an administrator must delete it"):
+            await ask(session)
+    assert len(await asyncio.to_thread(place.sessions)) == 1
+
+
+async def test_a_name_that_was_given_again_is_another_session(place: Namespace, open_executor: Callable[..., Any]):
+    executor = await open_executor()
+    first = new_session(UUID((await asyncio.to_thread(place.make_session, "by-hand"))["metadata"]["uid"]))
+    assert await executor.find(first) is None  # not ready, but found, and its name is known from now on
+    await executor.release(first)
+    second = await asyncio.to_thread(place.make_session, "by-hand")
+    assert await executor.find(first) is None
+    await executor.release(first)
+    assert [item["metadata"]["uid"] for item in await asyncio.to_thread(place.sessions)] == [second["metadata"]["uid"]]
+
+
 async def test_release_deletes_and_the_next_use_makes_another(place: Namespace, open_executor: Callable[..., Any]):
     executor, session = await open_executor(seconds=4), new_session()
     waiting = asyncio.create_task(executor.acquire(session))

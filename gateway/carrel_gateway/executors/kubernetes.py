@@ -70,6 +70,7 @@ class KubernetesExecutor:
                                     "No kernel: the session's AgentSession was deleted while it started; try again.",
                                     reason="Deleted",
                                 )
+                            _check_owner(found, session)
                             seen = found
                             endpoint = await self._endpoint(found)
                             if endpoint:
@@ -80,7 +81,7 @@ class KubernetesExecutor:
 
     async def find(self, session: SessionRef) -> HostEndpoint | None:
         """Return the session's pod when it is Ready and what its status says is true."""
-        found = await self._object(session.session_id)
+        found = await self._object(session)
         return await self._endpoint(found) if found else None
 
     async def made_elsewhere(self, session_id: UUID) -> str | None:
@@ -100,7 +101,7 @@ class KubernetesExecutor:
 
     async def release(self, session: SessionRef) -> None:
         """Delete the AgentSession; the cluster removes its pod and volume."""
-        found = await self._object(session.session_id)
+        found = await self._object(session)
         if found:
             await self._cluster.delete_session(found["metadata"]["name"], found["metadata"]["uid"])
         self._names.pop(session.session_id, None)
@@ -129,20 +130,35 @@ class KubernetesExecutor:
 
     # ------------------------------------------------------------------ objects
 
-    async def _object(self, session_id: UUID) -> Object | None:
-        found = await self._cluster.get_session(self._names.get(session_id, str(session_id)))
-        if found is None:
-            found = await self._cluster.find_session(str(session_id))
+    async def _object(self, session: SessionRef) -> Object | None:
+        """Return the session's AgentSession; one that only has its name is another's.
+
+        Raises
+        ------
+        ExecutorFailed
+            Somebody else's object has the session's name.
+        """
+        known = self._names.get(session.session_id)
+        if known:
+            found = await self._cluster.get_session(known)
+            if found and found["metadata"]["uid"] == str(session.session_id):
+                return found
+            del self._names[session.session_id]  # deleted, and perhaps another one has its name now
+        found = await self._cluster.get_session(str(session.session_id))
+        if found is None and session.session_id.version == 4:  # as the API server makes them
+            found = await self._cluster.find_session(str(session.session_id))
             if found:
-                self._names[session_id] = found["metadata"]["name"]
+                self._names[session.session_id] = found["metadata"]["name"]
+        if found:
+            _check_owner(found, session)
         return found
 
     async def _ensure(self, session: SessionRef) -> str:
         """Return the name of the session's AgentSession, which is created when there is none."""
-        found = await self._object(session.session_id)
+        found = await self._object(session)
         while found and found["metadata"].get("deletionTimestamp"):
             await asyncio.sleep(0.2)  # bounded by the caller's deadline
-            found = await self._object(session.session_id)
+            found = await self._object(session)
         if found:
             return str(found["metadata"]["name"])
         # When it ends by its class's limits, the object goes; the next use of the session makes another one.
@@ -156,7 +172,7 @@ class KubernetesExecutor:
         name = str(session.session_id)
         try:
             await self._cluster.create_session(name, spec, LABELS)
-        except ConflictError:  # another gateway was first
+        except ConflictError:  # another gateway was first; whose it is, is looked at with every change of it
             return name
         _log.info("agent_session_created", session=name)
         return name
@@ -175,6 +191,24 @@ class KubernetesExecutor:
         address = ipaddress.ip_address(pod.status.podIP)
         host = f"[{address}]" if address.version == 6 else str(address)
         return HostEndpoint(session_uid=session.metadata.uid, audience=pod_uid, url=f"http://{host}:{KERNEL_PORT}")
+
+
+def _check_owner(found: Object, session: SessionRef) -> None:
+    """Refuse an object that has the session's name and is not its own.
+
+    Whoever may create AgentSessions may choose a name, and would have the session's code run where they like. What
+    they cannot choose is the UID, and owner and tenant, which only the gateway's account may write.
+    """
+    if found["metadata"]["uid"] == str(session.session_id):
+        return
+    spec = found.get("spec", {})
+    if spec.get("owner") == str(session.owner_id) and spec.get("tenant") == str(session.tenant_id):
+        return
+    raise ExecutorFailed(
+        f"The AgentSession {found['metadata']['name']} was not made by this gateway and has the session's name; "
+        "an administrator must delete it.",
+        reason="NameTaken",
+    )
 
 
 def _ref(found: Object) -> SessionRef | None:
