@@ -205,8 +205,8 @@ def down() -> None:
     given = named.find()
     if isinstance(given, Cluster):
         remove(given)
-    else:
-        choice.delete()
+    elif not choice.delete():
+        _say("there is no cluster of Carrel's on this machine")
 
 
 def _say(message: str) -> None:

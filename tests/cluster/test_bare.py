@@ -2,7 +2,8 @@
 
 Plan: an archive of one binary is one that containerd imports (every pod of the cluster shows it) and is the same for
 the same input; the identity of a process is not that of a later one with its id; configuration keeps raw sockets from
-pods. The soak test kills each component with SIGKILL, starts again, removes the cluster and looks for what stayed.
+pods. Removing ends and deletes what belongs to this cluster's pods alone, and nothing where no cluster was made. The
+soak test kills each component with SIGKILL, starts again, removes the cluster and looks for what stayed.
 """
 
 from __future__ import annotations
@@ -57,6 +58,51 @@ def test_a_process_that_ignores_politeness_is_ended() -> None:
     processes.end({child.pid}, patience=0.1)
     assert child.wait(timeout=10) == -signal.SIGKILL
     child.stdout.close()
+
+
+def sleeper(cgroup: Path) -> subprocess.Popen[bytes]:
+    """A process that a cgroup names as its own; files stand in for the kernel's, which only root may make."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    cgroup.mkdir(parents=True)
+    (cgroup / "cgroup.procs").write_text(f"{child.pid}\n")
+    return child
+
+
+def test_only_pods_of_our_kubelet_are_ended(tmp_path: Path) -> None:
+    pods, cgroups = tmp_path / "pods", tmp_path / "cgroup"
+    (pods / "1-ours").mkdir(parents=True)
+    ours = sleeper(cgroups / "unified" / "kubepods" / "burstable" / "pod1-ours" / "container")
+    other = sleeper(cgroups / "unified" / "kubepods" / "burstable" / "pod2-theirs" / "container")
+    try:
+        assert processes.end_pods(cgroups, pods), "there are pods of another Kubernetes"
+        assert ours.wait(timeout=10) < 0
+        assert other.poll() is None
+        assert (cgroups / "unified" / "kubepods" / "burstable" / "pod2-theirs").exists()
+    finally:
+        for child in (ours, other):
+            child.kill()
+            child.communicate()
+    assert not processes.end_pods(cgroups, pods)
+
+
+def test_only_network_namespaces_of_our_network_are_named(tmp_path: Path) -> None:
+    def result(name: str, sandbox: str) -> None:
+        interfaces = [{"name": "hc0"}, {"name": "eth0", "sandbox": f"/var/run/netns/{sandbox}"}]
+        (tmp_path / name).write_text(json.dumps({"result": {"interfaces": interfaces}}))
+
+    result(f"{layout.NODE}-1-eth0", "cni-ours")
+    result("kindnet-2-eth0", "cni-theirs")
+    (tmp_path / f"{layout.NODE}-3-eth0").write_text("{")  # cut off
+    assert network.namespaces(tmp_path) == {"cni-ours"}
+
+
+def test_where_no_cluster_was_made_nothing_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def touched() -> bool:
+        raise AssertionError("something was removed")
+
+    monkeypatch.setattr(lifecycle, "STATE", tmp_path / "none")
+    monkeypatch.setattr(lifecycle, "_end_components", touched)  # the first step, so that none is taken on this host
+    lifecycle.down()
 
 
 def test_a_missing_archive_is_told(tmp_path: Path) -> None:

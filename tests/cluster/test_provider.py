@@ -1,11 +1,13 @@
 """Which cluster is chosen. No cluster is needed here.
 
 Plan: only contexts that are plainly for tests are used; a cluster that somebody named and that cannot be used is an
-error and never a reason to use another one; without any way, the message holds every reason.
+error and never a reason to use another one; without any way, the message holds every reason. Deleting asks for what
+was made, not for what making needs: it never passes over a cluster in silence.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -60,3 +62,29 @@ def test_without_any_way_every_reason_is_told(monkeypatch: pytest.MonkeyPatch) -
     assert str(caught.value) == (
         "no Kubernetes cluster for tests: CARREL_TEST_KUBECONFIG is not set; no container engine runs; needs root"
     )
+
+
+def test_deleting_where_none_was_made_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bare, "STATE", tmp_path / "none")
+    monkeypatch.setattr(bare, "locked", lambda: pytest.fail("nothing is there to remove"))
+    monkeypatch.setattr(kind, "missing", lambda: "no container engine runs")
+    assert not choice.delete()
+
+
+def test_only_root_can_delete_and_others_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bare, "STATE", tmp_path)
+    monkeypatch.setattr(bare, "locked", lambda: pytest.fail("must be refused before"))
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(ProviderError, match="run make cluster-down as root"):
+        bare.delete()
+
+
+def test_deleting_needs_neither_go_nor_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    removed: list[bool] = []
+    monkeypatch.setattr(bare, "STATE", tmp_path)
+    monkeypatch.setattr(bare, "locked", contextlib.nullcontext)
+    monkeypatch.setattr(bare, "down", lambda: removed.append(True))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert bare.delete()
+    assert removed == [True]

@@ -38,7 +38,7 @@ from tests.cluster.bare.layout import (
     SERVICE_CIDR,
     STATE,
 )
-from tests.cluster.bare.processes import Components, end, end_pods, lives, recorded, session
+from tests.cluster.bare.processes import Components, began_at, end, end_pods, lives, recorded, session
 from tests.cluster.bare.programs import binary, install_packages, pause
 from tests.cluster.bare.shell import ClusterError, run, succeeds
 
@@ -148,19 +148,26 @@ def _start_node(components: Components, program: Path) -> None:
 
 
 def down() -> None:
-    """End every process of the cluster and remove everything that it made.
+    """End every process of the cluster and remove everything that it made; nothing, where none was made.
+
+    What another Kubernetes on this host has (pods, network namespaces, chains) stays.
 
     Raises
     ------
     ClusterError
         Something is still mounted below its folders; they are left as they are.
     """
-    _end_components()
+    if not STATE.exists():
+        return
+    others = _end_components()
     _unmount()
-    for program in CACHE.glob("*/hostcluster"):
-        succeeds(program, "kube-proxy", "--cleanup")
-        break
-    network.remove_rules()
+    if others:
+        _say("another Kubernetes runs pods on this host: chains named KUBE-… stay")
+    else:
+        for program in CACHE.glob("*/hostcluster"):
+            succeeds(program, "kube-proxy", "--cleanup")
+            break
+    network.remove_rules(network.OWN_CHAINS if others else network.CHAINS)
     network.remove_bridge()
     _remove_runtime_leftovers()
     network.restore_sysctls()
@@ -171,17 +178,20 @@ def down() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _end_components() -> None:
+def _end_components() -> bool:
+    """End the components and the pods; tell whether pods of another Kubernetes run here."""
     left: set[int] = set()
     for name in COMPONENTS:
         if not (PIDS / name).exists():
             continue
         pid, alive = recorded(name)
-        left |= session(pid) - {pid}
+        if alive or not began_at(pid):  # another process under this id has a session of its own
+            left |= session(pid) - {pid}
         if alive:
             end({pid}, patience=0 if name in ("etcd", "kube-apiserver") else 3)  # their data goes anyway
-    end_pods()
+    others = end_pods()
     end(left, patience=0)
+    return others
 
 
 def _mounts() -> list[str]:

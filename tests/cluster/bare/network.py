@@ -48,7 +48,12 @@ SYSCTLS: Final = (
     "kernel.keys.root_maxbytes",
 )
 """Settings of the host that this module, the kubelet or kube-proxy change; `restore_sysctls` puts them back."""
-CHAINS: Final = ("HOSTCLUSTER-", "KUBE-")
+OWN_CHAINS: Final = ("HOSTCLUSTER-",)
+CHAINS: Final = (*OWN_CHAINS, "KUBE-")
+"""Chains of this cluster; those of kube-proxy and kubelet have the same names in every Kubernetes."""
+RESULTS: Final = Path("/var/lib/cni/results")
+OURS: Final = f"{NODE}-*-eth0"
+"""Files of libcni's cache for pods of this cluster's network; each has a twin for the loopback device."""
 
 
 def make_bridge() -> None:
@@ -73,22 +78,34 @@ def make_bridge() -> None:
 
 
 def remove_bridge() -> None:
-    """Remove the bridge, what hangs on it, and the network namespaces of pods."""
+    """Remove the bridge, what hangs on it, and the network namespaces of the pods that were given an address here."""
     for link in lines_of("ip", "-o", "link", "show", "master", BRIDGE):
         succeeds("ip", "link", "delete", link.split(":")[1].split("@")[0].strip())
     succeeds("ip", "link", "delete", BRIDGE)
-    for name in Path("/run/netns").glob("cni-*"):
-        succeeds("ip", "netns", "delete", name.name)
-    for result in Path("/var/lib/cni/results").glob(f"{NODE}-*-eth0"):  # libcni's cache: ours, and its loopback twin
+    for name in namespaces(RESULTS):
+        succeeds("ip", "netns", "delete", name)
+    for result in RESULTS.glob(OURS):
         result.with_name(f"cni-loopback-{result.name.split('-')[1]}-lo").unlink(missing_ok=True)
         result.unlink()
 
 
-def remove_rules() -> None:
-    """Take away the rules and chains that the components or this module made (any Kubernetes' on this host)."""
+def namespaces(results: Path) -> set[str]:
+    """Return the names of the network namespaces that this cluster's network was asked to connect."""
+    found: set[str] = set()
+    for result in results.glob(OURS):
+        try:
+            interfaces = json.loads(result.read_text())["result"]["interfaces"]
+        except (OSError, ValueError, KeyError):  # cut off by a crash: it names none
+            continue
+        found |= {Path(one["sandbox"]).name for one in interfaces if one.get("sandbox")}
+    return found
+
+
+def remove_rules(prefixes: tuple[str, ...]) -> None:
+    """Take away the chains whose names begin so, the rules that lead there, and this module's own rules."""
     for tool in ("iptables", "ip6tables"):
         for table in ("raw", "mangle", "nat", "filter", "security"):
-            _remove_chains(tool, table)
+            _remove_chains(tool, table, prefixes)
     succeeds("iptables", "-w", "-D", *NOTHING_LEAVES)
     for tool, table, *rule in WALLS:
         while succeeds(tool, *_waits(tool), "-t", table, "-D", *rule):
@@ -96,12 +113,12 @@ def remove_rules() -> None:
     succeeds("ebtables", "-X", "HOSTCLUSTER-WALL")
 
 
-def _remove_chains(tool: str, table: str) -> None:
+def _remove_chains(tool: str, table: str, prefixes: tuple[str, ...]) -> None:
     rules = [shlex.split(line) for line in lines_of(tool, "-w", "-t", table, "-S")]
     for rule in rules:
-        if rule[0] == "-A" and not rule[1].startswith(CHAINS) and rule[-1].startswith(CHAINS):
+        if rule[0] == "-A" and not rule[1].startswith(prefixes) and rule[-1].startswith(prefixes):
             succeeds(tool, "-w", "-t", table, "-D", *rule[1:])
-    chains = [rule[1] for rule in rules if rule[0] == "-N" and rule[1].startswith(CHAINS)]
+    chains = [rule[1] for rule in rules if rule[0] == "-N" and rule[1].startswith(prefixes)]
     for option in ("-F", "-X"):
         for chain in chains:
             succeeds(tool, "-w", "-t", table, option, chain)

@@ -9,9 +9,14 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
-from tests.cluster.bare.layout import LOGS, PIDS
+from tests.cluster.bare.layout import LOGS, PIDS, STATE
 from tests.cluster.bare.shell import ClusterError, write
+
+CGROUPS: Final = Path("/sys/fs/cgroup")
+PODS: Final = STATE / "kubelet" / "pods"
+"""The kubelet's folder: one for each of its pods, named by the pod's UID."""
 
 
 def began_at(pid: int) -> str:
@@ -111,22 +116,48 @@ def session(leader: int) -> set[int]:
     return members
 
 
-def end_pods() -> None:
-    """End every process in a pod's cgroup and the shims above them, then remove the cgroups."""
+def end_pods(cgroups: Path = CGROUPS, pods: Path = PODS) -> bool:
+    """End every process in the cgroups of the kubelet's pods and the shims above them, then remove the cgroups.
+
+    Returns
+    -------
+    bool
+        Whether pods that are not of this kubelet run on this host: another Kubernetes is here.
+    """
+    own = {f"pod{folder.name}" for folder in pods.glob("*")}
     for _ in range(50):
-        pids = {int(pid) for path in _pod_cgroups() for pid in (path / "cgroup.procs").read_text().split()}
+        pids = _members([path for path in _pod_cgroups(cgroups) if own.intersection(path.parts)])
         if not pids:
             break
-        # a process in a pod whose parent is in none has a shim as its parent
         parents = {int(fields[1]) for pid in pids if (fields := _stat(pid))}
         end(pids, patience=0)
-        end(parents - pids - {0, 1}, patience=0)
+        end({pid for pid in parents - pids if _is_shim(pid)}, patience=0)
         time.sleep(0.05)
-    for path in sorted(_pod_cgroups(), key=lambda path: -len(path.parts)):
-        with contextlib.suppress(OSError):
-            path.rmdir()
+    others = bool(_members(_pod_cgroups(cgroups)))
+    for path in sorted(_pod_cgroups(cgroups), key=lambda path: -len(path.parts)):
+        if not others or own.intersection(path.parts):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+    return others
 
 
-def _pod_cgroups() -> list[Path]:
-    roots = [*Path("/sys/fs/cgroup").glob("*/kubepods"), *Path("/sys/fs/cgroup").glob("kubepods")]
+def _pod_cgroups(cgroups: Path) -> list[Path]:
+    # kubelets of other clusters may use systemd's names
+    roots = [root for name in ("kubepods", "kubepods.slice") for at in ("", "*/") for root in cgroups.glob(at + name)]
     return [path for root in roots for path in (root, *root.rglob("*")) if path.is_dir()]
+
+
+def _members(cgroups: list[Path]) -> set[int]:
+    """Return the living processes of cgroups; one that was removed meanwhile has none."""
+    pids: set[int] = set()
+    for path in cgroups:
+        with contextlib.suppress(OSError):
+            pids |= {int(pid) for pid in (path / "cgroup.procs").read_text().split()}
+    return {pid for pid in pids if began_at(pid)}
+
+
+def _is_shim(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().startswith("containerd-shim")
+    except OSError:
+        return False

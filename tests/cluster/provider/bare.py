@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from tests.cluster.bare import api
-from tests.cluster.bare.layout import NODE_IP
+from tests.cluster.bare.layout import NODE_IP, STATE
 from tests.cluster.bare.lifecycle import down, locked, up
 from tests.cluster.bare.programs import binary
 from tests.cluster.bare.shell import ClusterError
@@ -62,8 +62,21 @@ def find() -> BareCluster | str:
         raise ProviderError(str(error)) from error
 
 
-def delete() -> None:
-    """End the cluster and remove everything of it."""
-    if missing() is None:
+def delete() -> bool:
+    """End the cluster and remove everything of it; tell whether there was one.
+
+    Raises
+    ------
+    ProviderError
+        There is one, and this user cannot remove it.
+    """
+    if not STATE.exists():
+        return False
+    if os.geteuid():
+        raise ProviderError(f"the cluster of {STATE} was made by root: run make cluster-down as root to remove it")
+    try:
         with locked():
             down()
+    except ClusterError as error:
+        raise ProviderError(str(error)) from error
+    return True

@@ -29,7 +29,6 @@ def choose() -> Cluster:
     raise NoCluster("no Kubernetes cluster for tests: " + "; ".join(reasons))
 
 
-def delete() -> None:
-    """Delete the clusters that were made here; one that was given by kubeconfig stays."""
-    kind.delete()
-    bare.delete()
+def delete() -> bool:
+    """Delete the clusters that were made here, and tell whether there was any; one given by kubeconfig stays."""
+    return any([kind.delete(), bare.delete()])

@@ -59,7 +59,9 @@ def find() -> KindCluster | str:
     return KindCluster(kubeconfig, Path(kubectl or "kubectl"))
 
 
-def delete() -> None:
-    """Delete the cluster, if there is one."""
-    if missing() is None and NAME in _kind("get", "clusters").split():
-        _kind("delete", "cluster", "--name", NAME)
+def delete() -> bool:
+    """Delete the cluster; tell whether there was one."""
+    if missing() is not None or NAME not in _kind("get", "clusters").split():
+        return False
+    _kind("delete", "cluster", "--name", NAME)
+    return True
