@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sys
 from collections.abc import Coroutine
 from typing import Any
@@ -36,7 +37,7 @@ def main() -> int:
 
 
 async def run(settings: Settings) -> None:
-    """Run until kopf is told to stop by a signal.
+    """Run until a signal: a standby ends at once, the leader when kopf, which takes the signals over, has ended.
 
     Raises
     ------
@@ -45,24 +46,38 @@ async def run(settings: Settings) -> None:
     LeaseLost
         Another replica took over.
     """
+    told = _signals()
     context = await ProcessContext.from_settings(settings)
     health = probes.Health(context.queue)
     try:
         async with probes.serve(health, settings) as ports:
             logger.info("started", **ports)
-            await _check_definitions(context)
             leadership = Leadership(context.cluster, settings)
-            await leadership.acquire()
-            health.leader = True
             try:
-                await _lead(context, health, leadership)
+                await _until_first_ends(told.wait(), _stand_by(context, leadership))
+                if not told.is_set():
+                    health.leader = True
+                    await _lead(context, health, leadership, told)
             finally:
                 await leadership.release()
     finally:
         await context.aclose()
 
 
-async def _lead(context: ProcessContext, health: probes.Health, leadership: Leadership) -> None:
+def _signals() -> asyncio.Event:
+    """Return what is set when the process is told to end: as PID 1 it would not end without a handler."""
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    return told
+
+
+async def _stand_by(context: ProcessContext, leadership: Leadership) -> None:
+    await _check_definitions(context)
+    await leadership.acquire()
+
+
+async def _lead(context: ProcessContext, health: probes.Health, leadership: Leadership, told: asyncio.Event) -> None:
     registry = kopf.OperatorRegistry()
     startup.register(registry)
     sessions.register(registry, context.queue)
@@ -81,6 +96,7 @@ async def _lead(context: ProcessContext, health: probes.Health, leadership: Lead
         context.queue.run(Worker(context).handle, workers=context.settings.workers),
         leadership.keep(),
         _note(watching, health),
+        told.wait(),  # of a signal that came before kopf took them over
     )
 
 
@@ -90,7 +106,7 @@ async def _note(watching: asyncio.Event, health: probes.Health) -> None:
     await asyncio.Event().wait()
 
 
-async def _until_first_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
+async def _until_first_ends(*coroutines: Coroutine[Any, Any, object]) -> None:
     """Run all until one ends; cancel the others, and raise what the first raised."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:

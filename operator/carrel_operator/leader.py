@@ -25,6 +25,8 @@ RENEW: Final = 4.0
 GIVE_UP: Final = 10.0
 """Seconds without a successful renewal after which the holder stops: before anybody else may begin."""
 POLL: Final = 2.0
+RELEASE: Final = 5.0
+"""Seconds; a process that ends does not wait longer for an API server that is away."""
 
 
 class Leadership:
@@ -73,13 +75,14 @@ class Leadership:
                 raise LeaseLost("the lease could not be renewed in time")
 
     async def release(self) -> None:
-        """Let the next replica begin at once."""
+        """Let the next replica begin at once; nothing happens where this one does not hold the lease."""
         try:
-            lease = await self._find()
-            if lease is not None and lease["spec"].get("holderIdentity") == self._settings.pod_name:
-                lease["spec"]["holderIdentity"] = ""
-                await self._cluster.replace(lease)
-        except ApiError as error:
+            async with asyncio.timeout(RELEASE):
+                lease = await self._find()
+                if lease is not None and lease["spec"].get("holderIdentity") == self._settings.pod_name:
+                    lease["spec"]["holderIdentity"] = ""
+                    await self._cluster.replace(lease)
+        except (ApiError, TimeoutError) as error:
             logger.info("the lease runs out by itself", error=str(error))
 
     async def _try(self) -> bool:
