@@ -32,8 +32,20 @@ def checks() -> list[tuple[str, list[str]]]:
         ("docs", [str(BIN / "mkdocs"), "build", "--strict", "--site-dir", str(ROOT / "build" / "site")]),
     ]
     if CHART.exists() and shutil.which("go"):
-        found.append(("helm lint", [str(go_tools.ensure("helm")), "lint", "--strict", str(CHART)]))
+        found.append(("helm lint", ["helm", "lint", "--strict", str(CHART)]))
     return found
+
+
+def outcome(command: list[str], environment: dict[str, str]) -> tuple[bool, str]:
+    """Return whether a check passed, and what it wrote; a program of `tools.go_tools` is built if need be."""
+    program = command[0]
+    try:
+        if program in go_tools.TOOLS:
+            program = str(go_tools.ensure(program))
+    except go_tools.ToolError as error:
+        return False, str(error)
+    done = subprocess.run([program, *command[1:]], cwd=ROOT, env=environment, capture_output=True, text=True)
+    return done.returncode == 0, done.stdout + done.stderr
 
 
 def main() -> int:
@@ -45,11 +57,11 @@ def main() -> int:
     failed: list[str] = []
     for name, command in checks():
         began = time.monotonic()
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        print(f"{'FAIL' if done.returncode else 'ok':4} {name} ({time.monotonic() - began:.1f} s)", flush=True)
-        if done.returncode:
+        passed, written = outcome(command, environment)
+        print(f"{'ok' if passed else 'FAIL':4} {name} ({time.monotonic() - began:.1f} s)", flush=True)
+        if not passed:
             failed.append(name)
-            print(done.stdout + done.stderr, flush=True)
+            print(written, flush=True)
     print("make check: " + (f"failed: {', '.join(failed)}" if failed else "all good"))
     return 1 if failed else 0
 
