@@ -120,13 +120,11 @@ class ObstoreBackend:
                 await self._store.put_async(key, _kept(head, rest, failure), attributes=attributes)
         except AlreadyExistsError as error:
             raise Conflict("an object with this key is there already", code="object_exists") from error
-        except BaseError as error:
+        except Exception as error:
             if failure:
                 raise failure[0] from None
-            raise _away() from error
-        except Exception:
-            if failure:
-                raise failure[0] from None
+            if isinstance(error, BaseError | OSError):  # the store's own not-found is a FileNotFoundError: no bucket
+                raise _away() from error
             raise
 
     async def get(self, key: str, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
@@ -155,11 +153,10 @@ class ObstoreBackend:
         return count
 
     async def ping(self) -> None:
-        """Ask for an object that is not there."""
+        """List what is below a prefix that nothing has: a single object would not tell that the bucket is not there."""
         try:
-            await self._store.head_async("ping")
-        except FileNotFoundError:
-            return
+            async for _ in self._store.list("ping", chunk_size=1):
+                return
         except (BaseError, OSError) as error:
             raise _away() from error
 

@@ -101,6 +101,15 @@ async def test_an_s3_that_is_away(make_settings: Any, s3: dict[str, Any], unused
         await objects.ping()
 
 
+async def test_a_bucket_that_is_not_there(make_settings: Any, s3: dict[str, Any]) -> None:
+    objects = await open_objects(make_settings(**{**s3, "s3_bucket": "carrel-elsewhere"}))
+    with pytest.raises(ObjectsAway):
+        await objects.ping()
+    for size in (1, SMALL_BYTES + 1):
+        with pytest.raises(ObjectsAway):
+            await put(objects, new_key(), b"x" * size)
+
+
 async def test_a_folder_that_is_away(make_settings: Any) -> None:
     settings = make_settings()
     objects = await open_objects(settings)
