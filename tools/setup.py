@@ -22,7 +22,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 ENVIRONMENT: Final = ROOT / ".venv"
 LOCK: Final = ROOT / "requirements" / "dev.txt"
 BOOTSTRAP: Final = ROOT / "requirements" / "bootstrap.txt"
-STAMP: Final = ENVIRONMENT / "carrel-setup"
+STAMP: Final = "carrel-setup"
+"""File in the environment, written last: the interpreter it was made with, and the digest of what was installed."""
 UV_SECONDS: Final = 300
 """uv has been seen to hang where pip went through; after this long pip does it instead."""
 
@@ -45,9 +46,14 @@ BROWSER: Final = ("chromium",)
 """Apart, because Ubuntu has it as a snap only: without a candidate apt would install nothing at all."""
 
 
+def interpreter() -> str:
+    """Return the version and place of the interpreter; within an environment, those of the one it was made with."""
+    return f"{sys.version_info[0]}.{sys.version_info[1]} {sys.base_prefix}"
+
+
 def _digest() -> str:
-    """Return what the environment was made from: the lock, the build settings and the interpreter."""
-    digest = hashlib.sha256(sys.version.encode())
+    """Return what is installed: the locks and the build settings."""
+    digest = hashlib.sha256()
     for path in (LOCK, BOOTSTRAP, ROOT / "pyproject.toml"):
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -57,28 +63,47 @@ def _run(*command: str | Path, timeout: float | None = None) -> None:
     subprocess.run([str(part) for part in command], cwd=ROOT, check=True, timeout=timeout)
 
 
-def environment() -> None:
-    """Make the virtual environment hold exactly the locked packages."""
-    wanted = _digest()
-    if STAMP.exists() and STAMP.read_text() == wanted:
+def environment(folder: Path = ENVIRONMENT) -> None:
+    """Make the virtual environment hold exactly the locked packages.
+
+    One that was left half-made, or was made with another interpreter, is made anew; a complete one is updated.
+    """
+    stamp = folder / STAMP
+    wanted = [interpreter(), _digest()]
+    noted = stamp.read_text().splitlines() if stamp.exists() else []
+    if noted == wanted:
         return
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         found = ".".join(map(str, sys.version_info[:2]))
         raise SystemExit(f"Carrel needs Python 3.11, 3.12 or 3.13; this is {found}. Try: make PYTHON=python3.12 …")
     sys.stderr.write("setting up .venv (once)\n")
-    python = ENVIRONMENT / "bin" / "python"
-    if not python.exists():
-        venv.create(ENVIRONMENT, with_pip=True)
+    stamp.unlink(missing_ok=True)  # what is interrupted from here on is made anew the next time
+    if noted[:1] != wanted[:1]:
+        _create(folder)
+    _install(folder)
+    stamp.write_text("\n".join(wanted))
+
+
+def _create(folder: Path) -> None:
+    if Path(sys.prefix) == folder:
+        raise SystemExit(f"{folder} must be made anew, which its own Python cannot do: run python3 -m tools.setup")
+    try:
+        venv.create(folder, clear=True, with_pip=True)
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(f"cannot make {folder}: on Debian, apt-get install python3-venv, then again") from error
+
+
+def _install(folder: Path) -> None:
+    python = folder / "bin" / "python"
     pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     _run(*pip, "--require-hashes", "-r", BOOTSTRAP)
     try:
-        uv = (ENVIRONMENT / "bin" / "uv", "pip", "install", "--quiet", "--python", python)
+        uv = (folder / "bin" / "uv", "pip", "install", "--quiet", "--python", python)
         _run(*uv, "--require-hashes", "-r", LOCK, timeout=UV_SECONDS)
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
         sys.stderr.write("uv did not get through; trying pip\n")
         _run(*pip, "--require-hashes", "-r", LOCK)
     _run(*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT)
-    STAMP.write_text(wanted)
 
 
 def system_packages() -> None:
