@@ -45,7 +45,7 @@ from carrel_operator.statements import (
     scheduled,
     suspended,
 )
-from carrel_operator.status import FINISHED, Statement, conditions, ready
+from carrel_operator.status import FINISHED, READY, Statement, conditions, ready
 from carrel_operator.terminations import Account, account, lost_since_ready, replace_at
 from carrel_wire.host import BindRequest
 
@@ -169,7 +169,7 @@ class _Pass:
             return self._start()
         counted = account(self.before, pod, self.now)
         if not pod.live:
-            status = self._said(lost(counted, "a new pod follows"), counted=counted)
+            status = self._said(self._lost(counted, "a new pod follows"), counted=counted)
             return Plan(actions=self._pod_removal(), status=status, after=self._force_after())
         return self._with_egress(self._follow(pod, counted))
 
@@ -185,7 +185,7 @@ class _Pass:
         at = replace_at(self.before, counted)
         if at is not None and at > self.now:
             wait = (at - self.now).total_seconds()
-            return Plan(status=self._said(lost(counted, f"a new pod follows in {wait:.0f} s at most"),
+            return Plan(status=self._said(self._lost(counted, f"a new pod follows in {wait:.0f} s at most"),
                                           counted=counted), after=wait)  # fmt: skip
         claims = (
             (CreateClaim(workspace_claim(self.wanted, settled)),)
@@ -210,7 +210,7 @@ class _Pass:
         if waiting is not None and waiting.reason in IMAGE_REASONS:
             said = ready("ImagePullFailed", f"{waiting.reason}: {waiting.message or 'the image cannot be pulled'}")
         elif waiting is not None and waiting.reason == "CrashLoopBackOff":
-            said = lost(counted, waiting.message)
+            said = self._lost(counted, waiting.message)
         elif waiting is not None and waiting.message:
             said = self._starting(counted, f"{waiting.reason}: {waiting.message}")
         else:
@@ -287,7 +287,12 @@ class _Pass:
     # what is said
 
     def _starting(self, counted: Account, how_far: str) -> Statement:
-        return lost(counted, how_far) if lost_since_ready(self.before, counted) else ready("Starting", how_far)
+        again = lost_since_ready(self.before, counted)
+        return self._lost(counted, how_far) if again else ready("Starting", how_far)
+
+    def _lost(self, counted: Account, then: str) -> Statement:
+        before = self.before.condition(READY)
+        return lost(counted, then, pod=self.observed.pod, told=before.message if before is not None else "")
 
     def _said(self, statement: Statement, *, counted: Account) -> AgentSessionStatus:
         status = self._status(said=(statement, ACTIVE, UNFINISHED))

@@ -17,6 +17,9 @@ NO_POD: Final = Statement(POD_SCHEDULED, "False", "NoPod")
 IMAGE_REASONS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
+_LOST: Final = ", and its variables are lost; "
+_MAX_WORDS: Final = 500
+"""Characters of a kubelet's message: what follows must fit beside it."""
 _WHY: Final = {
     "Evicted": "the pod was evicted from its node",
     "NodeLost": "the pod's node was lost",
@@ -29,8 +32,20 @@ def bound(wanted: AgentSession, observed: Observed) -> Statement:
     return Statement(READY, "True", "Bound", _egress(wanted, observed))
 
 
-def lost(counted: Account, then: str) -> Statement:
-    """Return how the last kernel host ended, and what follows."""
+def lost(counted: Account, then: str, *, pod: PodView | None = None, told: str = "") -> Statement:
+    """Return how the last kernel host ended, and what follows.
+
+    Parameters
+    ----------
+    counted
+        Losses up to now.
+    then
+        What follows.
+    pod
+        The pod that is seen now: what its kubelet says of its failure is repeated.
+    told
+        What `Ready` said before: a failed pod's own words outlive it there.
+    """
     last = counted.last
     if last is None:
         return ready("Starting", then)
@@ -40,9 +55,9 @@ def lost(counted: Account, then: str) -> Statement:
         code = "an unknown exit code" if last.exit_code is None else f"exit code {last.exit_code}"
         why = f"the kernel host ended with {code}"
     else:
-        why = _WHY.get(last.reason, last.reason)
+        why = _WHY.get(last.reason) or _failed(last.reason, pod, told)
     reason = last.reason if last.reason in {"OOMKilled", "Crashed"} else "Starting"
-    return ready(reason, f"{why}, and its variables are lost; {then}")
+    return ready(reason, f"{why}{_LOST}{then}")
 
 
 def scheduled(pod: PodView | None) -> Statement:
@@ -77,6 +92,14 @@ def class_refusal(name: str) -> Refusal:
         "ClassNotFound",
         'className must be given, because no SessionClass carries the annotation carrel.dev/is-default-class: "true"',
     )
+
+
+def _failed(reason: str, pod: PodView | None, told: str) -> str:
+    why = f"the pod failed ({reason}"
+    if pod is not None and pod.failure is not None and pod.failure.reason == reason and pod.failure.message:
+        return f"{why}: {pod.failure.message[:_MAX_WORDS]})"
+    before = told.partition(_LOST)[0]
+    return before if before.startswith(f"{why}: ") else f"{why})"
 
 
 def _egress(wanted: AgentSession, observed: Observed) -> str:

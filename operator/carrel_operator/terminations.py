@@ -8,10 +8,15 @@ from typing import Final
 
 from carrel_api.session import AgentSessionStatus, LastTermination
 from carrel_operator.observed import Ended, PodView
+from carrel_operator.status import READY
 
 STABLE: Final = timedelta(seconds=60)
 """A kernel host that was ready for so long may be replaced at once; others wait longer each time."""
 LONGEST_WAIT: Final = timedelta(minutes=5)
+MAX_REASON: Final = 63
+"""Characters of a reason in status."""
+REASONS: Final = frozenset({"OOMKilled", "Crashed", "Evicted", "PodDeleted", "NodeLost"})
+"""Those given here; any other one is the kubelet's own word."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ def replace_at(before: AgentSessionStatus, counted: Account) -> datetime | None:
     if counted.last is None:
         return None
     started = before.start_time
-    if started is not None and counted.last.time - started >= STABLE:
+    if started is not None and counted.last.time - started >= STABLE and _first(before, counted.last):
         return None
     wait = timedelta(seconds=2 ** min(counted.restarts, 10))
     return counted.last.time + min(wait, LONGEST_WAIT)
@@ -48,6 +53,12 @@ def replace_at(before: AgentSessionStatus, counted: Account) -> datetime | None:
 def lost_since_ready(before: AgentSessionStatus, counted: Account) -> bool:
     """Return whether the last loss came after the session was last ready."""
     return counted.last is not None and (before.start_time is None or counted.last.time >= before.start_time)
+
+
+def _first(before: AgentSessionStatus, last: LastTermination) -> bool:
+    """Return whether the session was ready up to this loss; what it loses before it is ready again comes later."""
+    said = before.condition(READY)
+    return said is None or said.status == "True" or last.time <= said.last_transition_time
 
 
 def _loss(before: AgentSessionStatus, pod: PodView | None, now: datetime) -> LastTermination | None:
@@ -93,7 +104,11 @@ def _pod_reason(pod: PodView) -> str:
         return "NodeLost" if pod.disruption.reason == "DeletionByTaintManager" else "Evicted"
     if pod.failure is not None and pod.failure.reason in {"Evicted", "NodeLost"}:
         return pod.failure.reason
-    return _container_reason(pod) if pod.deleted_at is None else "PodDeleted"
+    if pod.deleted_at is not None:
+        return "PodDeleted"
+    if pod.failure is not None and pod.ended is None:
+        return pod.failure.reason[:MAX_REASON]  # the kubelet refused it: no container ever ran
+    return _container_reason(pod)
 
 
 def _mebibytes(limit: int | None) -> str | None:

@@ -28,6 +28,7 @@ from carrel_operator.plan import Plan
 from carrel_operator.queue import Again
 from carrel_operator.reconcile import reconcile
 from carrel_operator.status import READY
+from carrel_operator.terminations import REASONS
 
 logger = structlog.get_logger(__name__)
 
@@ -207,4 +208,5 @@ def _measure(wanted: AgentSession, before: AgentSessionStatus) -> None:
     if before.start_time is None and status.start_time is not None and made is not None:
         metrics.START_SECONDS.observe((status.start_time - made).total_seconds())
     if status.restarts > before.restarts and status.last_termination is not None:
-        metrics.TERMINATIONS.labels(reason=status.last_termination.reason).inc()
+        reason = status.last_termination.reason
+        metrics.TERMINATIONS.labels(reason=reason if reason in REASONS else "Failed").inc()

@@ -5,7 +5,7 @@ The other branches are in `test_reconcile`.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -31,12 +31,14 @@ from carrel_operator.builders.identity import pod_name
 from carrel_operator.observed import Said
 from carrel_operator.plan import (
     Bind,
+    CreatePod,
     DeletePod,
     Plan,
 )
 from carrel_operator.reconcile import BIND_AGAIN, FORCE_AFTER, memory_for_kernels, reconcile
 
 POD_NAME = pod_name(session())
+REFUSED = "the pod failed (OutOfcpu"
 
 
 # a pod that ends
@@ -70,6 +72,31 @@ def test_a_pod_that_ended_is_removed_and_its_end_told(status: dict[str, Any], re
     plan = reconcile(session(status=ready_status()), observed(pod=pod(status=status)), NOW)
     assert plan.actions == (DeletePod(POD_NAME, POD_UID),)
     assert said(plan)[1:] == (reason, f"{text}, and its variables are lost; a new pod follows")
+
+
+def test_pods_that_the_kubelet_refuses_are_told_in_its_words_and_made_less_and_less_often():
+    """What a session goes through whose node has no room: seen, deleted, gone, made again."""
+    status, moment, made = ready_status(), NOW, list[datetime]()
+    words = "Pod was rejected: Node didn't have enough resource: cpu"
+    refused = {"phase": "Failed", "reason": "OutOfcpu", "message": words}
+    for _ in range(4):
+        plan = reconcile(session(status=status), observed(pod=pod(status=refused)), moment)
+        assert kinds(plan) == [DeletePod]
+        assert said(plan)[1:] == ("Starting", f"{REFUSED}: {words}), and its variables are lost; a new pod follows")
+        assert plan.status is not None
+        gone_again = reconcile(session(status=plan.status.dump()), observed(), moment)
+        if gone_again.after is not None:
+            assert said(gone_again)[2].startswith(
+                f"{REFUSED}: {words}), and its variables are lost; a new pod follows in "
+            )
+            moment += timedelta(seconds=gone_again.after)
+            gone_again = reconcile(session(status=plan.status.dump()), observed(), moment)
+        assert kinds(gone_again)[-1] is CreatePod
+        assert gone_again.status is not None
+        made.append(moment)
+        moment += timedelta(seconds=1)
+        status = {**gone_again.status.dump(), "podUID": POD_UID}
+    assert [(moment - NOW).total_seconds() for moment in made] == [0, 1 + 4, 6 + 8, 15 + 16]
 
 
 # a pod on its way

@@ -103,6 +103,20 @@ def test_what_never_was_ready_waits_too():
     assert replace_at(before, account(before, None, NOW)) == NOW + timedelta(seconds=2)
 
 
+def test_only_the_first_loss_after_a_stable_time_is_replaced_at_once():
+    def at(seconds: int):
+        unready = ready_status()["conditions"]
+        unready[0].update(status="False", reason="Starting", lastTransitionTime=stamp(NOW))
+        lost = stamp(NOW + timedelta(seconds=seconds))
+        before = status(conditions=unready, podUID=None, restarts=2,
+                        lastTermination={"reason": "OutOfcpu", "time": lost})  # fmt: skip
+        return replace_at(before, account(before, None, NOW))
+
+    assert at(0) is None
+    assert at(1) == NOW + timedelta(seconds=1 + 4)
+    assert at(3600) == NOW + timedelta(seconds=3600 + 4)
+
+
 def test_a_session_without_losses_waits_for_nothing():
     assert replace_at(session().status, account(session().status, None, NOW)) is None
 
