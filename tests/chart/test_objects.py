@@ -109,6 +109,19 @@ def test_policies_can_be_narrowed() -> None:
     assert operator["ingress"] == [{"ports": [{"port": "metrics"}], "from": monitoring}]
 
 
+@pytest.mark.parametrize(
+    ("values", "wanted"), [({}, [443, 6443, 8443, 16443]), ({"apiServerPorts": [7443]}, [7443])], ids=["usual", "given"]
+)
+def test_the_api_server_is_reached_at_its_ports_alone(values: dict[str, Any], wanted: list[int]) -> None:
+    database = {"gatewayEgress": [{"ports": [{"port": 5432}]}]}
+    objects = render(merged(MINIMAL, {"networkPolicy": {**database, **values}}))
+    for component in ("gateway", "operator"):
+        rules = one(objects, "NetworkPolicy", f"-{component}")["spec"]["egress"]
+        assert {"ports": [{"port": port} for port in wanted]} in rules
+        opened = {port["port"] for rule in rules for port in rule["ports"]}
+        assert opened - {53, 8888, 5432} == set(wanted)
+
+
 def test_without_policies_there_are_none() -> None:
     assert of_kind(render(merged(MINIMAL, {"networkPolicy": {"enabled": False}})), "NetworkPolicy") == []
 

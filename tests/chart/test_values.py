@@ -84,6 +84,8 @@ def wrong(path: str, value: Any) -> dict[str, Any]:
         ("images.gateway.repository", "", "repository"),
         ("images.pullPolicy", "Sometimes", "pullPolicy"),
         ("networkPolicy.gatewayFrom", {"podSelector": {}}, "gatewayFrom"),
+        ("networkPolicy.apiServerPorts", ["https"], "apiServerPorts"),
+        ("networkPolicy.apiServerPorts", [], "apiServerPorts"),
         ("operator.disruptionBudget.enabled", "yes", "enabled"),
     ],
 )
