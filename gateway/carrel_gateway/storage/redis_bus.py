@@ -1,7 +1,7 @@
 """The bus over Redis publish/subscribe: one connection for all readers of the process, and one to publish on.
 
-When Redis goes away, publishing fails silently and readers are told that they have lost something; a task connects
-again and subscribes to everything anew.
+When Redis goes away, or falls silent on a connection that still stands, publishing fails silently and readers are told
+that they have lost something; a task connects again and subscribes to everything anew.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ _LONGEST_PAUSE_SECONDS: Final = 2.0
 _SILENCE_SECONDS: Final = 1.0
 """After a failure nothing is published for so long, so that requests do not wait again and again."""
 _QUIET_SECONDS: Final = 5.0
+"""When nothing came for so long, the listening connection asks for a sign of life."""
+_QUIET_TURNS: Final = 3
+"""So many times in a row without anything, not even that sign, and the connection is given up."""
 _OWN: Final = "carrel"
 """A channel that nobody publishes on: a connection listens to at least one."""
 
@@ -64,7 +67,10 @@ class RedisBus:
                 socket_timeout=TIMEOUT_SECONDS,
                 socket_connect_timeout=TIMEOUT_SECONDS,
             )
-            listening: Redis = Redis.from_url(url, socket_connect_timeout=TIMEOUT_SECONDS, health_check_interval=10)
+            # The timeouts hold for connecting and writing; each read of the listener names its own.
+            listening: Redis = Redis.from_url(
+                url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
+            )
         except ValueError as error:
             raise InvalidRedisUrl("CARREL_REDIS_URL must begin with redis:// or rediss://") from error
         self._client: Redis = Redis(connection_pool=pool)
@@ -118,8 +124,10 @@ class RedisBus:
         Raises
         ------
         BusAway
-            None came.
+            None came, or this process does not hear what others publish.
         """
+        if not self.healthy:
+            raise BusAway("the connection to Redis is being made; live output is delayed until it stands")
         try:
             await self._client.execute_command("PING")
         except (RedisError, OSError, TimeoutError) as error:
@@ -154,10 +162,7 @@ class RedisBus:
                 async with self._listening.pubsub() as pubsub:
                     await pubsub.subscribe(_OWN, *self._readers.channels())
                     while True:
-                        # In between it looks whether the server is still there.
-                        message = cast("dict[str, Any] | None", await pubsub.get_message(timeout=_QUIET_SECONDS))
-                        if message is None:
-                            continue
+                        message = await _next_message(pubsub)
                         if self._pubsub is None:
                             self._pubsub = pubsub
                             pause = _FIRST_PAUSE_SECONDS
@@ -178,6 +183,8 @@ class RedisBus:
         self._readers.lose_all()
 
     def _take(self, message: dict[str, Any]) -> None:
+        if message["type"] == "pong":
+            return
         channel = message["channel"].decode()
         if message["type"] == "message":
             self._readers.deliver(channel, message["data"])
@@ -189,3 +196,22 @@ class RedisBus:
         for event in self._confirmed.values():
             event.clear()
         self._readers.lose_all()
+
+
+async def _next_message(pubsub: PubSub) -> dict[str, Any]:
+    """Return what comes next, asking for a sign of life in between.
+
+    A server that lost its power, or a network that drops everything, closes no connection: reading alone would wait
+    for ever.
+
+    Raises
+    ------
+    TimeoutError
+        Nothing came, asked for or not.
+    """
+    for _ in range(_QUIET_TURNS):
+        message = cast("dict[str, Any] | None", await pubsub.get_message(timeout=_QUIET_SECONDS))
+        if message is not None:
+            return message
+        await pubsub.ping()
+    raise TimeoutError("Redis is silent")

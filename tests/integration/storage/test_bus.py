@@ -2,7 +2,8 @@
 
 Plan: every reader of a channel gets what is published after it began, in order, and nothing of other channels; a
 reader that does not read is told so and goes on, and memory stays bounded; when Redis goes away publishing does not
-fail, readers are told, and all is well again when it is back, without anybody subscribing anew.
+fail, readers are told, and all is well again when it is back, without anybody subscribing anew; a Redis that falls
+silent without closing anything is one that went away.
 """
 
 from __future__ import annotations
@@ -133,6 +134,100 @@ async def _until_heard(publisher: Bus, messages: AsyncIterator[bytes]) -> None:
                     return
         except (TimeoutError, BusOverflow):
             continue
+
+
+class MutableProxy:
+    """Passes bytes between the bus and Redis; when mute it keeps every connection open and passes none."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._loud = asyncio.Event()
+        self._passing: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+        self.mute(mute=False)
+
+    def mute(self, *, mute: bool) -> None:
+        """Begin or end to be mute."""
+        (self._loud.clear if mute else self._loud.set)()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Connect to Redis and pass in both directions."""
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers += [writer, back]
+        for source, target in ((reader, back), (there, writer)):
+            task = asyncio.create_task(self._pass(source, target))
+            self._passing.add(task)
+
+    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            await self._loud.wait()
+            target.write(data)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for task in self._passing:
+            task.cancel()
+        await asyncio.gather(*self._passing, return_exceptions=True)
+        for writer in self._writers:
+            writer.close()
+
+
+async def test_a_redis_that_falls_silent(redis_url: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(redis_bus, "_SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(redis_bus, "_QUIET_SECONDS", 0.2)
+    proxy = MutableProxy(int(redis_url.rpartition(":")[2].partition("/")[0]))
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
+    mine = RedisBus(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
+    theirs = RedisBus(redis_url)
+    try:
+        async with asyncio.timeout(2 * DEADLINE), mine.subscribe("a") as messages:
+            await _until_heard(theirs, messages)
+            proxy.mute(mute=True)
+            while mine.healthy:  # noqa: ASYNC110  a state that nobody else waits for
+                await asyncio.sleep(0.01)
+            with pytest.raises(BusOverflow):
+                await take(messages, 1000)
+            with pytest.raises(BusAway):
+                await mine.ping()
+            proxy.mute(mute=False)
+            await _until_heard(theirs, messages)
+            assert mine.healthy
+    finally:
+        await mine.aclose()
+        await theirs.aclose()
+        server.close()
+        await proxy.close()
+
+
+async def test_a_quiet_redis_gives_signs_of_life(redis_url: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(redis_bus, "_QUIET_SECONDS", 0.2)
+    taken: asyncio.Queue[str] = asyncio.Queue()
+    take_it = RedisBus._take
+
+    def noted(bus: RedisBus, message: dict[str, Any]) -> None:
+        take_it(bus, message)
+        taken.put_nowait(message["type"])
+
+    monkeypatch.setattr(RedisBus, "_take", noted)
+    bus = RedisBus(redis_url)
+    try:
+        async with asyncio.timeout(DEADLINE):
+            signs = 0
+            while signs < 2 * redis_bus._QUIET_TURNS:
+                signs += await taken.get() == "pong"
+        assert not bus._listener.done()
+    finally:
+        await bus.aclose()
+
+
+async def test_a_bus_that_does_not_listen_yet_is_away(redis_url: str) -> None:
+    bus = RedisBus(redis_url)
+    try:
+        assert not bus.healthy
+        with pytest.raises(BusAway):
+            await bus.ping()
+    finally:
+        await bus.aclose()
 
 
 async def test_an_address_that_is_none(make_settings: Any) -> None:
