@@ -24,7 +24,7 @@ from carrel_operator.context import Key, ProcessContext
 from carrel_operator.errors import ApiConflict, ApiNotFound
 from carrel_operator.namespaces import Namespaces
 from carrel_operator.observed import Document, Observed, PodView
-from carrel_operator.plan import Plan
+from carrel_operator.plan import DeleteSession, Plan
 from carrel_operator.queue import Again
 from carrel_operator.reconcile import reconcile
 from carrel_operator.status import READY
@@ -92,6 +92,8 @@ class Worker:
             if not plan.actions or (failure is not None and failure.reason != "BoundToAnother"):
                 break
             observed = await self._actions.carry_out(plan.actions, wanted, observed, memory)
+            if DeleteSession() in plan.actions and observed.failure is None:
+                break  # nothing is left to decide on
         if not await self._write_status(wanted, before):
             return Again(retry=True)
         after = None if plan.after is None else max(plan.after, SOONEST)

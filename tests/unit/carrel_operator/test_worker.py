@@ -317,6 +317,7 @@ async def test_a_session_whose_time_has_come_is_deleted(stage: Stage):
     stage.session({"shutdownTime": "2020-01-01T00:00:00Z", "shutdownPolicy": "Delete"})
     assert await stage.look() == Again()
     assert ("AgentSession", "desk") not in stage.api.objects
+    assert stage.api.written == ["delete AgentSession"]
 
 
 async def test_a_changed_class_wakes_its_sessions_and_those_that_wait(stage: Stage):
