@@ -7,7 +7,8 @@ import logging
 import signal
 import sys
 from collections.abc import Coroutine
-from typing import Any
+from itertools import chain, repeat
+from typing import Any, Final
 
 import kopf
 import structlog
@@ -15,13 +16,17 @@ import uvloop
 
 from carrel_api import names
 from carrel_operator.context import Key, ProcessContext
-from carrel_operator.errors import ApiNotFound, ConfigurationError, LeaseLost
+from carrel_operator.errors import ApiError, ApiNotFound, ConfigurationError, OperatorError
 from carrel_operator.handlers import pods, probes, sessions, startup
 from carrel_operator.leader import Leadership
 from carrel_operator.settings import Settings, load
 from carrel_operator.worker import Worker
 
 logger = structlog.get_logger(__name__)
+
+FIRST_PAUSES: Final = (1.0, 2.0, 4.0)
+LAST_PAUSE: Final = 8.0
+"""Seconds between two looks for the definitions while the API server does not answer."""
 
 
 def main() -> int:
@@ -30,7 +35,7 @@ def main() -> int:
         settings = load()
         _log(settings)
         uvloop.run(run(settings))
-    except (ConfigurationError, LeaseLost) as error:
+    except OperatorError as error:
         sys.stderr.write(f"carrel-operator: {error}\n")
         return 1
     return 0
@@ -120,17 +125,30 @@ async def _until_first_ends(*coroutines: Coroutine[Any, Any, object]) -> None:
 
 
 async def _check_definitions(context: ProcessContext) -> None:
-    """Refuse to start where there is nothing to watch: kopf would wait in silence."""
-    try:
-        async for _ in context.cluster.items(names.CLASS_KIND):
+    """Refuse to start where there is nothing to watch: kopf would wait in silence.
+
+    An API server that is away, or has just begun and does not know anybody's rights yet, is asked again.
+    """
+    for pause in chain(FIRST_PAUSES, repeat(LAST_PAUSE)):
+        try:
+            await _look(context)
+        except ApiNotFound as error:
+            raise ConfigurationError(
+                "the custom resource definitions must be installed first: apply crds/*.yaml"
+            ) from error
+        except ApiError as error:
+            logger.warning("cannot look for the definitions", error=str(error), again_after_seconds=pause)
+        else:
+            return
+        await asyncio.sleep(pause)
+
+
+async def _look(context: ProcessContext) -> None:
+    async for _ in context.cluster.items(names.CLASS_KIND):
+        break
+    for namespace in context.settings.session_namespaces:
+        async for _ in context.cluster.items(names.SESSION_KIND, namespace):
             break
-        for namespace in context.settings.session_namespaces:
-            async for _ in context.cluster.items(names.SESSION_KIND, namespace):
-                break
-    except ApiNotFound as error:
-        raise ConfigurationError(
-            "the custom resource definitions must be installed first: apply crds/*.yaml"
-        ) from error
 
 
 def _log(settings: Settings) -> None:

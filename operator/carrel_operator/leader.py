@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 import structlog
 
 from carrel_operator.cluster import Cluster, Document
-from carrel_operator.errors import ApiConflict, ApiError, ApiUnavailable, LeaseLost
+from carrel_operator.errors import ApiConflict, ApiError, ApiNotFound, LeaseLost
 from carrel_operator.settings import Settings
 
 logger = structlog.get_logger(__name__)
@@ -39,12 +39,20 @@ class Leadership:
         """Version of another's record, and when it was first seen."""
 
     async def acquire(self) -> None:
-        """Wait until this replica is the leader."""
+        """Wait until this replica is the leader, also for an API server that is away or refuses for now.
+
+        Raises
+        ------
+        ApiNotFound
+            There is no such namespace.
+        """
         while True:
             try:
                 if await self._try():
                     break
-            except ApiUnavailable as error:
+            except ApiNotFound:
+                raise
+            except ApiError as error:
                 logger.warning("cannot ask for the lease", error=str(error))
             await asyncio.sleep(POLL)
         logger.info("leader", identity=self._settings.pod_name)

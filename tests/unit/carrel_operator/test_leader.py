@@ -15,7 +15,7 @@ import pytest
 
 from carrel_operator import leader
 from carrel_operator.cluster import Cluster
-from carrel_operator.errors import ApiConflict, ApiUnavailable, LeaseLost
+from carrel_operator.errors import ApiConflict, ApiNotFound, ApiRefused, ApiUnavailable, LeaseLost
 from carrel_operator.leader import Leadership
 from carrel_operator.settings import Settings
 
@@ -29,8 +29,12 @@ class Leases:
         self.lease: dict[str, Any] | None = None
         self.version = 0
         self.away = False
+        self.refusals: list[Exception] = []
+        """What the next looks raise."""
 
     async def find(self, _kind: str, _name: str, _namespace: str) -> dict[str, Any] | None:
+        if self.refusals:
+            raise self.refusals.pop(0)
         if self.away:
             raise ApiUnavailable("away")
         return copy.deepcopy(self.lease)
@@ -123,6 +127,19 @@ async def test_an_api_server_that_is_away_at_the_start_is_waited_for(leases: Lea
         leases.away = False
         await waiting
     assert leases.holder == "one"
+
+
+async def test_an_api_server_that_does_not_know_anybodys_rights_yet_is_waited_for(leases: Leases):
+    leases.refusals = [ApiRefused("forbidden: RBAC is not loaded yet"), ApiRefused("forbidden")]
+    async with asyncio.timeout(DEADLINE):
+        await replica(leases, "one").acquire()
+    assert leases.holder == "one"
+
+
+async def test_a_namespace_that_is_missing_is_told(leases: Leases):
+    leases.refusals = [ApiNotFound("no such namespace")]
+    with pytest.raises(ApiNotFound):
+        await replica(leases, "one").acquire()
 
 
 async def test_a_restart_of_the_same_replica_leads_at_once(leases: Leases):

@@ -1,6 +1,7 @@
 """The process as a whole, with an API server that is a dictionary: how it begins, waits and ends.
 
-Plan: a standby ends at once when it is told to and takes no lease; one that is told while it begins never leads.
+Plan: a standby ends at once when it is told to and takes no lease; what the API server cannot say now is asked again,
+and what will not change by itself ends the process with a line that says what to do.
 kopf itself runs on a real cluster in tests/cluster/operator.
 """
 
@@ -20,6 +21,7 @@ import pytest
 from carrel_operator import __main__ as process
 from carrel_operator.cluster import Cluster
 from carrel_operator.context import ProcessContext
+from carrel_operator.errors import ApiNotFound, ApiRefused, ApiUnavailable, ConfigurationError
 from carrel_operator.hosts import Hosts
 from carrel_operator.settings import Settings
 from carrel_wire.tokens import Signer, generate_private_key
@@ -99,3 +101,38 @@ async def test_a_standby_that_is_told_to_end_ends_and_takes_nothing(
         os.kill(os.getpid(), number)
         await running
     assert api.writes == []
+
+
+async def test_definitions_are_looked_for_until_the_api_server_can_say(
+    api: Api, settings: Settings, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(process, "FIRST_PAUSES", (0.0, 0.01))
+    monkeypatch.setattr(process, "LAST_PAUSE", 0.01)
+    api.faults = [ApiUnavailable("away"), ApiRefused("forbidden"), ApiUnavailable("away"), ApiUnavailable("away")]
+    async with asyncio.timeout(DEADLINE):
+        running = asyncio.create_task(process.run(settings))
+        await api.asked.wait()  # for the lease: the definitions are there
+        os.kill(os.getpid(), number)
+        await running
+    assert api.lists == 4 + 2
+
+
+async def test_a_standby_that_cannot_reach_the_api_server_ends_when_it_is_told_to(
+    api: Api, settings: Settings, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(process, "FIRST_PAUSES", (2.0 * DEADLINE,))
+    api.faults = [ApiUnavailable("away")]
+    async with asyncio.timeout(DEADLINE):
+        running = asyncio.create_task(process.run(settings))
+        while not api.lists:  # noqa: ASYNC110 (looks are counted, not announced)
+            await asyncio.sleep(0.01)
+        os.kill(os.getpid(), number)
+        await running
+    assert api.writes == []
+
+
+async def test_definitions_that_are_missing_end_the_process(api: Api, settings: Settings):
+    api.faults = [ApiNotFound("no such resource")]
+    async with asyncio.timeout(DEADLINE):
+        with pytest.raises(ConfigurationError, match="must be installed first"):
+            await process.run(settings)
