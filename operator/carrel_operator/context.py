@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from carrel_operator.cluster import Cluster
 from carrel_operator.hosts import Hosts
-from carrel_operator.keys import signer_of
+from carrel_operator.keys import OwnKey, own_key
 from carrel_operator.queue import WorkQueue
 from carrel_operator.settings import Settings
 
@@ -36,6 +36,7 @@ class ProcessContext:
     settings: Settings
     cluster: Cluster
     hosts: Hosts
+    own_key: OwnKey
     queue: WorkQueue[Key] = field(default_factory=_queue)
 
     @classmethod
@@ -47,12 +48,13 @@ class ProcessContext:
         ConfigurationError
             Keys or credentials are missing or wrong.
         """
-        signer = signer_of(settings)
+        own = own_key(settings)
         cluster = await Cluster.connect()
         return cls(
             settings=settings,
             cluster=cluster,
-            hosts=Hosts(signer, timeout_seconds=settings.host_timeout_seconds),
+            hosts=Hosts(own.signer, timeout_seconds=settings.host_timeout_seconds),
+            own_key=own,
         )
 
     async def aclose(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -21,8 +22,16 @@ class FurtherKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pem: str
 
 
-def signer_of(settings: Settings) -> Signer:
-    """Return the operator's signer.
+@dataclass(frozen=True)
+class OwnKey:
+    """The operator's key as it was read once: what is published always fits what signs."""
+
+    signer: Signer
+    public_pem: str
+
+
+def own_key(settings: Settings) -> OwnKey:
+    """Return the operator's key; one that is renewed in the file comes into force with the next start.
 
     Raises
     ------
@@ -30,13 +39,14 @@ def signer_of(settings: Settings) -> Signer:
         The file is missing or holds no Ed25519 private key.
     """
     path = settings.operator_private_key_file
+    text = _text(path)
     try:
-        return Signer(settings.operator_key_id, _text(path))
+        return OwnKey(Signer(settings.operator_key_id, text), public_key_of(text))
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"{path} must hold an Ed25519 private key in PKCS #8 PEM") from error
 
 
-def trusted_keys(settings: Settings) -> KeySet:
+def trusted_keys(settings: Settings, own: OwnKey) -> KeySet:
     """Return what kernel hosts trust: the gateway's keys for everything, the operator's for bind and state alone.
 
     Raises
@@ -46,10 +56,8 @@ def trusted_keys(settings: Settings) -> KeySet:
     """
     gateway = [(settings.gateway_key_id, _public(_text(settings.gateway_public_key_file), "the gateway's key"))]
     gateway += [(key.kid, _public(key.pem, f"key {key.kid!r}")) for key in _further(settings.further_keys_file)]
-    signer_of(settings)
-    own = public_key_of(_text(settings.operator_private_key_file))
     keys = [PublicKey(kid=kid, pem=pem, scopes=sorted(ALL_SCOPES)) for kid, pem in gateway]
-    keys.append(PublicKey(kid=settings.operator_key_id, pem=own, scopes=[BIND, STATE]))
+    keys.append(PublicKey(kid=own.signer.kid, pem=own.public_pem, scopes=[BIND, STATE]))
     ids = [key.kid for key in keys]
     if len(set(ids)) != len(ids):
         raise ConfigurationError(f"key ids must be different from each other, not {', '.join(ids)}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from carrel_operator.builders.keys import keys_config_map
 from carrel_operator.builders.network_policy import Peer, namespace_policies
 from carrel_operator.cluster import Cluster
-from carrel_operator.keys import trusted_keys
+from carrel_operator.keys import OwnKey, trusted_keys
 from carrel_operator.settings import Settings, labels_of
 
 
@@ -27,6 +27,7 @@ class Namespaces:
 
     settings: Settings
     cluster: Cluster
+    own_key: OwnKey
     _prepared: dict[str, float] = field(default_factory=dict[str, float])
     _locks: defaultdict[str, asyncio.Lock] = field(default_factory=_locks)
 
@@ -45,7 +46,7 @@ class Namespaces:
     async def _apply(self, namespace: str) -> None:
         settings = self.settings
         self._prepared.pop(namespace, None)
-        keys = await asyncio.to_thread(trusted_keys, settings)
+        keys = await asyncio.to_thread(trusted_keys, settings, self.own_key)
         peers = [
             Peer(settings.namespace, labels_of(settings.gateway_selector)),
             Peer(settings.namespace, labels_of(settings.operator_selector)),

@@ -43,7 +43,7 @@ class Worker:
 
     def __init__(self, context: ProcessContext) -> None:
         self.context = context
-        self._namespaces = Namespaces(context.settings, context.cluster)
+        self._namespaces = Namespaces(context.settings, context.cluster, context.own_key)
         self._actions = Actions(context.cluster, context.hosts, self._namespaces)
         self._memories: dict[Key, Memory] = {}
 

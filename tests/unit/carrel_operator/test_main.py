@@ -23,8 +23,9 @@ from carrel_operator.cluster import Cluster
 from carrel_operator.context import ProcessContext
 from carrel_operator.errors import ApiNotFound, ApiRefused, ApiUnavailable, ConfigurationError
 from carrel_operator.hosts import Hosts
+from carrel_operator.keys import OwnKey
 from carrel_operator.settings import Settings
-from carrel_wire.tokens import Signer, generate_private_key
+from carrel_wire.tokens import Signer, generate_private_key, public_key_of
 
 DEADLINE = 30
 
@@ -77,8 +78,10 @@ async def api(monkeypatch: pytest.MonkeyPatch) -> Api:
     made = Api()
 
     async def context(settings: Settings) -> ProcessContext:
-        hosts = Hosts(Signer("operator-1", generate_private_key()), timeout_seconds=1.0)
-        return ProcessContext(settings=settings, cluster=cast("Cluster", made), hosts=hosts)
+        private = generate_private_key()
+        own = OwnKey(Signer("operator-1", private), public_key_of(private))
+        hosts = Hosts(own.signer, timeout_seconds=1.0)
+        return ProcessContext(settings=settings, cluster=cast("Cluster", made), hosts=hosts, own_key=own)
 
     monkeypatch.setattr(process.ProcessContext, "from_settings", context)
     return made

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from carrel_operator.errors import ConfigurationError
-from carrel_operator.keys import signer_of, trusted_keys
+from carrel_operator.keys import own_key, trusted_keys
 from carrel_operator.settings import Settings, labels_of, load
 from carrel_wire.tokens import ALL_SCOPES, BIND, STATE, TokenError, Verifier, generate_private_key, public_key_of
 
@@ -48,25 +48,38 @@ def settings_of(files: dict[str, Path], **more: object) -> Settings:
 
 def test_hosts_trust_the_gateway_for_everything_and_the_operator_for_little(files: dict[str, Path]):
     settings = settings_of(files)
-    keys = trusted_keys(settings)
+    own = own_key(settings)
+    keys = trusted_keys(settings, own)
     assert [(key.kid, key.scopes) for key in keys.keys] == [
         ("gateway-1", sorted(ALL_SCOPES)),
         ("operator-1", [BIND, STATE]),
     ]
-    token = signer_of(settings).token(audience="pod", session_uid=None, scopes=ALL_SCOPES)
+    token = own.signer.token(audience="pod", session_uid=None, scopes=ALL_SCOPES)
     assert Verifier("pod", keys).verify(token).scopes == {BIND, STATE}
     with pytest.raises(TokenError):
         Verifier("another pod", keys).verify(token)
 
 
 def test_a_certificate_is_taken_for_its_key(files: dict[str, Path]):
-    plain = trusted_keys(settings_of(files))
-    assert trusted_keys(settings_of(files, gateway_public_key_file=files["certificate"])) == plain
+    own = own_key(settings_of(files))
+    plain = trusted_keys(settings_of(files), own)
+    assert trusted_keys(settings_of(files, gateway_public_key_file=files["certificate"]), own) == plain
+
+
+def test_a_renewed_key_waits_for_the_next_start_as_its_signer_does(files: dict[str, Path]):
+    settings = settings_of(files)
+    own = own_key(settings)
+    files["own"].write_text(generate_private_key())
+    token = own.signer.token(audience="pod", session_uid=None, scopes=[BIND])
+    assert Verifier("pod", trusted_keys(settings, own)).verify(token).scopes == {BIND}
+    again = own_key(settings).signer.token(audience="pod", session_uid=None, scopes=[BIND])
+    assert Verifier("pod", trusted_keys(settings, own_key(settings))).verify(again).scopes == {BIND}
 
 
 def test_further_keys_let_the_gateway_rotate(files: dict[str, Path]):
     files["further"].write_text(json.dumps([{"kid": "gateway-0", "pem": public_key_of(generate_private_key())}]))
-    keys = trusted_keys(settings_of(files, further_keys_file=files["further"]))
+    settings = settings_of(files, further_keys_file=files["further"])
+    keys = trusted_keys(settings, own_key(settings))
     assert [key.kid for key in keys.keys] == ["gateway-1", "gateway-0", "operator-1"]
 
 
@@ -97,7 +110,7 @@ def test_wrong_keys_are_told(files: dict[str, Path], name: str, text: str | None
         same = json.dumps(files["gateway"].read_text())
         files[name].write_text(rsa_public() if text == "rsa" else text.replace('"same"', same))
     with pytest.raises(ConfigurationError, match=message):
-        trusted_keys(settings)
+        trusted_keys(settings, own_key(settings))
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):

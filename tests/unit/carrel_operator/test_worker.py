@@ -22,6 +22,7 @@ from carrel_operator.cluster import Cluster
 from carrel_operator.context import Key, ProcessContext
 from carrel_operator.errors import ApiConflict, ApiNotFound, ApiRefused, ApiUnavailable, HostRefused, HostUnreachable
 from carrel_operator.hosts import Hosts
+from carrel_operator.keys import own_key
 from carrel_operator.queue import Again
 from carrel_operator.settings import Settings
 from carrel_operator.worker import Worker
@@ -112,7 +113,7 @@ class Stage:
         (folder / "pub").write_text(public_key_of(generate_private_key()))
         settings = Settings(operator_private_key_file=folder / "key", gateway_public_key_file=folder / "pub")
         self.api, self.hosts = Stored(), HostsOf()
-        self.context = ProcessContext(settings, cast("Cluster", self.api), cast("Hosts", self.hosts))
+        self.context = ProcessContext(settings, cast("Cluster", self.api), cast("Hosts", self.hosts), own_key(settings))
         self.worker = Worker(self.context)
         self.api.put("SessionClass", copy.deepcopy(CLASS))
 
