@@ -13,8 +13,9 @@ from typing import Any, Self
 import httpx
 
 from carrel_client import _calls as calls
-from carrel_client._errors import ConnectionFailed
+from carrel_client._errors import CarrelClientError
 from carrel_client._models import Artifact, ChatResult, Event, Execution, Session
+from carrel_client._resume import RunStream
 from carrel_client._sse import EventParser
 
 
@@ -103,26 +104,24 @@ class AsyncClient:
         return calls.model_of(ChatResult, await self._send(call))
 
     async def stream_chat(self, session_id: str, message: str) -> AsyncIterator[Event]:
-        """Send a message and yield its run's events to `run.finished`; a cut stream is taken up where it was."""
-        run_id: str | None = None
-        after: int | None = None
-        call = calls.chat_stream(session_id, message)
-        for attempt in range(calls.MAX_RESUMES + 1):
+        """Send a message and yield its run's events to `run.finished`.
+
+        A cut stream is taken up where it was, until nothing came for a minute; the message is sent only once.
+        """
+        stream = RunStream(session_id, message, (await self.session(session_id)).last_seq)
+        while True:
+            failure: CarrelClientError | None = None
             try:
-                async with self._stream(call) as response:
-                    run_id = response.headers.get("Carrel-Run-Id", run_id)
+                async with self._stream(stream.call()) as response:
+                    stream.opened(response.headers)
                     async for event in _events(response):
-                        after = event.seq or after
+                        last = stream.took(event)
                         yield event
-                        if event.type == "run.finished" and event.payload.get("run_id") == run_id:
+                        if last:
                             return
-            except ConnectionFailed:
-                if attempt == calls.MAX_RESUMES or run_id is None:
-                    raise
-            if run_id is None:
-                raise ConnectionFailed("the stream ended before the run did")
-            call = calls.resumed_stream(session_id, after or 0, run_id)
-        raise ConnectionFailed("the stream was cut again and again; the run goes on, see its events")
+            except CarrelClientError as error:
+                failure = error
+            await asyncio.sleep(stream.pause(failure))
 
     async def events(self, session_id: str, *, after: int = 0, wait: float = 0) -> list[Event]:
         """Return the events after one, waiting some seconds for news when there are none."""

@@ -23,7 +23,6 @@ TIMEOUT: Final = httpx.Timeout(30.0, read=None)
 """Runs take as long as they take; a connection that is gone is noticed by the server's pings and TCP."""
 STREAM_TIMEOUT: Final = httpx.Timeout(30.0, read=60.0)
 """The server sends a comment every 15 s; four missing ones mean that the connection is gone."""
-MAX_RESUMES: Final = 5
 EVENT_STREAM: Final = "text/event-stream"
 
 
@@ -118,7 +117,10 @@ def check(response: httpx.Response) -> httpx.Response:
     except ValueError:
         document = None
     if not isinstance(document, dict) or "code" not in document:
-        raise UnexpectedReply(f"status {response.status_code} without a problem: is this address a Carrel server?")
+        raise UnexpectedReply(
+            f"status {response.status_code} without a problem: is this address a Carrel server?",
+            status=response.status_code,
+        )
     problem = cast("dict[str, Any]", document)
     retry_after = response.headers.get("Retry-After", "")
     raise ApiProblem(

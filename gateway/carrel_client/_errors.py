@@ -39,3 +39,8 @@ class ConnectionFailed(CarrelClientError):
 
 class UnexpectedReply(CarrelClientError):
     """The answer is none of Carrel's."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """The HTTP status, when that is what was unexpected."""

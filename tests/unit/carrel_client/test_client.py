@@ -1,17 +1,21 @@
 """What the SDK makes of answers, with a transport in place of a server.
 
 Plan: problems, other errors and refused connections become their exceptions; unknown members are ignored; a cut stream
-is taken up at its last id and not asked twice; a download is whole or not there; the key is in the header alone.
+is taken up at its last id, or where the run began, after pauses that grow and begin anew with every event, and the
+message is not sent twice; a download is whole or not there; the key is in the header alone.
 """
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 
 import httpx
 import pytest
 
-from carrel_client import ApiProblem, AsyncClient, Client, ConnectionFailed, UnexpectedReply
+from carrel_client import ApiProblem, AsyncClient, Client, ConnectionFailed, Event, UnexpectedReply
+from carrel_client._resume import LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS, RunStream
 
 SESSION = {
     "id": "0190",
@@ -34,13 +38,54 @@ def event(seq, kind, **payload):
     return f"id: {seq}\nevent: {kind}\ndata: {json.dumps({'seq': seq, 'type': kind, 'payload': payload})}\n\n".encode()
 
 
-class CutStream(httpx.SyncByteStream):
+class CutStream(httpx.SyncByteStream, httpx.AsyncByteStream):
     def __init__(self, *chunks: bytes) -> None:
         self._chunks = chunks
 
     def __iter__(self):
         yield from self._chunks
         raise httpx.ReadError("connection reset")
+
+    async def __aiter__(self):
+        for chunk in self:
+            yield chunk
+
+
+class Face:
+    """Streams a chat over one of the two faces, with the session at `last_seq` 1."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self.requests: list[httpx.Request] = []
+        """All but the one for the session."""
+
+    async def stream(self, handler: Callable[[int], httpx.Response]) -> list[int | None]:
+        """Return the numbers of the events; the handler is called with the place of the request, from 1."""
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/api/sessions/0190":
+                return httpx.Response(200, json=SESSION)
+            self.requests.append(request)
+            return handler(len(self.requests))
+
+        if self._kind == "sync":
+            with client(answer) as carrel:
+                return [item.seq for item in carrel.stream_chat("0190", "hello")]
+        async with AsyncClient("http://carrel.test", transport=httpx.MockTransport(answer)) as carrel:
+            return [item.seq async for item in carrel.stream_chat("0190", "hello")]
+
+    @property
+    def resumed_at(self) -> list[str | None]:
+        return [request.headers.get("Last-Event-ID") for request in self.requests]
+
+
+@pytest.fixture(params=["sync", "async"])
+def face(request: pytest.FixtureRequest) -> Face:
+    return Face(request.param)
+
+
+def cut(*chunks: bytes) -> httpx.Response:
+    return httpx.Response(200, stream=CutStream(*chunks), headers={"Carrel-Run-Id": "R"})
 
 
 def test_session_and_key():
@@ -92,37 +137,91 @@ def test_no_server():
         carrel.sessions()
 
 
-def test_cut_stream_is_taken_up_where_it_was():
-    requests = []
-
-    def handler(request):
-        requests.append(request)
-        if len(requests) == 1:
-            stream = CutStream(event(5, "message.user"), event(6, "run.started"), b"id: 7\nevent: plan\nda")
-        elif len(requests) == 2:
-            stream = CutStream(event(7, "plan"))
-        else:
-            return httpx.Response(200, content=event(8, "run.finished", run_id="R", status="succeeded"))
-        return httpx.Response(200, stream=stream, headers={"Carrel-Run-Id": "R"})
-
-    with client(handler) as carrel:
-        events = list(carrel.stream_chat("0190", "hello"))
-    assert [item.seq for item in events] == [5, 6, 7, 8]
-    assert [request.method for request in requests] == ["POST", "GET", "GET"]
-    assert [request.headers.get("Last-Event-ID") for request in requests] == [None, "6", "7"]
-    assert requests[1].url.params["run"] == "R"
+async def test_cut_stream_is_taken_up_where_it_was(face):
+    answers = [
+        cut(event(5, "message.user"), event(6, "run.started"), b"id: 7\nevent: plan\nda"),
+        cut(event(7, "plan")),
+        httpx.Response(200, content=event(8, "run.finished", run_id="R", status="succeeded")),
+    ]
+    begun = time.monotonic()
+    assert await face.stream(lambda place: answers[place - 1]) == [5, 6, 7, 8]
+    assert time.monotonic() - begun >= 0.35  # two first pauses of 0.2 s
+    assert [request.method for request in face.requests] == ["POST", "GET", "GET"]
+    assert face.resumed_at == [None, "6", "7"]
+    assert face.requests[1].url.params["run"] == "R"
 
 
-def test_stream_that_never_began_is_not_sent_again():
-    requests = []
+async def test_stream_cut_before_its_first_event_begins_where_the_run_does(face):
+    answers = [cut(), httpx.Response(200, content=event(2, "run.started") + event(3, "run.finished", run_id="R"))]
+    assert await face.stream(lambda place: answers[place - 1]) == [2, 3]
+    assert face.resumed_at == [None, "1"]
 
-    def handler(request):
-        requests.append(request)
+
+async def test_stream_outlives_the_restart_of_a_gateway(face, monkeypatch):
+    monkeypatch.setattr("carrel_client._resume.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("carrel_client._resume.LONGEST_PAUSE_SECONDS", 0.002)
+    away = {"code": "shutting_down", "detail": "the gateway is stopping", "status": 503}
+
+    def handler(place):
+        match place:
+            case 1:
+                return cut(event(2, "run.started"))
+            case 20:
+                return httpx.Response(200, content=event(3, "run.finished", run_id="R"))
+            case _ if place % 3 == 0:
+                return httpx.Response(503, json=away)
+            case _ if place % 3 == 1:
+                return httpx.Response(502, text="<html>proxy</html>")
+            case _:
+                raise httpx.ConnectError("connection refused")
+
+    assert await face.stream(handler) == [2, 3]
+    assert set(face.resumed_at[1:]) == {"2"}
+
+
+async def test_what_waiting_does_not_help_ends_a_stream(face):
+    gone = httpx.Response(404, json={"code": "session_not_found", "detail": "deleted", "status": 404})
+    with pytest.raises(ApiProblem, match="deleted"):
+        await face.stream(lambda place: cut() if place == 1 else gone)
+    assert len(face.requests) == 2
+
+
+async def test_stream_that_never_began_is_not_sent_again(face):
+    def handler(place):
         raise httpx.ReadError("reset")
 
-    with client(handler) as carrel, pytest.raises(ConnectionFailed):
-        list(carrel.stream_chat("0190", "hello"))
-    assert len(requests) == 1
+    with pytest.raises(ConnectionFailed):
+        await face.stream(handler)
+    assert len(face.requests) == 1
+
+
+def test_pauses_grow_to_a_bound_and_begin_anew_with_an_event():
+    stream = RunStream("0190", "hello", 4, lambda: 100.0)
+    stream.call()
+    stream.opened({"Carrel-Run-Id": "R"})
+    for _ in range(2):
+        stream.took(Event("plan", {}, seq=5))
+        pauses = []
+        while sum(pauses) < PATIENCE_SECONDS:
+            pauses.append(stream.pause(ConnectionFailed("cut")))
+        with pytest.raises(ConnectionFailed, match="again and again"):
+            stream.pause(ConnectionFailed("cut"))
+        assert pauses[:6] == [0.2, 0.4, 0.8, 1.6, 3.2, LONGEST_PAUSE_SECONDS]
+        assert set(pauses[6:]) == {LONGEST_PAUSE_SECONDS}
+    assert stream.call().headers["Last-Event-ID"] == "5"
+
+
+def test_an_attempt_that_hangs_counts_and_a_silent_run_does_not():
+    now = [100.0]
+    stream = RunStream("0190", "hello", 4, lambda: now[0])
+    stream.call()
+    stream.opened({"Carrel-Run-Id": "R"})
+    now[0] += 10 * PATIENCE_SECONDS
+    assert stream.pause(ConnectionFailed("cut")) == 0.2
+    stream.call()
+    now[0] += PATIENCE_SECONDS
+    with pytest.raises(ConnectionFailed, match="again and again"):
+        stream.pause(ConnectionFailed("timed out"))
 
 
 def test_line_separators_inside_texts():
@@ -131,6 +230,8 @@ def test_line_separators_inside_texts():
     done = event(2, "run.finished", run_id="R")
 
     def handler(request):
+        if request.method == "GET":
+            return httpx.Response(200, json=SESSION)
         return httpx.Response(200, content=raw + done, headers={"Carrel-Run-Id": "R"})
 
     with client(handler) as carrel:
@@ -171,7 +272,7 @@ async def test_asynchronous_face():
         if request.url.path.endswith("/stream"):
             done = event(2, "run.finished", run_id="R")
             return httpx.Response(200, content=event(1, "plan") + done, headers={"Carrel-Run-Id": "R"})
-        return httpx.Response(200, json={"items": [SESSION]})
+        return httpx.Response(200, json=SESSION if request.url.path.endswith("/0190") else {"items": [SESSION]})
 
     async with AsyncClient("http://carrel.test", transport=httpx.MockTransport(handler)) as carrel:
         assert [session.title for session in await carrel.sessions()] == ["Sales"]
