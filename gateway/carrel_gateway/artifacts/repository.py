@@ -156,11 +156,30 @@ async def unsettled(tx: Transaction, *, pending_before: datetime, limit: int) ->
     return [Unsettled(*row) for row in await tx.connection.execute(query)]
 
 
+async def condemn(tx: Transaction, artifact_id: UUID) -> bool:
+    """Take a row that is pending or deleted for deleted, so that it never becomes ready; false for all others."""
+    statement = (
+        update(artifacts)
+        .where(
+            artifacts.c.tenant_id == tx.tenant_id,
+            artifacts.c.id == artifact_id,
+            artifacts.c.state.in_(("pending", "deleted")),
+        )
+        .values(state="deleted")
+        .returning(artifacts.c.id)
+    )
+    return await tx.connection.scalar(statement) is not None
+
+
 async def settle(tx: Transaction, artifact_id: UUID) -> None:
     """Say that the object is gone: a version keeps its row, a file that never became one does not."""
-    mine = (artifacts.c.tenant_id == tx.tenant_id) & (artifacts.c.id == artifact_id)
-    await tx.connection.execute(delete(artifacts).where(mine, artifacts.c.state == "pending"))
-    await tx.connection.execute(update(artifacts).where(mine, artifacts.c.state == "deleted").values(state="removed"))
+    mine = (
+        artifacts.c.tenant_id == tx.tenant_id,
+        artifacts.c.id == artifact_id,
+        artifacts.c.state == "deleted",
+    )
+    await tx.connection.execute(delete(artifacts).where(*mine, artifacts.c.version.is_(None)))
+    await tx.connection.execute(update(artifacts).where(*mine).values(state="removed"))
 
 
 def _ready(tx: Transaction) -> Select[Any]:

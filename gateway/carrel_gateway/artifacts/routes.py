@@ -140,8 +140,7 @@ async def download_artifact_by_id(
     artifact = await artifacts.get(artifact_id)
     if url:
         return await _signed(artifacts, artifact, gateway.context.settings.signed_url_seconds)
-    found, chunks = await artifacts.open(artifact.session_id, artifact.name, artifact.category)
-    return _download(found, chunks)
+    return _download(artifact, await artifacts.read(artifact))
 
 
 @signed.get("/api/objects/{token}", response_class=StreamingResponse)

@@ -208,6 +208,10 @@ class ArtifactService:
             _log.warning("object_not_removed_yet", artifact=str(artifact_id), code=error.code)
 
     async def _settle(self, artifact_id: UUID, session_id: UUID) -> None:
+        """Remove the object of a row that is no version; one whose commit lost its reply only looks like that."""
+        async with self._database.transaction(self._tenant_id) as tx:
+            if not await repository.condemn(tx, artifact_id):
+                return
         await self._objects.delete(f"{object_prefix(self._tenant_id, session_id)}/{artifact_id}")
         async with self._database.transaction(self._tenant_id) as tx:
             await repository.settle(tx, artifact_id)

@@ -74,8 +74,14 @@ class RunSupervisor:
 
     def launch(self, principal: Principal, run: Run) -> None:
         """Drive a run from the state its log is in."""
-        if self._closing or run.id in self._driven:
+        if self._closing:
             return
+        before = self._driven.get(run.id)
+        if before is not None:
+            if before.run.generation >= run.generation:
+                return
+            if before.task:  # its lease ran out: it may not write any more
+                before.task.cancel()
         driven = _Driven(principal, run)
         driven.task = asyncio.create_task(self._drive(driven), name=f"run-{run.id}")
         self._driven[run.id] = driven
@@ -112,10 +118,24 @@ class RunSupervisor:
                 _log.exception("run failed")
                 await self._fail(driven, error)
             finally:
-                self._driven.pop(driven.run.id, None)
+                if self._driven.get(driven.run.id) is driven:
+                    del self._driven[driven.run.id]
                 metrics.runs_active.set(len(self._driven))
 
     async def _drive_to_end(self, driven: _Driven) -> None:
+        """Work on the run for as long as the lease is held; finding out what a dead gateway left takes its time too."""
+        work = asyncio.create_task(self._work(driven), name=f"loop-{driven.run.id}")
+        lease = asyncio.create_task(self._hold_lease(driven), name=f"lease-{driven.run.id}")
+        try:
+            await asyncio.wait({work, lease}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                metrics.runs_finished.labels((await work).status).inc()
+            else:
+                await lease  # it ends only by raising: the run is another gateway's now
+        finally:
+            await _stop([work, lease])
+
+    async def _work(self, driven: _Driven) -> RunFinished:
         context, principal, run = self._context, driven.principal, driven.run
         if run.generation > 1:
             await ExecutionService(context, principal).recover(run.session_id)
@@ -128,17 +148,11 @@ class RunSupervisor:
             model=prepared.model,
             limits=prepared.limits,
         )
-        work = asyncio.create_task(loop.run(), name=f"loop-{run.id}")
-        lease = asyncio.create_task(self._hold_lease(driven), name=f"lease-{run.id}")
         interrupts = asyncio.create_task(_interrupt_when_cancelled(driven, runner), name=f"interrupts-{run.id}")
         try:
-            await asyncio.wait({work, lease}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                metrics.runs_finished.labels((await work).status).inc()
-            else:
-                await lease  # it ends only by raising: the run is another gateway's now
+            return await loop.run()
         finally:
-            await _stop([work, lease, interrupts])
+            await _stop([interrupts])
 
     async def _hold_lease(self, driven: _Driven) -> None:
         runs = RunService(self._context, driven.principal)

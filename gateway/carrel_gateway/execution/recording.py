@@ -79,6 +79,7 @@ class Recording:
         self._oldest: float | None = None  # loop time at which the first uncommitted output came
         self._commit = asyncio.Lock()
         self._readers: list[Subscription] = []
+        self._read_end: Finished | None = None  # the host's, whoever commits it
         self._ended: Finished | BaseException | None = None
         self.task: asyncio.Task[None] = asyncio.create_task(self._run(), name=f"record-{cell.execution_id}")
 
@@ -127,6 +128,9 @@ class Recording:
         waiting = self._patient
         for _ in range(_ROUNDS):
             if waiting and (finished := await self._ledger.follow()):
+                if self._read_end and self._read_end.status == finished.status:  # the readers have all of it
+                    await self._end(self._read_end)
+                    return
                 for event in await self._committed(self._kept):
                     await self._give(event)
                 await self._end(finished)
@@ -215,6 +219,7 @@ class Recording:
             if problems:
                 message = "\n".join([*([finished.message] if finished.message else []), *problems])
                 finished = msgspec.structs.replace(finished, message=message)
+            self._read_end = finished
             async with self._commit:
                 await self._ledger.finish(self._batch.take(), finished)
                 self._uncommitted.clear()
@@ -239,7 +244,7 @@ class Recording:
         await self._give(finished)
 
     async def _give(self, event: ExecutionEvent) -> None:
-        for reader in self._readers:
+        for reader in tuple(self._readers):  # one that joins meanwhile has the event already
             await reader.put(event)
 
     def _fail(self, error: BaseException) -> None:

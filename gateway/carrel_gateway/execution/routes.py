@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
 
 from carrel_gateway.dependencies import Executions
-from carrel_gateway.errors import CarrelError, Unavailable
+from carrel_gateway.errors import CarrelError, InvalidInput, Unavailable
 from carrel_gateway.execution.schemas import CompleteIn, ExecuteIn, ExecutionOut, ProducedFile
 from carrel_gateway.kernels.outputs import fold, output_of
 from carrel_gateway.storage.ids import new_id
@@ -52,6 +52,10 @@ async def execute(
     The event `finished`, and the JSON answer, come when all of it is committed. With `Idempotency-Key`, or an
     `execution_id` of the caller's, asking again never runs the code again.
     """
+    if body.silent and (body.execution_id or idempotency_key):
+        raise InvalidInput(
+            "a silent execution leaves no trace to find it by; leave `silent` or the id out", code="silent_with_id"
+        )
     execution_id = body.execution_id or (uuid5(session_id, idempotency_key) if idempotency_key else new_id())
     events = executions.execute(
         session_id,

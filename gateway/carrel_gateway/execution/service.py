@@ -210,7 +210,7 @@ class ExecutionService:
         return self._recorders.begin(cell, request).read()
 
     async def _durable(self, cell: Cell, request: ExecuteRequest) -> Subscription:
-        async with self._context.kernels.lock(cell.execution_id):
+        async with self._context.kernels.execution_lock(self._principal.tenant_id, cell.execution_id):
             try:
                 recording = await self._recorders.join(cell)
                 if recording is None:

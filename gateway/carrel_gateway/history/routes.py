@@ -32,7 +32,7 @@ async def read_events(
     gateway: GatewayOf,
     history: History,
     sessions: Sessions,
-    after: Annotated[int, Query(ge=0, description="Number of the last event that the caller has.")] = 0,
+    after: Annotated[int, Query(ge=0, le=2**63 - 1, description="Number of the last event that the caller has.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 500,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for news.")] = 0,
     run: Annotated[UUID | None, Query(description="End the stream when this run is over.")] = None,

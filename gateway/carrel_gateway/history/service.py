@@ -153,6 +153,8 @@ class HistoryService:
                 if behind:
                     found = await self.events(session_id, after=seen)
                     behind = len(found) == PAGE
+                    if not found and not await self._exists(session_id):
+                        return  # deleted, and the news of it was lost
                 else:
                     news = await self._next(bus)
                     if isinstance(news, Gone):
@@ -211,9 +213,12 @@ class HistoryService:
         return stored
 
     async def _require(self, session_id: UUID) -> None:
+        if not await self._exists(session_id):
+            raise _no_session()
+
+    async def _exists(self, session_id: UUID) -> bool:
         async with self._database.transaction(self._tenant_id, write=False) as tx:
-            if not await repository.has_session(tx, session_id):
-                raise _no_session()
+            return await repository.has_session(tx, session_id)
 
     async def _next(self, bus: AsyncIterator[bytes]) -> News | Live | Gone | None:
         """Return news, or none when it is time to look into the log."""

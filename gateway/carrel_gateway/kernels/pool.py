@@ -63,6 +63,7 @@ class KernelPool:
         self._own_http: dict[UUID, aiohttp.ClientSession] = {}  # one per Unix socket: a connector has one path
         self._shared_http: aiohttp.ClientSession | None = None
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self._execution_locks: WeakValueDictionary[tuple[UUID, UUID], asyncio.Lock] = WeakValueDictionary()
         self._keepalive: asyncio.Task[None] | None = None
         self.in_flight = InFlight()
 
@@ -71,6 +72,14 @@ class KernelPool:
         lock = self._locks.get(session_id)
         if lock is None:
             lock = self._locks[session_id] = asyncio.Lock()
+        return lock
+
+    def execution_lock(self, tenant_id: UUID, execution_id: UUID) -> asyncio.Lock:
+        """Return the lock under which it is found out whether an execution is known; ids are the callers' choice."""
+        key = (tenant_id, execution_id)
+        lock = self._execution_locks.get(key)
+        if lock is None:
+            lock = self._execution_locks[key] = asyncio.Lock()
         return lock
 
     def held(self, session_id: UUID) -> HeldConnection | None:

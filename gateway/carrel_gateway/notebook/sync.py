@@ -66,6 +66,8 @@ def _source(source: object) -> str:
         raise InvalidInput("the source of a cell must be text, or a list of lines", code="invalid_notebook")
     if "\0" in text:
         raise InvalidInput("the source of a cell must not hold the character NUL", code="invalid_notebook")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidInput("the source of a cell must be text that UTF-8 can carry", code="invalid_notebook")
     return text
 
 

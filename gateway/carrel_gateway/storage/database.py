@@ -120,9 +120,14 @@ class Database:
                 await self._take_turn(stack)
             connection = await self._begin(stack, lambda opened: self.dialect.begin(opened, tenant_id), write=write)
             tx = Transaction(connection, tenant_id, self.dialect)
-            with converted():
-                yield tx
-                await connection.commit()
+            try:
+                with converted():
+                    yield tx
+                    await connection.commit()
+            except DatabaseAway as error:
+                if isinstance(error.__cause__, OSError):  # it hangs; whoever comes next gets another connection
+                    await connection.invalidate()
+                raise
         await tx.committed()
 
     @asynccontextmanager
@@ -207,7 +212,7 @@ def converted() -> Generator[None]:
         raise
     except PoolTimeoutError as error:
         raise DatabaseAway("all connections to the database are in use; try again soon") from error
-    except DBAPIError as error:
+    except (DBAPIError, OSError) as error:  # `TimeoutError` is one: what a driver says of a server that hangs
         raise _away() from error
 
 

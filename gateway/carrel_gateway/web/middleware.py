@@ -119,6 +119,7 @@ class _Exchange:
         self._limit = limit
         self._received = 0
         self._body_is_read = False
+        self._too_large = False
         self._status = 0
 
     async def run(self, refused: tuple[int, str, str] | None) -> None:
@@ -129,6 +130,7 @@ class _Exchange:
             else:
                 await self._app(self._scope, self._read, self._write)
         except BodyTooLarge:
+            self._too_large = False
             await self._problem(413, "too_large", f"the body may have at most {self._limit} bytes")
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the cause
             _log.exception("request failed")
@@ -143,10 +145,13 @@ class _Exchange:
         self._received += len(message.get("body", b""))
         self._body_is_read = not message.get("more_body", False)
         if self._received > self._limit:
+            self._too_large = True
             raise BodyTooLarge
         return message
 
     async def _write(self, message: Message) -> None:
+        if self._too_large and not self._status:
+            raise BodyTooLarge  # a framework may have taken the first one for a broken body
         if message["type"] == "http.response.start":
             self._status = message["status"]
             if self._status >= 400:

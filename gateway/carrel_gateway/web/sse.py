@@ -17,6 +17,7 @@ from carrel_gateway.errors import InvalidInput
 
 MEDIA_TYPE: Final = "text/event-stream"
 PING: Final = b": ping\n\n"
+_LAST: Final = 2**63 - 1
 PING_SECONDS: Final = 15.0
 """Proxies commonly cut connections that are silent for 30 to 60 s."""
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -39,9 +40,10 @@ def last_event_id(header: str | None) -> int | None:
     """
     if header is None or not header.strip():
         return None
-    if not header.strip().isascii() or not header.strip().isdigit() or len(header) > 19:
+    text = header.strip()
+    if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) > _LAST:
         raise InvalidInput("Last-Event-ID must be the number of an event of this session", code="invalid_event_id")
-    return int(header)
+    return int(text)
 
 
 async def with_pings(

@@ -16,6 +16,7 @@ import signal
 import statistics
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -24,9 +25,11 @@ from tests.support.local import end_of, text_of, until
 
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.errors import CarrelError, Conflict, NotFound
+from carrel_gateway.execution.ledger import Ledger
 from carrel_gateway.executors.local import HostRecord
 from carrel_gateway.history.service import StoredEvent
 from carrel_gateway.kernels.outputs import fold
+from carrel_gateway.storage.database import DatabaseAway
 from carrel_gateway.storage.ids import new_id
 from carrel_wire.events import Artifact, Display, Error, Result, Started, Stdout
 from carrel_wire.log import ArtifactStored, CellFinished, CellIntended, CellOutputs, KernelChanged
@@ -138,6 +141,28 @@ async def test_two_callers_with_one_id_share_the_execution(desk: Desk):
     assert {text_of(events) for events in both} == {"a\nb\n"}
     assert (desk.workspace / "count").read_text() == "x"
     assert len(await of_type(desk, CellFinished)) == 1
+
+
+async def test_a_session_s_own_id_is_an_id_like_any_other(desk: Desk):
+    async with asyncio.timeout(60):
+        assert text_of(await desk.run("print(1)", execution_id=desk.session_id, durable=True)) == "1\n"
+        assert text_of(await desk.run("print(2)")) == "2\n"
+
+
+async def test_a_commit_whose_reply_is_lost_gives_the_output_once(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    commit, lost = Ledger._commit, []
+
+    async def unheard(self: Ledger, *arguments: Any) -> None:
+        await commit(self, *arguments)
+        if not lost:
+            lost.append(arguments)
+            raise DatabaseAway("the commit was applied, and its reply was lost")
+
+    monkeypatch.setattr(Ledger, "_commit", unheard)
+    events = await desk.run("print('hello')")
+    assert lost
+    assert text_of(events) == "hello\n"
+    assert end_of(events).execution_count == 1
 
 
 async def test_an_id_of_another_session_is_refused(desk: Desk):

@@ -40,13 +40,15 @@ def test_many_files_at_once_come_back_byte_for_byte(api, session):
 
 
 def test_the_same_name_again_is_a_new_version(api, session):
-    upload(api, session, ("t.csv", b"old"))
+    (first,) = upload(api, session, ("t.csv", b"old")).json()["items"]
     (again,) = upload(api, session, ("t.csv", b"new")).json()["items"]
     assert again["version"] == 2
     (listed,) = api.get(f"{session}/files").json()["items"]
     assert listed["id"] == again["id"]
     assert api.get(f"{session}/files/t.csv").content == b"new"
     assert sees(api, session, "t.csv") == b"new".hex()
+    for item, data in ((first, b"old"), (again, b"new")):
+        assert api.get(f"/api/artifacts/{item['id']}").content == data
 
 
 def test_a_deleted_file_is_gone_for_people_and_for_code(api, session):

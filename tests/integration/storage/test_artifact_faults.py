@@ -24,6 +24,7 @@ from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import Conflict, NotFound
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.storage.database import DatabaseAway
 
 
 class Death(BaseException):
@@ -150,3 +151,19 @@ async def test_an_upload_that_outlived_the_sweep_is_refused(
         await store(artifacts, session_id)
     assert await states(context, principal) == []
     assert await context.objects.delete_prefix(str(principal.tenant_id)) == 0
+
+
+async def test_a_commit_whose_reply_is_lost_keeps_the_file(
+    artifacts: ArtifactService, session_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_ready = artifacts._make_ready
+
+    async def unheard(*arguments: Any) -> None:
+        await make_ready(*arguments)
+        raise DatabaseAway("the commit was applied, and its reply was lost")
+
+    monkeypatch.setattr(artifacts, "_make_ready", unheard)
+    with pytest.raises(DatabaseAway):
+        await store(artifacts, session_id)
+    _, chunks = await artifacts.open(session_id, "a", "data")
+    assert await collected(chunks) == b"data"

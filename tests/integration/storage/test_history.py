@@ -247,6 +247,24 @@ async def test_followers_read_the_log_where_the_bus_left_a_gap(
     assert texts(await following) == ["told", "not told", "large"]
 
 
+async def test_followers_of_a_deleted_session_end_also_when_the_news_is_lost(
+    context: ProcessContext,
+    principal: Principal,
+    history: HistoryService,
+    session_id: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def lose(_channel: str, _data: bytes) -> None:
+        pass
+
+    monkeypatch.setattr(history_module, "LOOK_SECONDS", 0.05)
+    async with asyncio.timeout(30), aclosing(history.follow(session_id, after=0)) as stream:
+        assert isinstance(await anext(stream), StoredEvent)
+        monkeypatch.setattr(context.bus, "publish", lose)
+        await SessionService(context, principal).delete(session_id)
+        assert [event async for event in stream] == []
+
+
 async def test_followers_look_into_the_log_when_the_bus_is_silent(
     context: ProcessContext, history: HistoryService, session_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -224,6 +224,21 @@ async def test_lease_is_held_while_the_model_thinks(context, supervised):
     assert len(first._driven) == 1
 
 
+async def test_lease_is_held_while_what_a_dead_gateway_left_is_found_out(context, supervised, monkeypatch):
+    async def slow(_self, _session_id):
+        await asyncio.sleep(3 * LEASE_SECONDS)  # a kernel host that starts on another node
+
+    monkeypatch.setattr("carrel_gateway.chat.supervisor.ExecutionService.recover", slow)
+    dead = RunSupervisor(context, Models(None))
+    monkeypatch.setattr(dead, "launch", lambda *_: None)  # it died right after the commit
+    session_id = await opened_session(context)
+    await ChatService(context, PRINCIPAL, dead).send(session_id, "?")
+    await supervised(ScriptedModel(["<answer>One.</answer>"]))
+    await supervised(ScriptedModel(["<answer>Two.</answer>"]))
+    assert (await ended(context, session_id)).status == "succeeded"
+    assert [event.type for event in await events(context, session_id)].count("run.taken_over") == 1
+
+
 def message(role, content, run_id):
     return Message(UUID(int=1), 1, role, content, run_id, [], datetime.now(UTC))
 
