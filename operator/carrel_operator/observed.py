@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, TypeAlias
 
 from carrel_api import names
@@ -121,6 +122,8 @@ class Observed:
     class_name: str = ""
     """The class that was looked for; empty where the session names none and the cluster has no default."""
     session_class: SessionClass | None = None
+    closed: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Ranges that a wider one of the class does not open, as the operator's settings say."""
     pod: PodView | None = None
     egress_spec: Document | None = None
     """Spec of the session's own egress policy, where there is one."""

@@ -176,7 +176,11 @@ class _Pass:
     def _start(self) -> Plan:
         counted = account(self.before, None, self.now)
         found = self.observed.session_class
-        settled = class_refusal(self.observed.class_name) if found is None else settle(self.wanted, found)
+        settled = (
+            class_refusal(self.observed.class_name)
+            if found is None
+            else settle(self.wanted, found, self.observed.closed)
+        )
         if isinstance(settled, Refusal):
             return Plan(status=self._said(ready(settled.reason, settled.message), counted=counted))
         failure = self.observed.failure
@@ -273,8 +277,8 @@ class _Pass:
     def _egress_actions(self) -> tuple[Action, ...]:
         found, present = self.observed.session_class, self.observed.egress_spec
         policy = None
-        if found is not None and egress_refusal(self.wanted.spec, found.spec) is None:
-            policy = egress_policy(self.wanted, self.wanted.spec.network.egress)
+        if found is not None and egress_refusal(self.wanted.spec, found.spec, self.observed.closed) is None:
+            policy = egress_policy(self.wanted, self.wanted.spec.network.egress, self.observed.closed)
         if policy is None:
             return (DeleteEgress(egress_policy_name(self.wanted)),) if present is not None else ()
         return () if present == policy["spec"] else (ApplyEgress(policy),)

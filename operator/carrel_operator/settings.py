@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 from pathlib import Path
@@ -42,6 +43,8 @@ class Settings(BaseSettings):
     """Labels of the gateway's pods: `key=value`, separated by commas."""
     operator_selector: str = "app.kubernetes.io/component=operator"
     """Labels of the operator's pods."""
+    closed_ranges: str = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,fc00::/7"
+    """Address ranges, separated by commas, that a class opens only by naming a range inside them; empty: none."""
     probe_address: str = "0.0.0.0"
     """Address of the probes and of the metrics."""
     probe_port: Annotated[int, Field(ge=0, le=65535)] = 8080
@@ -64,10 +67,25 @@ class Settings(BaseSettings):
             raise ValueError("must be labels such as app.kubernetes.io/name=carrel,app.kubernetes.io/component=gateway")
         return value
 
+    @field_validator("closed_ranges")
+    @classmethod
+    def _are_ranges(cls, value: str) -> str:
+        _networks(value)
+        return value
+
+    @property
+    def closed_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """The closed ranges, one by one."""
+        return _networks(self.closed_ranges)
+
     @property
     def session_namespaces(self) -> list[str]:
         """The session namespaces, one by one."""
         return [name.strip() for name in self.session_namespace.split(",") if name.strip()]
+
+
+def _networks(ranges: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    return tuple(ipaddress.ip_network(cidr.strip()) for cidr in ranges.split(",") if cidr.strip())
 
 
 def labels_of(selector: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ cluster's stored schema may be older than this code.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from carrel_api.common import Egress
@@ -15,6 +15,7 @@ from carrel_api.environment import refused_name
 from carrel_api.quantities import millicpus, number_of_bytes
 from carrel_api.session import AgentSession, AgentSessionSpec
 from carrel_api.session_class import Dataset, SessionClass, SessionClassSpec
+from carrel_operator.builders.network_policy import Network, within
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Settlement:
     datasets: tuple[Dataset, ...]
 
 
-def settle(session: AgentSession, session_class: SessionClass) -> Settlement | Refusal:
+def settle(session: AgentSession, session_class: SessionClass, closed: Sequence[Network] = ()) -> Settlement | Refusal:
     """Return what the session gets under the class, or the first reason why it gets nothing."""
     spec, allowed = session.spec, session_class.spec
     image = _image(spec, allowed)
@@ -65,16 +66,20 @@ def settle(session: AgentSession, session_class: SessionClass) -> Settlement | R
         or _workspace_refusal(spec, settled)
         or _datasets_refusal(spec, settled)
         or _environment_refusal(spec)
-        or egress_refusal(spec, allowed)
+        or egress_refusal(spec, allowed, closed)
         or settled
     )
 
 
-def egress_refusal(spec: AgentSessionSpec, allowed: SessionClassSpec) -> Refusal | None:
-    """Return why the class does not let the session reach what it names; none where it does."""
+def egress_refusal(spec: AgentSessionSpec, allowed: SessionClassSpec, closed: Sequence[Network] = ()) -> Refusal | None:
+    """Return why the class does not let the session reach what it names; none where it does.
+
+    What lies in a closed range must be named by the class as such: a wider range of the class does not open it.
+    """
     for entry in spec.network.egress:
+        ceilings = _ceilings(allowed.egress, entry.cidr, closed)
         for port in entry.ports:
-            if not any(_covers(ceiling, entry.cidr, port) for ceiling in allowed.egress):
+            if not any(_covers(ceiling, entry.cidr, port) for ceiling in ceilings):
                 return Refusal(
                     "EgressAboveClass",
                     f"network.egress must be within what the class allows, and {entry.cidr} port {port} is not; "
@@ -139,6 +144,17 @@ def _environment_refusal(spec: AgentSessionSpec) -> Refusal | None:
     if not refused:
         return None
     return Refusal("EnvironmentRefused", f"env must not set {', '.join(refused)}; choose other names")
+
+
+def _ceilings(allowed: Sequence[Egress], cidr: str, closed: Sequence[Network]) -> Sequence[Egress]:
+    if not _inside(cidr, closed):
+        return allowed
+    return [ceiling for ceiling in allowed if _inside(ceiling.cidr, closed)]
+
+
+def _inside(cidr: str, closed: Sequence[Network]) -> bool:
+    network = ipaddress.ip_network(cidr, strict=False)
+    return any(within(network, other) for other in closed)
 
 
 def _covers(ceiling: Egress, cidr: str, port: int) -> bool:

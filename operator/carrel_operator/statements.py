@@ -108,5 +108,5 @@ def _egress(wanted: AgentSession, observed: Observed) -> str:
     found = observed.session_class
     if found is None:
         return "nothing of network.egress is open, because the session's class is gone"
-    refused = egress_refusal(wanted.spec, found.spec)
+    refused = egress_refusal(wanted.spec, found.spec, observed.closed)
     return f"nothing is open: {refused.message}" if refused is not None else ""

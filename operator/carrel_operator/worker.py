@@ -109,6 +109,7 @@ class Worker:
         return Observed(
             class_name=class_name,
             session_class=session_class,
+            closed=self.context.settings.closed_networks,
             pod=PodView.of(pod) if pod is not None and owned(pod, wanted) else None,
             egress_spec=policy["spec"] if policy is not None else None,
             binding=memory.binding,

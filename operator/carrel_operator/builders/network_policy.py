@@ -32,6 +32,8 @@ CLOSED: Final[tuple[Network, ...]] = tuple(
         "192.0.0.192/32",  # metadata of Oracle Cloud
         "fe80::/10",  # link-local
         "fd00:ec2::254/128",  # metadata of AWS
+        "fd20:ce::254/128",  # metadata of Google Cloud
+        "64:ff9b::a9fe:a9fe/128",  # 169.254.169.254 through NAT64
     )
 )
 """Stays closed whatever a class allows."""
@@ -69,9 +71,19 @@ def namespace_policies(namespace: str, peers: Sequence[Peer]) -> list[Manifest]:
     ]
 
 
-def egress_policy(session: AgentSession, allowed: Sequence[Egress]) -> Manifest | None:
-    """Return the policy that opens these ranges for the session's pod; none where nothing is open."""
-    rules = [rule for entry in allowed if (rule := _egress_rule(entry)) is not None]
+def egress_policy(session: AgentSession, allowed: Sequence[Egress], closed: Sequence[Network] = ()) -> Manifest | None:
+    """Return the policy that opens these ranges for the session's pod; none where nothing is open.
+
+    Parameters
+    ----------
+    session
+        Whose pod it is for.
+    allowed
+        What the class lets it reach.
+    closed
+        Ranges that stay closed inside wider ones.
+    """
+    rules = [rule for entry in allowed if (rule := _egress_rule(entry, closed)) is not None]
     if not rules:
         return None
     return {
@@ -95,14 +107,19 @@ def _policy(namespace: str, name: str, spec: Manifest) -> Manifest:
     }
 
 
-def _egress_rule(entry: Egress) -> Manifest | None:
+def within(inner: Network, outer: Network) -> bool:
+    """Return whether all of `inner` lies in `outer`."""
+    return inner.version == outer.version and inner.prefixlen >= outer.prefixlen and inner.overlaps(outer)
+
+
+def _egress_rule(entry: Egress, closed: Sequence[Network]) -> Manifest | None:
     network = ipaddress.ip_network(entry.cidr, strict=False)
-    closed = [other for other in CLOSED if other.version == network.version and other.overlaps(network)]
-    if any(other.prefixlen <= network.prefixlen for other in closed):
-        return None  # all of it lies in a closed range
+    if any(within(network, other) for other in CLOSED):
+        return None
     block: Manifest = {"cidr": str(network)}
-    if closed:
-        block["except"] = [str(other) for other in closed]
+    inside = [other for other in (*CLOSED, *closed) if other != network and within(other, network)]
+    if inside:
+        block["except"] = [str(other) for other in inside]
     return {
         "to": [{"ipBlock": block}],
         "ports": [{"protocol": "TCP", "port": port} for port in sorted(set(entry.ports))],

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def test_pods_are_restricted(name: str):
         ("0.0.0.0/0", ["169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32"]),
         ("169.0.0.0/8", ["169.254.0.0/16"]),
         ("203.0.113.0/24", None),
-        ("::/0", ["fe80::/10", "fd00:ec2::254/128"]),
+        ("::/0", ["fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128", "64:ff9b::a9fe:a9fe/128"]),
     ],
 )
 def test_metadata_addresses_stay_closed_inside_a_range(cidr: str, block: list[str] | None):
@@ -111,6 +112,23 @@ def test_metadata_addresses_stay_closed_inside_a_range(cidr: str, block: list[st
     )
     assert policy is not None
     assert policy["spec"]["egress"][0]["to"][0]["ipBlock"].get("except") == block
+
+
+@pytest.mark.parametrize(
+    ("cidr", "block"),
+    [
+        ("8.0.0.0/6", ["10.0.0.0/8"]),
+        ("10.0.0.0/8", None),  # the class named it: settlement saw to that
+        ("10.1.0.0/16", None),
+        ("fc00::/6", ["fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128", "fc00::/7"]),
+    ],
+)
+def test_closed_ranges_stay_closed_inside_wider_ones(cidr: str, block: list[str] | None):
+    wanted = session({"network": {"egress": [{"cidr": cidr, "ports": [1]}]}})
+    closed = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fc00::/7")]
+    policy = egress_policy(wanted, wanted.spec.network.egress, closed)
+    assert policy is not None
+    assert policy["spec"]["egress"][0]["to"][0]["ipBlock"] == {"cidr": cidr, **({"except": block} if block else {})}
 
 
 @pytest.mark.parametrize("cidr", ["169.254.169.254/32", "169.254.0.0/16", "fd00:ec2::254/128", "fe80::/64"])

@@ -129,11 +129,13 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
 
 def test_every_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CARREL_WORKERS", "0")
+    monkeypatch.setenv("CARREL_CLOSED_RANGES", "10.0.0.0/8,here")
     monkeypatch.setenv("CARREL_GATEWAY_SELECTOR", "gateway")
     with pytest.raises(ConfigurationError) as error:
         load()
     for text in (
         "CARREL_WORKERS: Input should be greater than or equal to 1",
+        "CARREL_CLOSED_RANGES: Value error, 'here' does not appear to be an IPv4 or IPv6 network",
         "CARREL_GATEWAY_SELECTOR: Value error, must be labels such as",
         "CARREL_OPERATOR_PRIVATE_KEY_FILE: Field required",
     ):

@@ -171,6 +171,28 @@ async def test_egress_is_opened_and_closed_as_the_session_says(stage: Stage):
     assert ("NetworkPolicy", egress_policy_name(session())) not in stage.api.objects
 
 
+@pytest.mark.parametrize(
+    ("ceilings", "reason"), [(["0.0.0.0/0"], "EgressAboveClass"), (["0.0.0.0/0", "10.1.0.0/16"], "Starting")]
+)
+async def test_a_private_range_is_open_only_where_the_class_names_it(stage: Stage, ceilings: list[str], reason: str):
+    allowed = [{"cidr": cidr, "ports": [443]} for cidr in ceilings]
+    stage.api.objects["SessionClass", "standard"]["spec"]["egress"] = allowed
+    stage.session({"network": {"egress": [{"cidr": "10.1.2.0/24", "ports": [443]}]}})
+    await stage.look()
+    assert stage.said()["reason"] == reason
+    assert (("NetworkPolicy", egress_policy_name(session())) in stage.api.objects) is (reason == "Starting")
+
+
+async def test_everything_does_not_open_the_cluster(stage: Stage):
+    everything = [{"cidr": "0.0.0.0/0", "ports": [443]}]
+    stage.api.objects["SessionClass", "standard"]["spec"]["egress"] = everything
+    stage.session({"network": {"egress": everything}})
+    await stage.look()
+    policy = stage.api.objects["NetworkPolicy", egress_policy_name(session())]
+    excepted = policy["spec"]["egress"][0]["to"][0]["ipBlock"]["except"]
+    assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"} <= set(excepted)
+
+
 async def test_an_object_that_is_not_understood_is_told_once(stage: Stage):
     document = session().dump()
     document["spec"]["operatingMode"] = "Hibernating"
