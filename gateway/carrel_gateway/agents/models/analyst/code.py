@@ -72,8 +72,8 @@ def literal(value: str | float, column: Column) -> str:
 
 def _date_condition(one: Filter, place: str) -> str:
     years = [str(value) for value in one.values]
-    if one.operator == "month":
-        return f'{place}.dt.to_period("M") == "{years[0]}-{years[1]}"'
+    if one.operator in (">=", "<") and "-" in years[0]:
+        return f'{place} {one.operator} "{years[0]}"'
     if one.operator == "between":
         return f"{place}.dt.year.between({years[0]}, {years[1]})"
     if one.operator == "years":
@@ -87,7 +87,7 @@ def grouping(request: Request, table: Table) -> tuple[str, str, list[str]]:
     added: list[str] = []
     for place, column in enumerate(by):
         one = table[column]
-        if one.is_number and one.distinct > MOST_BINS and not one.is_year:
+        if one.is_number and one.distinct > MOST_BINS and not one.is_year and request.intent != "rank":
             label = f"{column} group"
             added.append(f'{label!r}: pd.qcut({name}[{column!r}], 5, duplicates="drop").astype(str)')
             by[place] = label

@@ -1,7 +1,8 @@
 """Conditions on rows that a question states, found on its masked text; pure.
 
 What is understood: `X is V`, `X above 10`, `between 1 and 2`, `more than 3 X`, values alone ("female passengers"),
-years and months ("in 2023", "in March 2020"), `without X`, yes-no columns by name ("for smokers").
+years, months and other spans of time ("in 2023", "after 1 June 2024", `dates`), `not in V`, `without X`, yes-no
+columns by name ("for smokers").
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from carrel_gateway.agents.models.analyst.columns import Masked, ValueMention
+from carrel_gateway.agents.models.analyst.dates import SPAN, bounds, span_of
 from carrel_gateway.agents.models.analyst.table import Column, Table
 from carrel_gateway.agents.models.analyst.words import STOP_WORDS
 
@@ -31,9 +33,16 @@ _COMPARATORS: Final[tuple[tuple[Operator, str], ...]] = (
     ("==", r"(?:is |are |was )?equal(?:s| to)|==?|(?:is|are|was|of) exactly|exactly"),
 )
 _IS: Final = r"(?:is|are|was|were|being|of|has|have|values?)"
-_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_MONTH: Final = rf"((?:{'|'.join(_MONTHS)})[a-z]*\.?)"
-_YEAR: Final = r"(1[5-9]\d\d|2[01]\d\d)"
+_YEAR: Final = r"(?<![\w.:/-])(1[5-9]\d\d|2[01]\d\d)(?!\w|[./:-]\d)"
+_RELATIONS: Final = (
+    ("after", r"after|later than"),
+    ("before", r"before|prior to|earlier than"),
+    ("since", r"since|from|starting(?: in| on| from)?"),
+    ("until", r"until|through|up to|till"),
+    ("in", r"in|during|for|of|on"),
+)
+_LIST: Final = r"(?:\s*(?:,|,? ?(?:and|or|nor))\s*(?:in )?@v\d+)*"
+_NEGATIONS: Final = r"(?:not|isnt|arent|wasnt|werent|except(?: for)?|excluding|other than|without|outside(?: of)?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,7 @@ class Filter:
     values: tuple[str | float, ...] = ()
 
     @property
-    def text(self) -> str:
+    def text(self) -> str:  # noqa: PLR0911 (one exit for each operator)
         """The condition in words."""
         shown = [value if isinstance(value, str) else f"{value:g}" for value in self.values]
         match self.operator:
@@ -59,6 +68,8 @@ class Filter:
                 return f"{self.column} in {'-'.join(shown)}"
             case "present" | "missing":
                 return f"{self.column} is {'known' if self.operator == 'present' else 'missing'}"
+            case ">=" | "<" if isinstance(self.values[0], str) and "-" in self.values[0]:
+                return f"{self.column} {'from' if self.operator == '>=' else 'before'} {self.values[0]}"
             case _:
                 words = {"==": "is", "!=": "is not", ">": "above", "<": "below", ">=": "at least", "<=": "at most"}
                 return f"{self.column} {words[self.operator]} {shown[0]}"
@@ -80,7 +91,7 @@ class Found:
 def find_filters(masked: Masked, table: Table) -> Found:
     """Take the conditions out of the masked text."""
     found = Found(masked.text, [], [], [])
-    for take in (_between, _comparisons, _numbers_before, _named_values, _missing, _years, _equals, _binary):
+    for take in (_between, _comparisons, _numbers_before, _named_values, _missing, _spans, _years, _equals, _binary):
         take(found, masked, table)
     _merge_years(found, table)
     loose = re.findall(r"@v(\d+)", found.text)
@@ -127,19 +138,30 @@ def _named_values(found: Found, masked: Masked, table: Table) -> None:
     """`species is Adelie`, `Dream island`, `sex = female`."""
     pattern = (
         r"(?:where |with |whose |in |on |for |and )?(?:the )?@c(\d+)\s*(?:is|are|was|were|==?|equals?|of|being"
-        r"|:)?\s*(not |!=)?\s*@v(\d+)(?!\s*(?:,|and|or|vs\.?|versus)\s*@v)"
+        r"|:)?\s*(not (?:in |from |on )?|!=)?\s*@v(\d+)(?!\s*(?:,|and|or|vs\.?|versus)\s*@v)"
     )
     for match in _matches(found, pattern):
         value = masked.values[int(match.group(3))]
         if value.column == _column(masked, table, match.group(1)).name:
             _take(found, match, Filter(value.column, "!=" if match.group(2) else "==", (value.value,)))
+    _excluded(found, masked, table)
     for match in _matches(found, r"(?:in |on |for |from )?(?:the )?@v(\d+)\s+@c(\d+)"):
         value = masked.values[int(match.group(1))]
         if value.column == _column(masked, table, match.group(2)).name:
             _take(found, match, Filter(value.column, "==", (value.value,)))
-    for match in _matches(found, r"(?:not|except(?: for)?|excluding|other than|without)\s+(?:the )?@v(\d+)"):
-        value = masked.values[int(match.group(1))]
-        _take(found, match, Filter(value.column, "!=", (value.value,)))
+
+
+def _excluded(found: Found, masked: Masked, table: Table) -> None:
+    """`not in North`, `excluding A and B`, `where region is not A or B`."""
+    pattern = (
+        r"(?:(?:where|with|whose|that are|which are)\s+)?(?:the )?(?:@c(\d+)\s+(?:is|are|was|were)\s+)?"
+        rf"\b{_NEGATIONS}\s+(?:in |from |of |on |for |at )?(?:the )?(@v\d+{_LIST})"
+    )
+    for match in _matches(found, pattern):
+        values = [masked.values[int(number)] for number in re.findall(r"@v(\d+)", match.group(2))]
+        columns = {value.column for value in values}
+        if len(columns) == 1 and (not match.group(1) or _column(masked, table, match.group(1)).name in columns):
+            _take(found, match, *(Filter(value.column, "!=", (value.value,)) for value in values))
 
 
 def _missing(found: Found, masked: Masked, table: Table) -> None:
@@ -148,8 +170,39 @@ def _missing(found: Found, masked: Masked, table: Table) -> None:
     ):
         absent = (match.group(3) != "known") != bool(match.group(2))
         _take(found, match, Filter(_column(masked, table, match.group(1)).name, "missing" if absent else "present"))
-    for match in _matches(found, r"\bwithout\s+(?:an? |any )?@c(\d+)"):
+    for match in _matches(found, r"\b(?:without|(?:have|has|had|having|with) no)\s+(?:an? |any )?@c(\d+)"):
         _take(found, match, Filter(_column(masked, table, match.group(1)).name, "missing"))
+
+
+def _spans(found: Found, masked: Masked, table: Table) -> None:
+    """Spans of time other than single years."""
+    times = "|".join(str(n) for n, one in enumerate(masked.columns) if table[one.column].is_time) or "-"
+    lead = rf"(?:(?:where|with|whose)\s+)?(?:the )?(?:@c({times})\s+(?:is |are |was )?)?\b"
+    for match in _matches(found, rf"{lead}(?:between|from)\s+({SPAN})\s+(?:and|to|until|through|-)\s+({SPAN})"):
+        _span(found, match, _date_column(masked, table, match.group(1)), "between")
+    for relation, words in _RELATIONS:
+        for match in _matches(found, rf"{lead}(?:{words})\s+(?:the )?({SPAN})"):
+            column = _date_column(masked, table, match.group(1))
+            if column is not None and column.is_year and relation == "in" and re.match("[a-z]", match.group(2)):
+                found.notes.append(f"{column.name} holds years only, so the month was left aside")
+                _take(found, match, Filter(column.name, "==", (float(match.group(2)[-4:]),)))
+            else:
+                _span(found, match, column, relation)
+
+
+def _date_column(masked: Masked, table: Table, number: str | None) -> Column | None:
+    """Return the column that a date is compared with: the one named before it, or else the table's first."""
+    return table.time if number is None else _column(masked, table, number)
+
+
+def _span(found: Found, match: re.Match[str], column: Column | None, relation: str) -> None:
+    """Take the condition; what cannot be compared stays in the text, where it is found to be not understood."""
+    spans = [span_of(text) for text in match.groups()[1:] if text]
+    first, last = spans[0], spans[-1]
+    if column is None or column.kind != "date" or first is None or last is None:
+        return
+    conditions = [Filter(column.name, operator, (day,)) for operator, day in bounds(relation, first, last)]
+    _take(found, match, *conditions)
 
 
 def _years(found: Found, _: Masked, table: Table) -> None:
@@ -158,14 +211,11 @@ def _years(found: Found, _: Masked, table: Table) -> None:
     for match in _matches(found, ranges):
         _time(found, match, time, "between", (match.group(1), match.group(2)))
     for match in _matches(
-        found, rf"\b(?:(?:in|of|for|and|with)\s+)?{_YEAR}\s*(?:and|or|vs\.?|versus|with)\s*(?:in )?{_YEAR}\b"
+        found, rf"\b(?:(?:in|of|for|and|with)\s+)?{_YEAR}\s*(?:and|or|vs\.?|versus|with)\s*(?:in )?{_YEAR}"
     ):
         _time(found, match, time, "year", (match.group(1),))
         if time is not None:
             found.filters.append(Filter(time.name, found.filters[-1].operator, _years_of(time, match.group(2))))
-    for match in _matches(found, rf"\b(?:in|during|for|of)\s+{_MONTH}\s+{_YEAR}"):
-        month = _MONTHS.index(match.group(1)[:3]) + 1
-        _time(found, match, time, "month", (match.group(2), f"{month:02d}"))
     words: tuple[tuple[str, Operator], ...] = (
         (r"since|from|starting(?: in)?", ">="),
         (r"after", ">"),
@@ -174,7 +224,7 @@ def _years(found: Found, _: Masked, table: Table) -> None:
         (r"in|during|for|of|year", "year"),
     )
     for pattern, operator in words:
-        for match in _matches(found, rf"\b(?:{pattern})\s+(?:the )?(?:years? )?{_YEAR}\b(?!\s*@c)"):
+        for match in _matches(found, rf"\b(?:{pattern})\s+(?:the )?(?:years? )?{_YEAR}(?!\s*@c)"):
             _time(found, match, time, operator, (match.group(1),))
 
 
@@ -201,9 +251,6 @@ def _time(found: Found, match: re.Match[str], time: Column | None, operator: Ope
         found.text = found.text.replace(match.group(0), " ", 1)
     elif time.is_year:
         values = tuple(float(year) for year in years)
-        if operator == "month":
-            found.notes.append(f"{time.name} holds years only, so the month was left aside")
-            values, operator = values[:1], "year"
         _take(found, match, Filter(time.name, "==" if operator == "year" else operator, values))
     else:
         _take(found, match, Filter(time.name, operator, years))
@@ -239,9 +286,9 @@ def _matches(found: Found, pattern: str) -> list[re.Match[str]]:
     return list(re.finditer(pattern, found.text))
 
 
-def _take(found: Found, match: re.Match[str], condition: Filter) -> None:
+def _take(found: Found, match: re.Match[str], *conditions: Filter) -> None:
     if match.group(0) in found.text:
-        found.filters.append(condition)
+        found.filters += conditions
         found.text = found.text.replace(match.group(0), " ", 1)
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from carrel_gateway.agents.models.analyst.follow_up import follow_up, is_follow_up
 from carrel_gateway.agents.models.analyst.intents_numbers import count, frequency, rank, share, statistic
 from carrel_gateway.agents.models.analyst.intents_relations import compare, correlation, predict, trend
+from carrel_gateway.agents.models.analyst.leftovers import not_understood
 from carrel_gateway.agents.models.analyst.patterns import DISTRIBUTION, MISSING, OUTLIERS, OVERVIEW, SCHEMA, UNSUPPORTED
 from carrel_gateway.agents.models.analyst.question import Reading, read, unknown_name, with_statistics
 from carrel_gateway.agents.models.analyst.request import Request, Unanswerable
@@ -22,12 +23,15 @@ def understand(question: str, table: Table, earlier: Request | None = None) -> R
     """
     reading = read(question, table)
     if earlier is not None and is_follow_up(reading):
-        return follow_up(reading, earlier)
+        request = follow_up(reading, earlier)
+        return request if isinstance(request, Unanswerable) else not_understood(reading, request) or request
     refused = unsupported(reading.text) or unknown_name(reading)
     if refused:
         return refused
     for intent in _INTENTS:
         request = intent(reading)
+        if isinstance(request, Request):
+            return not_understood(reading, request) or request
         if request is not None:
             return request
     return Unanswerable("I could not make out which columns or which kind of analysis the question is about.")

@@ -6,18 +6,22 @@ import re
 from dataclasses import replace
 
 from carrel_gateway.agents.models.analyst.filters import Filter
+from carrel_gateway.agents.models.analyst.leftovers import share_of_number
 from carrel_gateway.agents.models.analyst.patterns import COUNT, EXTREME, FREQUENCY, LEAST, OFTEN, RATE, SHARE, TOP
 from carrel_gateway.agents.models.analyst.question import Reading, with_statistics
 from carrel_gateway.agents.models.analyst.request import Request, Statistic, Unanswerable
 
 
-def share(reading: Reading) -> Request | None:
+def share(reading: Reading) -> Request | Unanswerable | None:
     if not reading.has(SHARE):
         return None
     binary = [name for name in reading.targets if reading.table[name].is_binary and reading.table[name].positive]
     loose, filters = reading.found.loose, reading.found.filters
     if not binary and not loose and reading.numbers and not reading.has(SHARE.removesuffix(RATE)):
         return None  # a murder rate is a column, not a share
+    refused = share_of_number(reading)
+    if refused is not None and not binary:
+        return refused
     part: Filter | None = None
     if binary:
         part = Filter(binary[0], "==", (reading.table[binary[0]].positive or "",))
@@ -50,6 +54,9 @@ def rank(reading: Reading) -> Request | Unanswerable | None:
     if not entities and reading.period is None and not named:
         return None  # "what is the highest price" asks for a figure
     reading.use_loose_values()
+    if len(measures) > 1:
+        listed = " and ".join(f"`{name}`" for name in measures)
+        return Unanswerable(f"It is not clear by which of {listed} to rank. Ask for “top 5 ITEMS by COLUMN”.")
     count = int(next(group for group in top.groups() if group)) if top else None
     ascending = reading.has(LEAST)
     if not measures:
@@ -72,6 +79,16 @@ def _entities_and_measures(reading: Reading) -> tuple[list[str], list[str]]:
     """Return the columns that name what is ranked, and the numbers that it is ranked by."""
     table = reading.table
     entities = [name for name in [*reading.categories, *reading.by] if table[name].kind != "date"]
+    numbered = re.search(
+        r"\b(?:top|bottom|first|last)\s+(?:\d+\s+)?@c(\d+)|\bwhich @c(\d+) (?:has|had|is|was)\b", reading.text
+    )
+    if (
+        not [name for name in entities if not table[name].is_number] and numbered
+    ):  # "top 5 customers by price", numbered
+        item = reading.masked.columns[int(numbered.group(1) or numbered.group(2))].column
+        others = [name for name in [*reading.numbers, *reading.by] if name != item and table[name].is_number]
+        if item in reading.numbers and others:
+            return [item], list(dict.fromkeys(others))
     if not entities:
         entities = [name for name in reading.numbers if name.casefold() == "id" or table[name].is_year]
     measures = [name for name in reading.numbers if name not in entities]

@@ -84,6 +84,7 @@ def code(files: list[FileView], question: str, options: Options) -> str:
     imports = [
         *(["import gzip"] if packed else []),
         "import json",
+        *(["import re"] if text else []),
         *(["from itertools import islice"] if text else []),
         "",
         "import matplotlib.pyplot as plt",
@@ -135,7 +136,11 @@ def _reader(options: Options, opener: str) -> str:
             separator = max(always, key=lambda mark: counts[mark][0]) if always else often[0]
             header = {skip}
             form = {{"sep": separator, "decimal": "," if separator == ";" else ".", "encoding": {options.encoding!r}}}
-            return {read}
+            point = re.compile(r"(^|;)-?(\\d+\\.(\\d\\d?|\\d{{4,}})|0\\.\\d+)(;|$)")  # 1.5 is no group of thousands
+            points = any(point.search(line.strip()) for line in filled)
+            df = {read}
+            df.attrs["decimal"] = "." if points else form["decimal"]
+            return df
     """) + (_leaving_out() if options.skip_bad_lines else "")
 
 
@@ -156,10 +161,13 @@ def _tidy() -> str:
         DATES += ["%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y", "%B %Y"]
 
 
-        def as_number(text):
+        def as_number(text, decimal_comma):
             \"\"\"Numbers that are written with units, thousands separators or a decimal comma.\"\"\"
             digits = text.str.replace(r"[€$£%]|(?<=\\d)[\\s'](?=\\d{3})", "", regex=True).str.strip()
-            if digits.str.contains(r",\\d{1,2}$|,\\d{4,}$|\\.\\d{3},").any():
+            digits = digits.str.replace(r"^\\((.+)\\)$", r"-\\1", regex=True)  # accounting
+            if decimal_comma and digits.str.fullmatch(r"-?([1-9]\\d{0,2}(\\.\\d{3})+|\\d+)").all():
+                digits = digits.str.replace(".", "")
+            elif digits.str.contains(r",\\d{1,2}$|,\\d{4,}$|\\.\\d{3},").any():
                 digits = digits.str.replace(".", "").str.replace(",", ".")
             return pd.to_numeric(digits.str.replace(",", ""), errors="coerce")
 
@@ -176,6 +184,7 @@ def _tidy() -> str:
 
         def tidy(df):
             \"\"\"Settle the types of columns that were read as text.\"\"\"
+            decimal_comma = df.attrs.pop("decimal", ".") == ","
             df = df if isinstance(df.index, pd.RangeIndex) else df.reset_index()
             df = df.rename(columns=lambda name: str(name).strip())
             if df.columns[0].startswith("Unnamed") and pd.Index(df.iloc[:, 0]).is_monotonic_increasing:
@@ -184,8 +193,7 @@ def _tidy() -> str:
                 text = df[name].map(lambda value: str(value).strip(), na_action="ignore")
                 text = text.astype("str").where(df[name].notna())
                 known = text.dropna()
-                for convert in (as_number, as_date):
-                    values = convert(known)
+                for values in (as_number(known, decimal_comma), as_date(known)):
                     if len(known) and values.notna().mean() >= 0.9:
                         df.attrs[name] = int(values.isna().sum())  # values that could not be read
                         text = values.reindex(df.index)
