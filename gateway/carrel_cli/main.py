@@ -14,7 +14,7 @@ from rich.console import Console
 
 from carrel_cli import demo as demonstration
 from carrel_cli.errors import CommandError, Usage
-from carrel_cli.run import ask, check_data
+from carrel_cli.run import ask, check_data, check_out
 from carrel_cli.servers import gateway
 from carrel_cli.show import clean, session_table
 from carrel_client import CarrelClientError, Client
@@ -85,6 +85,7 @@ def run(
         if not question.strip():
             raise Usage("the question is empty")
         check_data(data or [])
+        check_out(out)
         with gateway(server, data_dir, model=model) as found, Client(found.url, found.key) as client:
             succeeded = ask(client, question, data or [], model=model, out=out, console=_console())
     raise typer.Exit(0 if succeeded else 1)

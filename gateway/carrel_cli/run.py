@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -32,6 +33,21 @@ def check_data(paths: Sequence[Path]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise Usage(f"{name}: two data files have this name; rename one, since code finds them by it")
+
+
+def check_out(folder: Path) -> None:
+    """Refuse a folder that files cannot be written to, before anything is asked.
+
+    Raises
+    ------
+    Usage
+        It is no folder, or may not be written.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise Usage(f"{folder}: {there} is not a folder; choose another with --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise Usage(f"{folder}: no files may be written there; choose another with --out")
 
 
 def ask(

@@ -85,6 +85,8 @@ def _say(item: Mapping[str, Any]) -> str:
         return "this is required"
     if item["type"].startswith("uuid"):
         return "this must be a UUID"
+    if item["type"] in {"model_attributes_type", "model_type"} and len(item["loc"]) == 1:
+        return "this must be a JSON object, sent with the header Content-Type: application/json"
     return str(item["msg"]).removeprefix("Value error, ")
 
 

@@ -69,7 +69,7 @@ class Recorders:
         Raises
         ------
         Conflict
-            The id belongs to another session.
+            The id belongs to another session, or to other code.
         """
         recording = self._context.kernels.in_flight.get(cell.execution_id)
         if not isinstance(recording, Recording):
@@ -77,14 +77,14 @@ class Recorders:
             row = await ledger.row()
             if row is None:
                 return None
-            _require_same_session(row.session_id, cell)
+            _require_same(row.session_id, row.code, cell)
             if row.is_finished:
                 reader = Subscription()
                 reader.prefill([*(await self._committed(cell, 0)), ended(row)])
                 return reader
             # A run's own fence says that whoever had it before is out; anybody else may still be at it.
             recording = self._start(cell, ledger, patient=cell.fence is None, resumed=True)
-        _require_same_session(recording.cell.session.session_id, cell)
+        _require_same(recording.cell.session.session_id, recording.cell.code, cell)
         return await recording.join()
 
     async def recover(self, session: SessionRef) -> None:
@@ -207,8 +207,8 @@ class Recorders:
         return events_of(found[0].outputs[first:]) if found else []
 
 
-def _require_same_session(session_id: UUID, cell: Cell) -> None:
-    if session_id != cell.session.session_id:
+def _require_same(session_id: UUID, code: str, cell: Cell) -> None:
+    if session_id != cell.session.session_id or code != cell.code:
         raise Conflict("This execution id is taken; choose another one.", code="execution_id_taken")
 
 

@@ -116,8 +116,11 @@ class _View:
             return
         cell = self._cell(event.execution_id, event.code or "")
         cell["execution_count"] = event.execution_count
-        tags = {} if event.status == "ok" else {"tags": ["raises-exception"]}
-        cell["metadata"] = {"carrel": {"status": event.status}, **tags}
+        metadata: dict[str, Any] = {"carrel": {"status": event.status}}
+        if event.status != "ok":
+            # Whoever runs the notebook expects an error to come again, and has no use for what ended a kernel.
+            metadata["tags"] = ["raises-exception" if event.status == "error" else "skip-execution"]
+        cell["metadata"] = metadata
 
     def _edited(self, execution_id: UUID, code: str) -> None:
         cell = self._cell(execution_id, code)

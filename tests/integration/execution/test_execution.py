@@ -130,6 +130,8 @@ async def test_the_same_id_never_runs_twice(desk: Desk):
     assert text_of(first) == text_of(second) == "ran\n"
     assert end_of(second).status == "ok"
     assert len(await of_type(desk, CellIntended)) == len(await of_type(desk, CellFinished)) == 1
+    with pytest.raises(Conflict, match="taken"):
+        await desk.run("print('other code')", execution_id=execution, durable=True)
 
 
 async def test_two_callers_with_one_id_share_the_execution(desk: Desk):

@@ -72,6 +72,7 @@ def test_run_with_a_named_server(gateway, table):
     ("arguments", "code", "message"),
     [
         (["run", "mean", "--data", "none.csv"], 2, "carrel: none.csv: no such file"),
+        (["run", "mean", "--out", "sales.csv"], 2, "sales.csv is not a folder; choose another with --out"),
         (["run", "mean", "--data", "."], 2, "carrel: .: not a file"),
         (["run", "  "], 2, "carrel: the question is empty"),
         (["run"], 2, "Missing argument"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from uuid import UUID, uuid4
 
 import nbformat
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,6 +96,14 @@ def test_failed_cell_does_not_stop_the_notebook():
     )["cells"]
     assert cell["metadata"] == {"carrel": {"status": "error"}, "tags": ["raises-exception"]}
     assert cell["outputs"] == [error]
+
+
+@pytest.mark.parametrize("status", ["kernel_died", "out_of_memory", "timeout", "interrupted", "outcome_unknown"])
+def test_what_ended_a_kernel_is_not_run_again(status):
+    (cell,) = export(
+        CellIntended(execution_id=CELL, code="import os; os._exit(3)"), CellFinished(execution_id=CELL, status=status)
+    )["cells"]
+    assert cell["metadata"] == {"carrel": {"status": status}, "tags": ["skip-execution"]}
 
 
 def test_clears_and_updates_are_applied():
