@@ -88,6 +88,9 @@ def test_condition_is_met(question: str, expected: float, ask: Ask) -> None:
         ("average Umsatz where Kunde is above 30 or below 5", "below 5"),
         ("share of total Umsatz by Region", "shares of rows"),
         ("average Kunde of the 10 products with the highest Umsatz", "by which of"),
+        ("how many rows with Umsatz above average", "above average"),
+        ("average Umsatz Berlin", "berlin"),
+        ("average Umsatz excluding outliers", "excluding outliers"),
         ("median Umsatz with 30 in it", "30"),
     ],
 )
@@ -126,3 +129,17 @@ def test_parentheses_are_negatives(ask: Ask) -> None:
     amounts = [-1000.0 - n if n % 3 == 0 else 2000.0 + n for n in range(30)]
     rows = [f'A{n},"{f"({-a:,.2f})" if a < 0 else f"{a:,.2f}"}"' for n, a in enumerate(amounts)]
     assert shows(ask("total amount", text="\n".join(["acct,amount", *rows])).answer, sum(amounts))
+
+
+def test_year_of_a_table_without_times_is_refused(ask: Ask) -> None:
+    told = ask("total amount in 2023", text="acct,amount\na,1\nb,2\n")
+    assert told.answer.startswith("I cannot answer this. I did not understand “in 2023”")
+
+
+def test_first_line_with_a_field_too_many_is_refused(ask: Ask) -> None:
+    told = ask("total b", text="a,b,c\n1,2,3,4\n" + "1,2,3\n" * 9)
+    assert "has more fields than its header" in told.answer
+
+
+def test_names_of_rows_before_the_first_column_are_read(ask: Ask) -> None:
+    assert shows(ask("total b", text="a,b\n" + "".join(f"x{n},{n},{n + 5}\n" for n in range(9))).answer, 81)

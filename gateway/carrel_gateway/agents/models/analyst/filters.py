@@ -247,9 +247,8 @@ def _years_of(time: Column, year: str) -> tuple[str | float, ...]:
 
 def _time(found: Found, match: re.Match[str], time: Column | None, operator: Operator, years: tuple[str, ...]) -> None:
     if time is None:
-        found.notes.append(f"no column holds dates or years, so “{match.group(0).strip()}” was left aside")
-        found.text = found.text.replace(match.group(0), " ", 1)
-    elif time.is_year:
+        return  # stays in the text, where it is found to be not understood
+    if time.is_year:
         values = tuple(float(year) for year in years)
         _take(found, match, Filter(time.name, "==" if operator == "year" else operator, values))
     else:

@@ -40,6 +40,7 @@ _TIMES: Final = (
 _USED_NUMBERS: Final = (
     r"\d+(?:\.\d+)?(?:st|nd|rd|th)? percentiles?|quantiles? (?:of )?(?:0?\.\d+)",
     r"\bfirst \d+ rows\b",
+    r"\b(?:to|with) \d+ (?:decimals?|decimal places|digits)\b",
 )
 _NUMBER: Final = r"(?<![\w@.])[-+]?\d[\w.,:/%-]*"
 _NEGATION: Final = r"\b(?:not|never|except(?: for)?|excluding|isnt|arent|wasnt|werent|neither|nor|outside)\b(?: \S+)*"
@@ -48,7 +49,7 @@ _PLACES: Final = (
     r"((?:(?:the|all|only|any|a|an|each|every|our|my|their|its|this|that|these|those|both|total|single|entire|whole)\s+)*)"
     r"([^\W\d_][\w'-]*)"
 )
-_LOOSE: Final = r"(?:@v\d+|\bor)\s*(?:,|\bor\b|\band\b)?\s+([^\W\d_][\w-]*)"
+_LOOSE: Final = r"(?:@[vc]\d+|\bor)\s*(?:,|\bor\b|\band\b)?\s+([^\W\d_][\w-]*)"
 _HARMLESS: Final = word_set(
     "total overall average mean median sum minimum maximum min max standard deviation variance percentage percent "
     "share proportion fraction rate count frequency distribution trend correlation relationship relation difference "
@@ -58,23 +59,31 @@ _HARMLESS: Final = word_set(
     "interest help please example bar line pie following time course years months weeks days long short "
     "relative each every people person patient passenger customer plus only everything anything quantile percentile "
     "spread range result results level levels size way ways scale groups another respect basis file sheet comma "
-    "first second top bottom regression model machine learning linear python pandas english words "
+    "first second top bottom regression model machine learning linear python pandas english words plain "
+    "simple euro "
     "was were is are has have had been their my our me us them matplotlib"
 )
 """Words that may stand after a preposition without being a condition."""
+_AGAINST_FIGURE: Final = (
+    r"\b(?:above|below|over|under|(?:more|less|higher|lower|larger|smaller|greater|fewer) than)\s+(?:the )?"
+    r"(?:overall )?(?:average|mean|median|typical)"
+)
 _SELECTION: Final = (
     rf"\b(?:of|for|among|in) (?:the |all )?(?:\d+ )?[\w-]+ (?:with|having|that have|of) (?:the )?(?:{EXTREME})"
 )
 _RANKS: Final = ("rank", "frequency")
 
 
-def not_understood(reading: Reading, request: Request) -> Unanswerable | None:
+def not_understood(reading: Reading, request: Request) -> Unanswerable | None:  # noqa: PLR0911 (one exit for each kind)
     """Return the refusal when the question holds a condition that the request does not."""
     text = reading.text
     if request.intent not in _RANKS:
         chosen = re.search(_SELECTION, text)
         if chosen:
             return _refusal(reading, chosen.group(0), "A statistic of the rows with the highest or lowest values")
+    against = re.search(_AGAINST_FIGURE, text)
+    if against:
+        return _refusal(reading, against.group(0), _CONDITIONS)
     for pattern in _TIMES:
         match = re.search(pattern, text)
         if match:

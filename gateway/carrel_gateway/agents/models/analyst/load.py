@@ -139,6 +139,8 @@ def _reader(options: Options, opener: str) -> str:
             point = re.compile(r"(^|;)-?(\\d+\\.(\\d\\d?|\\d{{4,}})|0\\.\\d+)(;|$)")  # 1.5 is no group of thousands
             points = any(point.search(line.strip()) for line in filled)
             df = {read}
+            if not isinstance(df.index, pd.RangeIndex) and df.iloc[:, -1].isna().mean() > 0.5:
+                raise ValueError(f"the first line of {{path}} has more fields than its header, and most others do not")
             df.attrs["decimal"] = "." if points else form["decimal"]
             return df
     """) + (_leaving_out() if options.skip_bad_lines else "")
