@@ -133,7 +133,7 @@ class LastTermination(Model):
     """How the kernel host, or its whole pod, last ended against the session's will."""
 
     reason: Annotated[str, Field(max_length=63)]
-    """`OOMKilled`, `Crashed`, `Evicted`, `PodDeleted`, `NodeLost`."""
+    """`OOMKilled`, `Crashed`, `Evicted`, `PodDeleted`, `NodeLost`, or why the kubelet refused the pod."""
     exit_code: int | None = None
     memory_limit: Annotated[str, Field(max_length=32)] | None = None
     """Limit of the container that ended."""
