@@ -132,7 +132,7 @@ def shape(message: dict[str, Any]) -> Any:
 
 async def test_a_kernel_says_the_same_as_to_jupyter_client(host: Host) -> None:
     codes = [
-        "import sys; sys.stdout.write('a\\n'); sys.stderr.write('b\\n'); None",  # `print` would write a line and its end apart
+        "import sys; sys.stdout.write('a\\n'); sys.stderr.write('b\\n'); None",  # whole, unlike `print`
         "1 + 1",
         "from IPython.display import display, HTML; display(HTML('<b>x</b>'), metadata={'m': 1}); None",
         "raise ValueError('no')",
