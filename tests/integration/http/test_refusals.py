@@ -179,3 +179,15 @@ def test_tables_that_are_none_are_answered_honestly(api, session, name, content)
 def test_unknown_ids_of_runs_end_nothing(api, session):
     assert api.post(f"{session}/cancel").json() == {"run_id": None}
     assert api.get(f"{session}/events", params={"run": str(uuid4())}).status_code == 200
+
+
+def test_a_body_over_the_limit_is_too_large_also_when_its_length_was_not_said(api, session):
+    def chunks():
+        yield b'{"code": "'
+        for _ in range(9):
+            yield b"#" * 1024 * 1024
+        yield b'"}'
+
+    headers = {"Content-Type": "application/json"}
+    answer = api.post(f"{session}/kernel/execute", content=chunks(), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
