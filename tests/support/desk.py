@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from carrel_gateway.history.service import HistoryService
-
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.execution.service import ExecutionService
+from carrel_gateway.history.service import HistoryService
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
 from carrel_gateway.settings import Settings
 from carrel_wire.events import ExecutionEvent
