@@ -188,8 +188,9 @@ async def test_host_or_kernel_killed_at_every_step(session: tuple[Path, UUID], v
         assert said(lines, "acknowledged"), lines
         end = await check(data_dir, session_id, execution_id, mark, lines)
         outcomes[step] = end.status if end else None
-    # What ended before the blow stays as it was; what had begun has died; before that the code had not been sent.
+    # What ended before the blow stays as it was; what had begun has died. A host that is dying may still take a request
+    # from its socket, and nobody can know what became of it.
     assert {outcomes[step] for step in ("finished", "committed", "acknowledged")} == {"ok"}, outcomes
     assert {outcomes[step] for step in ("started", "output")} == {"kernel_died"}, outcomes
     assert outcomes["sent"] in {"kernel_died", "outcome_unknown"}, outcomes
-    assert outcomes["intended"] in {"ok", "kernel_died"}, outcomes
+    assert outcomes["intended"] in {"ok", "kernel_died", "outcome_unknown"}, outcomes
