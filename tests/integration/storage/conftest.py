@@ -7,13 +7,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from tests.support.servers import ObjectStore
 from tests.support.state import new_principal, open_state
 from tests.support.tenancy import statements_without_tenant
 
+from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.settings import Settings
 
 MakeSettings = Callable[..., Settings]
@@ -63,3 +66,15 @@ async def context(settings: Settings) -> AsyncIterator[ProcessContext]:
 async def principal(context: ProcessContext) -> Principal:
     """A caller of a tenant of their own."""
     return await new_principal(context.database)
+
+
+@pytest.fixture
+async def session_id(context: ProcessContext, principal: Principal) -> UUID:
+    """A session of the principal's."""
+    return (await SessionService(context, principal).create()).id
+
+
+@pytest.fixture
+def artifacts(context: ProcessContext, principal: Principal) -> ArtifactService:
+    """The principal's files."""
+    return ArtifactService(context, principal)

@@ -23,22 +23,11 @@ from carrel_gateway.artifacts.tables import artifacts as table
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import Conflict, NotFound
 from carrel_gateway.history.service import HistoryService
-from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.database import DatabaseAway
 
 
 class Death(BaseException):
     """The process ends here."""
-
-
-@pytest.fixture
-def artifacts(context: ProcessContext, principal: Principal) -> ArtifactService:
-    return ArtifactService(context, principal)
-
-
-@pytest.fixture
-async def session_id(context: ProcessContext, principal: Principal) -> UUID:
-    return (await SessionService(context, principal).create()).id
 
 
 async def store(artifacts: ArtifactService, session_id: UUID) -> Any:

@@ -15,7 +15,6 @@ from carrel_gateway.artifacts.service import Artifact, ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import InvalidInput, NotFound, TooLarge
 from carrel_gateway.history.service import HistoryService
-from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage.ids import new_id
 from carrel_wire.log import ArtifactStored, FileCategory, FileDeleted
@@ -31,16 +30,6 @@ def settings(request: pytest.FixtureRequest, make_settings: Any) -> Settings:
     if database == "postgres":
         named = {**named, "database_url": request.getfixturevalue("postgres_url")}
     return make_settings(**named)
-
-
-@pytest.fixture
-def artifacts(context: ProcessContext, principal: Principal) -> ArtifactService:
-    return ArtifactService(context, principal)
-
-
-@pytest.fixture
-async def session_id(context: ProcessContext, principal: Principal) -> UUID:
-    return (await SessionService(context, principal).create()).id
 
 
 async def store(

@@ -5,18 +5,11 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
-import pytest
 from tests.support.state import new_principal
 
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.execution import repository
-from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.ids import new_id
-
-
-@pytest.fixture
-async def session_id(context: ProcessContext, principal: Principal) -> UUID:
-    return (await SessionService(context, principal).create()).id
 
 
 async def intend(context: ProcessContext, principal: Principal, session_id: UUID, execution_id: UUID) -> bool:

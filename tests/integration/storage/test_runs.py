@@ -31,11 +31,6 @@ def runs(context: ProcessContext, principal: Principal) -> RunService:
     return RunService(context, principal)
 
 
-@pytest.fixture
-async def session_id(context: ProcessContext, principal: Principal) -> UUID:
-    return (await SessionService(context, principal).create()).id
-
-
 async def start(runs: RunService, session_id: UUID) -> Run:
     run_id = new_id()
     first: list[LogPayload] = [
