@@ -217,6 +217,7 @@ class Kernel:
             peak_memory_bytes=peak,
             cpu_seconds=limits.cpu_seconds(pid) if pid else 0.0,
             restarts=self._restarts,
+            fresh_because=self._live.process.fresh_because if self._live else None,
         )
 
     def check_memory(self) -> None:
@@ -265,9 +266,17 @@ class Kernel:
             on_malformed=around.metrics.malformed.inc,
         )
         live.death.add_done_callback(lambda _: self._on_death(live))
-        around.metrics.kernel_starts.labels("yes" if spare else "no").inc()
+        origin = "forked" if process.fresh_because is None else "fresh"
+        around.metrics.kernel_starts.labels("yes" if spare else "no", origin).inc()
         around.metrics.kernel_start_seconds.observe(time.monotonic() - began)
-        _log.info("kernel_started", kernel=self.id, incarnation=live.incarnation, pid=process.pid, spare=spare)
+        _log.info(
+            "kernel_started",
+            kernel=self.id,
+            incarnation=live.incarnation,
+            pid=process.pid,
+            spare=spare,
+            fresh_because=process.fresh_because,
+        )
         return live
 
     def _on_death(self, live: LiveKernel) -> None:

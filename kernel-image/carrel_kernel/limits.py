@@ -13,27 +13,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from carrel_kernel.inside.threads import VARIABLES
+
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-_THREAD_VARIABLES: Final = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_MAX_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "LOKY_MAX_CPU_COUNT",
-    "POLARS_MAX_THREADS",
-)
 _MEMORY_EVENTS: Final = Path("/sys/fs/cgroup/memory.events")
 _KEPT_FREE_BYTES: Final = 1024**3
 
 
+def thread_count(cpu_limit: float | None) -> int:
+    """Return how many threads numerical libraries may use; all CPUs of this process without a limit."""
+    if cpu_limit is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(cpu_limit))
+
+
 def thread_environment(cpu_limit: float | None) -> dict[str, str]:
     """Return the variables that keep numerical libraries to the CPUs; nothing without a limit."""
-    if cpu_limit is None:
-        return {}
-    return dict.fromkeys(_THREAD_VARIABLES, str(max(1, math.ceil(cpu_limit))))
+    return {} if cpu_limit is None else dict.fromkeys(VARIABLES, str(thread_count(cpu_limit)))
 
 
 def resident_bytes(pid: int) -> int:

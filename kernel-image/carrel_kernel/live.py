@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import zmq
 
 from carrel_kernel import limits
@@ -27,6 +24,8 @@ class Binding:
 
     session_uid: str
     env: dict[str, str]
+    threads: int
+    """Of numerical libraries."""
     memory_limit_bytes: int | None
 
 
@@ -43,11 +42,8 @@ class Place:
 class LiveKernel:
     """A kernel that answered; `death` ends with the process's exit code."""
 
-    def __init__(
-        self, process: KernelProcess, info: ConnectionInfo, incarnation: str, memory_limit_bytes: int | None
-    ) -> None:
+    def __init__(self, process: KernelProcess, incarnation: str, memory_limit_bytes: int | None) -> None:
         self.process = process
-        self.info = info
         self.incarnation = incarnation
         self.started = time.monotonic()
         self.over_limit = False
@@ -78,23 +74,21 @@ class LiveKernel:
         KernelUnavailable
             It ended, or did not answer in time.
         """
-        info = ConnectionInfo(ip=str(place.runtime / secrets.token_hex(4)), key=secrets.token_hex(32))
-        file = _write_connection_file(info)
-        live = cls(process, info, incarnation, binding.memory_limit_bytes)
+        live = cls(process, incarnation, binding.memory_limit_bytes)
         try:
             async with asyncio.timeout(place.start_seconds):
                 await process.hand_over(
                     Handover(
-                        connection_file=str(file),
                         workspace=str(place.workspace),
                         env=binding.env,
+                        threads=binding.threads,
                         memory_limit_bytes=binding.memory_limit_bytes,
                         memory_reserve_bytes=reserve_of(binding.memory_limit_bytes or 0),
                     )
                 )
                 live.connection = KernelConnection(
                     place.context,
-                    info,
+                    process.info,
                     on_parts=lambda channel, parts: on_parts(live, channel, parts),
                     on_batch=on_batch,
                     on_malformed=on_malformed,
@@ -107,9 +101,12 @@ class LiveKernel:
             if isinstance(error, TimeoutError):
                 raise KernelUnavailable(f"the kernel did not answer within {place.start_seconds:g} s") from error
             raise
-        finally:
-            file.unlink(missing_ok=True)
         return live
+
+    @property
+    def info(self) -> ConnectionInfo:
+        """Where the process listens."""
+        return self.process.info
 
     def check_alive(self) -> None:
         """Raise when the process has ended.
@@ -139,11 +136,3 @@ class LiveKernel:
         if hasattr(self, "connection"):
             self.connection.close()
         self.info.remove_sockets()
-
-
-def _write_connection_file(info: ConnectionInfo) -> Path:
-    path = Path(f"{info.ip}.json")
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.encode(info))
-    return path

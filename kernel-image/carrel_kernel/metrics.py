@@ -21,7 +21,7 @@ class Metrics:
             registry=self.registry,
         )
         self.kernel_starts = Counter(
-            "carrel_kernel_starts", "Kernel processes that became ready.", ["spare"], registry=self.registry
+            "carrel_kernel_starts", "Kernel processes that became ready.", ["spare", "origin"], registry=self.registry
         )
         self.kernel_start_seconds = Histogram(
             "carrel_kernel_start_seconds",

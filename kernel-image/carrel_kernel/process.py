@@ -1,36 +1,48 @@
-"""Kernel processes: started ahead as spares, made a kernel by handing over what the session decides, and ended.
+"""Kernel processes: made ahead as spares, made a kernel by handing over what the session decides, and ended.
 
-A kernel leads its own process group, dies with the host (`PR_SET_PDEATHSIG`, set in `inside.child`), and inherits an
-allow-list of the environment and no descriptors.
+A kernel is a child of the host, whether it is a fresh interpreter or a fork (`forkserver`), leads its own process
+group, dies with the host (`PR_SET_PDEATHSIG`, set in `inside.system`), and inherits an allow-list of the environment
+and no descriptors but its stream to the host. On that stream the host sends two lines of JSON and the process answers
+each with a word: where to listen → `listening`, the handover → `ready`. Then the stream is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
+import socket
+import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from carrel_kernel.connection import ConnectionInfo
 from carrel_kernel.errors import KernelUnavailable
 
 _CHILD: Final = Path(__file__).parent / "inside" / "child.py"
 _INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "USER", "LOGNAME", "SSL_CERT_FILE")
 _MAX_REAPED: Final = 1000
-SPARE_LINE: Final = b"spare\n"
-READY_LINE: Final = b"ready\n"
+
+
+class Start(msgspec.Struct, frozen=True):
+    """The host's first line."""
+
+    connection_file: str
 
 
 class Handover(msgspec.Struct, frozen=True):
-    """What makes a spare interpreter a kernel; sent through its standard input, never as an argument."""
+    """What makes a spare process a kernel: the host's second line."""
 
-    connection_file: str
     workspace: str
     env: dict[str, str]
+    threads: int
+    """Of numerical libraries."""
     memory_limit_bytes: int | None
     memory_reserve_bytes: int = 0
     """The soft limit is this much below; see `memory`."""
@@ -50,74 +62,159 @@ def environment(caches: Path) -> dict[str, str]:
     }
 
 
-class KernelProcess:
-    """One interpreter: a spare until `hand_over`, a kernel afterwards."""
+def spawn(script: Path, arguments: list[str], theirs: socket.socket, caches: Path) -> subprocess.Popen[bytes]:
+    """Start an interpreter with a socket as its standard input.
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    Called in the main thread: a process dies with the *thread* that started it.
+
+    Raises
+    ------
+    KernelUnavailable
+        It cannot be started.
+    """
+    try:
+        return subprocess.Popen(  # noqa: S603  this interpreter, files of this package
+            [sys.executable, "-P", str(script), *arguments],  # -P: the script's folder is not to be imported from
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            env=environment(caches),
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise KernelUnavailable("no process can be started; the host may be out of processes or memory") from error
+
+
+class Exit:
+    """The exit code of a child process, once there is one; negative when a signal ended it."""
+
+    def __init__(self, pid: int, spawned: subprocess.Popen[bytes] | None = None) -> None:
+        self.pid = pid
+        self._spawned = spawned  # kept, or the module would reap the process when the object goes
+        self._loop = asyncio.get_running_loop()
+        self.code: asyncio.Future[int] = self._loop.create_future()
+        try:
+            self._descriptor = os.pidfd_open(pid)
+        except (AttributeError, OSError):  # not Linux, or a sandbox without it
+            threading.Thread(target=self._wait, name=f"exit-{pid}", daemon=True).start()
+        else:
+            self._loop.add_reader(self._descriptor, self._on_end)
+
+    def _on_end(self) -> None:
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
+        self._done(_exit_code(self.pid))
+
+    def _wait(self) -> None:
+        code = _exit_code(self.pid)
+        with suppress(RuntimeError):  # the loop has been closed
+            self._loop.call_soon_threadsafe(self._done, code)
+
+    def _done(self, code: int) -> None:
+        if self._spawned:
+            self._spawned.returncode = code
+        if not self.code.done():
+            self.code.set_result(code)
+
+
+def _exit_code(pid: int) -> int:
+    try:
+        ended = os.waitid(os.P_PID, pid, os.WEXITED)
+    except ChildProcessError:  # somebody else has taken it; that it has ended is all that can be known
+        return -signal.SIGKILL
+    if ended is None:  # only with WNOHANG
+        return -signal.SIGKILL
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
+class KernelProcess:
+    """One process: a spare until `hand_over`, a kernel afterwards."""
+
+    def __init__(
+        self,
+        pid: int,
+        stream: socket.socket,
+        *,
+        spawned: subprocess.Popen[bytes] | None = None,
+        fresh_because: str | None = None,
+    ) -> None:
+        self.pid = pid
+        """Process id, and id of its group."""
+        self.fresh_because = fresh_because
+        """Why it is a fresh interpreter; none when it was forked."""
+        self.info: ConnectionInfo
+        """Where it listens; set by `listen`."""
+        self._stream = stream
+        self._exit = Exit(pid, spawned)
+        self._reader: asyncio.StreamReader
+        self._writer: asyncio.StreamWriter | None = None
 
     @classmethod
-    async def spawn(cls, caches: Path) -> KernelProcess:
-        """Start an interpreter that imports what a kernel needs and then waits.
+    def spawn(cls, caches: Path, because: str) -> KernelProcess:
+        """Start a fresh interpreter.
 
         Raises
         ------
         KernelUnavailable
             It cannot be started.
         """
-        try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # the folder of the script is not the user's to import from
-                str(_CHILD),
-                str(os.getpid()),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env=environment(caches),
-                cwd="/",
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise KernelUnavailable("no process can be started; the host may be out of processes or memory") from error
-        return cls(process)
-
-    @property
-    def pid(self) -> int:
-        """Process id, and id of its group."""
-        return self._process.pid
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                spawned = spawn(_CHILD, [str(os.getpid())], theirs, caches)
+            except BaseException:
+                ours.close()
+                raise
+        return cls(spawned.pid, ours, spawned=spawned, fresh_because=because)
 
     @property
     def alive(self) -> bool:
         """Whether it still runs."""
-        return self._process.returncode is None
+        return not self._exit.code.done()
 
-    async def spare(self) -> bool:
-        """Wait until it could take a handover; false when it ended instead."""
-        return await self._line() == SPARE_LINE
-
-    async def hand_over(self, handover: Handover) -> None:
-        """Make it a kernel and wait until its sockets listen.
+    async def listen(self, runtime: Path) -> None:
+        """Wait until it has imported everything and its sockets listen, in a folder of the host's.
 
         Raises
         ------
         KernelUnavailable
             It ended instead.
         """
-        stdin = self._process.stdin
-        if stdin is None:  # it is a pipe from `spawn`
-            raise KernelUnavailable("the process takes no handover")
-        with suppress(ConnectionError):  # its end shows below
-            stdin.write(msgspec.json.encode(handover) + b"\n")
-            await stdin.drain()
-        if await self._line() != READY_LINE:
-            raise KernelUnavailable("the kernel ended while it started; is its memory limit too small?")
-        stdin.close()
+        self.info = ConnectionInfo(ip=str(runtime / secrets.token_hex(4)), key=secrets.token_hex(32))
+        file = _write_connection_file(self.info)
+        try:
+            self._reader, self._writer = await asyncio.open_unix_connection(sock=self._stream)
+            await self._say(Start(str(file)), answer=b"listening\n")
+        finally:
+            file.unlink(missing_ok=True)
 
-    async def _line(self) -> bytes:
-        stdout = self._process.stdout
-        with suppress(ValueError):  # an endless line is no answer
-            return await stdout.readline() if stdout else b""
-        return b""
+    async def hand_over(self, handover: Handover) -> None:
+        """Make it a kernel.
+
+        Raises
+        ------
+        KernelUnavailable
+            It ended instead.
+        """
+        await self._say(handover, answer=b"ready\n")
+        self._hang_up()
+
+    async def _say(self, line: msgspec.Struct, *, answer: bytes) -> None:
+        if self._writer is None:
+            raise KernelUnavailable("the process has been given up already")
+        with suppress(ConnectionError, ValueError):  # its end shows below; an endless line is no answer
+            self._writer.write(msgspec.json.encode(line) + b"\n")
+            await self._writer.drain()
+            if await self._reader.readline() == answer:
+                return
+        raise KernelUnavailable("the kernel ended while it started; is its memory limit too small?")
+
+    def _hang_up(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer:
+            writer.close()
+        else:
+            self._stream.close()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process and what it started, as a terminal would."""
@@ -127,15 +224,26 @@ class KernelProcess:
 
     async def wait(self) -> int:
         """Wait for the end; negative when a signal ended it. What is left of its group is killed."""
-        code = await self._process.wait()
+        code = await asyncio.shield(self._exit.code)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         return code
 
     async def kill(self) -> None:
-        """End it and its group at once."""
+        """End it and its group at once, and remove its sockets."""
         self.signal(signal.SIGKILL)
         await self.wait()
+        self._hang_up()
+        if hasattr(self, "info"):
+            self.info.remove_sockets()
+
+
+def _write_connection_file(info: ConnectionInfo) -> Path:
+    path = Path(f"{info.ip}.json")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.encode(info))
+    return path
 
 
 def reap(own: set[int]) -> None:

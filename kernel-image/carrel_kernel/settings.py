@@ -37,11 +37,31 @@ def _not_negative(text: str) -> float:
     return value
 
 
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return value
+
+
 def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return value
+
+
+def _modules(text: str) -> tuple[str, ...]:
+    names = tuple(filter(None, (name.strip() for name in text.split(","))))
+    if not all(part.isidentifier() for name in names for part in name.split(".")):
+        raise argparse.ArgumentTypeError("must be names of modules with commas between them, as `numpy,pandas`")
+    return names
+
+
+def _yes(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError("must be yes or no")
+    return text == "yes"
 
 
 def _listen(text: str) -> str:
@@ -70,6 +90,17 @@ class Settings:
         "End when no authenticated call came for so long and nothing runs; 0 means never.", 0.0, parse=_not_negative
     )
     grace_seconds: float = _setting("Time that kernels have to end after SIGTERM.", 5.0, parse=_not_negative)
+    fork_server: bool = _setting(
+        "Whether kernels are forked from a process that has imported everything (yes or no); Linux only.",
+        "yes",
+        parse=_yes,
+    )
+    preload: tuple[str, ...] = _setting(
+        "Modules that forked kernels have imported already, with commas between them.",
+        "numpy,pandas,matplotlib.pyplot,sklearn",
+        parse=_modules,
+    )
+    spare_kernels: int = _setting("Kernels that are kept ready for whoever wants one next.", 1, parse=_whole)
     start_seconds: float = _setting("Longest wait for a new kernel to answer.", 60.0, parse=_positive)
     max_kernels: int = _setting("Kernels at the same time.", 16, parse=_count)
     max_queue: int = _setting("Executions that wait for one kernel.", 100, parse=_count)

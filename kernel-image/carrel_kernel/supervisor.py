@@ -6,7 +6,6 @@ Before bind it belongs to nobody and runs nothing but a spare interpreter. It ne
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import time
 import uuid
@@ -20,8 +19,9 @@ import zmq
 from carrel_kernel.changes import Workspace
 from carrel_kernel.errors import AlreadyBound, BadRequest, KernelExists, KernelNotFound, TooManyKernels, WrongHost
 from carrel_kernel.executions import Execution, Executions
+from carrel_kernel.forkserver import ForkServer
 from carrel_kernel.kernel import Kernel
-from carrel_kernel.limits import thread_environment
+from carrel_kernel.limits import thread_count, thread_environment
 from carrel_kernel.live import Binding, Place
 from carrel_kernel.metrics import Metrics
 from carrel_kernel.settings import Settings
@@ -61,7 +61,8 @@ class Supervisor:
         self._kernels: dict[str, Kernel] = {}
         self.zmq_context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._place = Place(self.workspace.root, runtime, self.zmq_context, settings.start_seconds)
-        self._spares = Spares(runtime)
+        self._fork_server = ForkServer(runtime, settings.preload, self._on_loaded) if settings.fork_server else None
+        self._spares = Spares(runtime, self._fork_server, settings.spare_kernels, settings.start_seconds)
         self._last_call = time.monotonic()
         self._last_activity = time.time()
         self._binding_lock = asyncio.Lock()
@@ -76,7 +77,10 @@ class Supervisor:
             The workspace cannot be written.
         """
         await asyncio.to_thread(self.workspace.prepare)
-        self._spares.prepare()
+        if self._fork_server:
+            self._fork_server.start()
+        if not self._fork_server or self._fork_server.reason:
+            self._spares.fill()
         self._housekeeping = asyncio.create_task(self._keep_house())
 
     async def aclose(self) -> None:
@@ -88,7 +92,12 @@ class Supervisor:
         grace = self.settings.grace_seconds
         closing = [kernel.aclose("the kernel host was stopped", grace_seconds=grace) for kernel in self.kernels]
         await asyncio.gather(self._spares.aclose(), *closing)
+        if self._fork_server:
+            await self._fork_server.aclose()
         self.zmq_context.destroy(linger=0)
+
+    def _on_loaded(self) -> None:
+        self._spares.fill()
 
     # ------------------------------------------------------------------ whose it is
 
@@ -119,7 +128,9 @@ class Supervisor:
             if self.binding is None:
                 await asyncio.to_thread(self.executions.load, request.session_uid)
                 env = {**thread_environment(request.cpu_limit), **request.env}
-                self.binding = Binding(request.session_uid, env, request.memory_limit_bytes)
+                self.binding = Binding(
+                    request.session_uid, env, thread_count(request.cpu_limit), request.memory_limit_bytes
+                )
                 self.metrics.bound.set(1)
                 self._kernels[MAIN] = self._new_kernel(MAIN)
                 _log.info("bound", session=request.session_uid)
@@ -259,6 +270,7 @@ class Supervisor:
             connections=self.connections,
             disk_used_bytes=await self.workspace.disk_used_bytes(),
             unacknowledged=self.executions.unacknowledged(),
+            fresh_because=self._spares.fresh_because,
         )
 
     def measure(self) -> None:
@@ -273,8 +285,7 @@ class Supervisor:
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
             for kernel in self.kernels:
                 kernel.check_memory()
-            if os.getpid() == 1:
-                self._spares.reap_orphans()
+            self._spares.reap_orphans()
             timeout = self.settings.orphan_timeout
             if self.busy or self.connections:
                 self.called()

@@ -67,6 +67,8 @@ class KernelInfo(_Reply, kw_only=True, frozen=True):
     peak_memory_bytes: int
     cpu_seconds: float
     restarts: int
+    fresh_because: str | None = None
+    """Why its process is a fresh interpreter; none when it was forked from one that had imported everything."""
 
 
 class UnacknowledgedExecution(_Reply, kw_only=True, frozen=True):
@@ -91,6 +93,8 @@ class HostState(_Reply, kw_only=True, frozen=True):
     """Open WebSockets and running event streams."""
     disk_used_bytes: int
     unacknowledged: list[UnacknowledgedExecution]
+    fresh_because: str | None = None
+    """Why a kernel that starts now would be a fresh interpreter; none when it would be a fork."""
 
 
 class CreateKernelRequest(_Request, kw_only=True, frozen=True):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from pathlib import Path
 
@@ -232,19 +231,6 @@ libc = ctypes.CDLL(None, use_errno=True)
 if libc.ptrace(16, host, 0, 0) == 0: print("TRACED")
 print("uid", os.getuid())
 """
-
-
-@pytest.fixture
-async def unprivileged(tmp_path: Path):
-    """A host under a user id without rights, as in a pod: root may read everything."""
-    uid = 65534 if os.geteuid() == 0 else None
-    if uid is not None:
-        for folder in (tmp_path, *tmp_path.parents):
-            if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
-                folder.chmod(folder.stat().st_mode | 0o011)
-    async with Host.running(tmp_path, user=uid) as host:
-        await host.bind()
-        yield host
 
 
 async def test_a_kernel_cannot_look_into_the_host(unprivileged: Host) -> None:

@@ -12,20 +12,24 @@ import datetime as dt
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carrel_kernel.connection import ConnectionInfo
 from carrel_kernel.inside import packing, support
-from carrel_kernel.process import Handover, environment
+from carrel_kernel.process import Handover, Start, environment
 
 CHILD = Path(support.__file__).with_name("child.py")
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary()
@@ -180,57 +184,88 @@ def test_a_table_that_cannot_be_read_is_none() -> None:
     assert same["rows"] == [[1, 2]]
 
 
-def child(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", str(CHILD), *arguments], capture_output=True, text=True, timeout=60, **options
-    )
+class Child:
+    """A fresh interpreter that becomes a kernel, and the host's end of its stream."""
+
+    def __init__(self, parent: int, caches: Path, **options: Any) -> None:
+        self.stream, theirs = socket.socketpair()
+        self.stream.settimeout(60)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", str(CHILD), str(parent)],
+                **{"stdin": theirs.fileno(), "stderr": subprocess.PIPE, "env": environment(caches), **options},
+            )
+
+    def say(self, line: Any) -> bytes:
+        """Send a line and return what is answered; nothing when the process ends."""
+        self.stream.sendall(msgspec.json.encode(line) + b"\n")
+        with suppress(ConnectionResetError):
+            return self.stream.recv(100)
+        return b""
+
+    def end(self) -> tuple[int, str]:
+        """Close the stream and return the exit code and what was written to the host's log."""
+        self.stream.close()
+        _, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, errors.decode()
 
 
-def test_a_process_without_its_parent_ends() -> None:
-    done = child("1")
-    assert (done.returncode, done.stdout) == (1, "")
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    info = ConnectionInfo(ip=str(tmp_path / "k"), key="key")
+    file = tmp_path / "connection.json"
+    file.write_bytes(msgspec.json.encode(info))
+    return Start(str(file))
 
 
-def test_a_spare_that_is_not_wanted_ends_well(tmp_path: Path) -> None:
-    with (tmp_path / "secret").open("w") as secret:
-        done = child(
-            str(os.getpid()), stdin=subprocess.DEVNULL, pass_fds=[secret.fileno()], env=environment(tmp_path / "caches")
-        )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "spare\n", "")
+def test_a_process_without_its_parent_ends(start: Start, tmp_path: Path) -> None:
+    child = Child(1, tmp_path)
+    assert child.say(start) == b""
+    assert child.end() == (1, "")
 
 
-def test_a_handover_that_cannot_be_done_is_told(tmp_path: Path) -> None:
-    handover = Handover(str(tmp_path / "none.json"), str(tmp_path / "no such folder"), {}, None)
-    line = json.dumps({name: getattr(handover, name) for name in handover.__struct_fields__})
-    done = child(str(os.getpid()), input=line + "\n", env=environment(tmp_path / "caches"))
-    assert done.returncode == 1
-    assert done.stdout == "spare\n"
-    assert "no such folder" in done.stderr
+def test_a_process_that_is_not_wanted_ends_well(start: Start, tmp_path: Path) -> None:
+    assert Child(os.getpid(), tmp_path).end() == (0, "")
+    child = Child(os.getpid(), tmp_path)
+    assert child.say(start) == b"listening\n"
+    assert child.end() == (0, "")
+
+
+@pytest.mark.parametrize("broken", ["start", "handover"])
+def test_what_cannot_be_done_is_told(start: Start, tmp_path: Path, broken: str) -> None:
+    (tmp_path / "file").touch()
+    missing = str(tmp_path / "file" / "below")
+    child = Child(os.getpid(), tmp_path)
+    if broken == "handover":
+        assert child.say(start) == b"listening\n"
+    assert child.say(Start(missing) if broken == "start" else Handover(missing, {}, 1, None)) == b""
+    code, errors = child.end()
+    assert code == 1
+    assert str(tmp_path / "file") in errors
 
 
 SCRIPT = """
 import json, os, sys, resource
-sys.path.insert(0, sys.argv[1])
-import child
-first = os.open("/dev/null", os.O_RDONLY); second = os.dup2(first, 200)
-child.inherit_nothing()
-print(sorted(int(name) for name in os.listdir("/dev/fd"))[:4], flush=True)
-child.apply(json.loads(sys.argv[2]))
+from carrel_kernel.inside import app, system
+first = os.open("/dev/null", os.O_RDONLY); second = os.dup2(first, 200); third = os.dup2(first, 201)
+system.inherit_nothing(200)
+print(sorted(int(name) for name in os.listdir("/dev/fd"))[:5], flush=True)
+app.apply(json.loads(sys.argv[1]))
 print(os.environ["GREETING"], os.getcwd(), resource.getrlimit(resource.RLIMIT_DATA))
 """
 
 
 def test_it_inherits_nothing_and_takes_on_what_the_session_decides(tmp_path: Path) -> None:
-    handover = {"env": {"GREETING": "hello"}, "workspace": str(tmp_path)}
-    handover |= {"memory_limit_bytes": 2**30, "memory_reserve_bytes": 2**26}  # type: ignore[dict-item]
+    handover = Handover(str(tmp_path), {"GREETING": "hello"}, 1, 2**30, 2**26)
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(CHILD.parent), json.dumps(handover)],
+        [sys.executable, "-c", SCRIPT, msgspec.json.encode(handover).decode()],
         capture_output=True,
         text=True,
         timeout=60,
+        env={**os.environ, "PYTHONPATH": str(CHILD.parents[2])},
     )
     descriptors, applied = done.stdout.splitlines()
-    assert descriptors == "[0, 1, 2, 3]"  # 3 is the listing's own
+    assert descriptors == "[0, 1, 2, 3, 200]"  # 3 is the listing's own
     assert applied == f"hello {tmp_path} {(2**30 - 2**26, 2**30)}"
     assert resource.getrlimit(resource.RLIMIT_DATA) != (2**30 - 2**26, 2**30)
 

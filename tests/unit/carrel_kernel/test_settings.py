@@ -24,11 +24,15 @@ def test_every_setting_can_be_a_variable_and_a_flag_wins() -> None:
         **{PREFIX + field.name.upper(): "7" for field in fields(Settings)},
         f"{PREFIX}LISTEN": "unix:/run/host.sock",
         f"{PREFIX}LOG_LEVEL": "debug",
+        f"{PREFIX}FORK_SERVER": "no",
+        f"{PREFIX}PRELOAD": "json, os.path,",
     }
     found = load(["--max-queue=9"], values)
     assert found.max_queue == 9
     assert (found.host_id, found.keys, found.orphan_timeout, found.max_kernels) == ("7", Path("7"), 7.0, 7)
     assert (found.listen, found.log_level) == ("unix:/run/host.sock", "debug")
+    assert (found.fork_server, found.preload) == (False, ("json", "os.path"))
+    assert load([*NEEDED, "--preload="], {}).preload == ()
 
 
 @pytest.mark.parametrize("address", ["tcp:127.0.0.1:0", "tcp:[::]:8888", "unix:/x.sock", "unix:relative.sock"])
@@ -50,6 +54,10 @@ def test_addresses(address: str) -> None:
         ([*NEEDED, "--start-seconds=0"], {}, "greater than 0"),
         ([*NEEDED, "--start-seconds=nan"], {}, "greater than 0"),
         ([*NEEDED, "--grace-seconds=-1"], {}, "not be negative"),
+        ([*NEEDED, "--fork-server=maybe"], {}, "yes or no"),
+        ([*NEEDED, "--preload=a b"], {}, "names of modules"),
+        ([*NEEDED, "--preload=--x"], {}, "names of modules"),
+        ([*NEEDED, "--spare-kernels=-1"], {}, "0 or more"),
         ([*NEEDED, "--host=h"], {}, "unrecognized"),
         (NEEDED, {f"{PREFIX}SPOOL_BYTES": "-5"}, "at least 1"),
     ],

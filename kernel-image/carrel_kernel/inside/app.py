@@ -1,0 +1,142 @@
+"""IPython's kernel application as Carrel runs it: from the host's first line to the end of the process.
+
+The host speaks first: where the kernel listens. `listening` answers when its sockets do; the process is then a spare.
+The handover says what the session decides and is answered by `ready`; afterwards the way to the host is closed, and
+the process is a plain IPython kernel. It decides nothing by itself. Source of the lines: `carrel_kernel.process`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import sys
+import time
+import traceback
+from typing import Any, Final
+
+import zmq
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.kernelapp import IPKernelApp
+from traitlets.config import Config
+
+from carrel_kernel.inside import packing, streams, support, system, threads
+
+_IOPUB_QUEUE: Final = 256
+"""Messages that wait for the host. When they are full, printing waits: nothing is lost and memory is bounded."""
+
+
+class CarrelKernelApp(IPKernelApp):
+    """IPython's kernel application, with an output socket that drops nothing and welcomes every subscriber.
+
+    Without `XPUB_VERBOSE` it learns of the first one only, and later ones do not know from when on they miss nothing.
+    """
+
+    def init_iopub(self, context: zmq.Context[Any]) -> None:
+        """Make the output socket: options must be set before it is bound."""
+        options: dict[int, int] = {zmq.SNDHWM: _IOPUB_QUEUE, zmq.XPUB_NODROP: 1, zmq.XPUB_VERBOSE: 1}
+        context.sockopts.update(options)
+        try:
+            super().init_iopub(context)
+        finally:
+            for option in options:
+                context.sockopts.pop(option, None)
+
+
+def configuration(connection_file: str, stream_class: str) -> Config:
+    """Return the kernel's configuration."""
+    return Config(
+        {
+            "IPKernelApp": {
+                "connection_file": connection_file,
+                "log_level": "CRITICAL",
+                "outstream_class": stream_class,
+            },
+            "IPythonKernel": {"_execute_sleep": 0.0},  # a workaround for lost output, which cannot be lost here
+            "HistoryManager": {"enabled": False},  # the gateway keeps the history; a database here is a file to lock
+            "IPCompleter": {"use_jedi": False},  # it can take seconds, and completion has a deadline
+            "InteractiveShellApp": {"exec_PYTHONSTARTUP": False},
+        }
+    )
+
+
+def survive_memory_errors(shell: Any) -> None:
+    """Take the reserve of memory before a MemoryError is told of: ZeroMQ ends the process when it gets no memory."""
+    show = shell.showtraceback
+
+    def showtraceback(*args: Any, **kwargs: Any) -> None:
+        if isinstance(sys.exc_info()[1], MemoryError):
+            _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+            resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+        show(*args, **kwargs)
+
+    shell.showtraceback = showtraceback
+
+
+def listen(connection_file: str) -> CarrelKernelApp:
+    """Return the application with listening sockets, and its first cell's imports done."""
+    config = configuration(connection_file, f"{streams.__name__}.OrderedStream")
+    app = CarrelKernelApp.instance(config=config, kernel_class=IPythonKernel)
+    app.initialize([])
+    app.session.pack = packing.pack
+    shell: Any = app.shell
+    support.install(shell)
+    survive_memory_errors(shell)
+    shell.run_cell("None", silent=True, store_history=False)
+    return app
+
+
+def apply(handover: dict[str, Any]) -> None:
+    """Take on what the session decides: environment, folder, threads and limit of memory."""
+    env: dict[str, str] = handover["env"]
+    os.environ.update(env)
+    if "TZ" in env:
+        time.tzset()
+    if "MPLBACKEND" in env and "matplotlib" in sys.modules:  # it has read its variable already
+        sys.modules["matplotlib"].rcParams["backend"] = env["MPLBACKEND"]
+    os.chdir(handover["workspace"])
+    threads.use(handover["threads"])
+    limit = handover["memory_limit_bytes"]
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit - handover["memory_reserve_bytes"], limit))
+
+
+def run(host: socket.socket, host_pid: int) -> None:
+    """Be a spare, then a kernel, and return at its end; at once when the host has no use for it.
+
+    Parameters
+    ----------
+    host
+        Stream to the host. No other descriptor of the process is left open but the standard error output, which is the
+        host's log until the handover is done.
+    host_pid
+        The host, with which this process ends.
+    """
+    lines = host.makefile("rb")
+    first = lines.readline()
+    system.die_with(host_pid)  # only now: before, a forked process is not yet the host's child
+    if not first:
+        return
+    null, errors = os.open(os.devnull, os.O_RDWR), os.dup(2)
+    for descriptor in (0, 1, 2):  # user code has no way to the host's own streams
+        os.dup2(null, descriptor)
+    os.close(null)
+    sys.argv[:] = ["kernel"]
+    try:
+        app = listen(json.loads(first)["connection_file"])
+        host.sendall(b"listening\n")
+        second = lines.readline()
+        if not second:
+            return
+        apply(json.loads(second))
+        host.sendall(b"ready\n")
+    except BrokenPipeError:
+        return  # the host has ended
+    except Exception:  # noqa: BLE001  the edge of a process: whatever it is, the host's log must have it
+        os.write(errors, traceback.format_exc().encode("utf-8", "replace"))
+        sys.exit(1)
+    lines.close()
+    host.close()
+    os.close(errors)
+    app.start()
