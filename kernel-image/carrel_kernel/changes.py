@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from carrel_kernel import limits
-from carrel_kernel.errors import BadRequest, HostError
+from carrel_kernel.errors import BadRequest, DiskFull, HostError
 from carrel_kernel.files import OVERFLOW, PRIVATE, Files, is_unicode
 from carrel_wire.events import Artifact
 from carrel_wire.host import Change, ChangesReply, FileInfo
 
 MAX_FILES: Final = 20_000
-"""Files beyond this number are neither listed nor watched."""
+"""Files and folders beyond this number are neither listed nor watched."""
 MAX_ARTIFACTS: Final = 200
 HASH_SECONDS: Final = 2.0
 _MAX_CURSORS: Final = 16
@@ -67,6 +67,14 @@ def compare(before: Mapping[str, Stamp], now: Mapping[str, Stamp]) -> list[tuple
     return sorted(changed + deleted, key=lambda item: item[1])
 
 
+def _apply(noted: Mapping[str, Stamp | None], manifest: Manifest) -> None:
+    for name, found in noted.items():
+        if found is None:
+            manifest.pop(name, None)
+        else:
+            manifest[name] = found
+
+
 class Workspace:
     """The workspace as a whole: its files, their changes, and room on its disk."""
 
@@ -74,7 +82,11 @@ class Workspace:
         self.root = root
         self.files = Files(root)
         self.private = root / PRIVATE
+        self.placing = asyncio.Lock()
+        """Held while a file is put in its place or taken away, and noted: in the order in which it happened."""
         self._baseline: Manifest = {}
+        self._noted: dict[str, Stamp | None] = {}
+        """What came and went through the API while a manifest is taken, which may or may not have it."""
         self._cursors: OrderedDict[str, Manifest] = OrderedDict()
         self._disk: tuple[float, int] = (-_DISK_SECONDS, 0)
         self._scanning = asyncio.Lock()
@@ -87,9 +99,11 @@ class Workspace:
         OSError
             The workspace cannot be written.
         """
-        self.private.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for leftover in (self.private / "tmp").glob("upload-*"):
-            leftover.unlink(missing_ok=True)
+        for folder in (self.private, self.private / "tmp"):
+            if folder.is_symlink():  # an earlier kernel's; the host's own files are not written to where it leads
+                folder.unlink()
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.files.clear_temporary()
         self._baseline = self._scan()
 
     def overflow_path(self, execution_id: str) -> str:
@@ -100,6 +114,16 @@ class Workspace:
         """Whether the host may still write files of its own accord."""
         return not limits.disk_nearly_full(self.root)
 
+    def check_room(self) -> None:
+        """Refuse to write for a caller where the host itself would not. Blocks.
+
+        Raises
+        ------
+        DiskFull
+        """
+        if not self.may_write():
+            raise DiskFull("the workspace's disk is nearly full; delete files first")
+
     def _scan(self) -> Manifest:
         return {name: stamp(status) for name, status in self.files.walk(MAX_FILES)}
 
@@ -109,10 +133,8 @@ class Workspace:
 
     def note(self, name: str, status: os.stat_result | None) -> None:
         """Take note of a file that came or went through the API, so that no execution is thought to have made it."""
-        if status is None:
-            self._baseline.pop(name, None)
-        else:
-            self._baseline[name] = stamp(status)
+        self._noted[name] = stamp(status) if status else None
+        _apply({name: self._noted[name]}, self._baseline)
 
     async def artifacts(self) -> list[FoundArtifact]:
         """Return what was made or changed since the last call.
@@ -120,9 +142,10 @@ class Workspace:
         At most 200 files and what can be hashed in 2 s; when there is more, none, and `/v1/changes` has them all.
         """
         async with self._scanning:
-            before = self._baseline
+            self._noted.clear()
             now = await asyncio.to_thread(self._scan)
-            self._baseline = now
+            _apply(self._noted, now)
+            before, self._baseline = self._baseline, now
         names = [name for kind, name in compare(before, now) if kind != "deleted" and is_artifact(name)]
         names = [name for name in names if is_unicode(name)]
         if not names or len(names) > MAX_ARTIFACTS:

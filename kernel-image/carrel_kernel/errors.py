@@ -9,6 +9,7 @@ HostError
 │                   OtherKernel, AlreadyAcknowledged
 ├── EventsReleased 410
 ├── TooLarge 413
+├── RangeNotSatisfiable 416
 ├── QueueFull 429 ── TooManyKernels
 ├── KernelUnavailable 503
 ├── DeadlineExceeded 504
@@ -18,6 +19,7 @@ HostError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -26,6 +28,8 @@ class HostError(Exception):
 
     status: int = 500
     code: str = "internal"
+    headers: Mapping[str, str] = {}
+    """What the reply says beside its body."""
 
     def __init__(self, message: str, **detail: Any) -> None:
         super().__init__(message)
@@ -122,6 +126,15 @@ class EventsReleased(HostError):
 class TooLarge(HostError):
     status = 413
     code = "too_large"
+
+
+class RangeNotSatisfiable(HostError):
+    status = 416
+    code = "range_not_satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the file has {size} bytes; ask for a part of them", size=size)
+        self.headers = {"Content-Range": f"bytes */{size}"}
 
 
 class QueueFull(HostError):

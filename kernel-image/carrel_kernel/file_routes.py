@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final
+from typing import BinaryIO, Final
 from urllib.parse import quote, unquote_to_bytes
 
 from aiohttp import web
 
 from carrel_kernel.errors import DiskFull, PathRefused, TooLarge
 from carrel_kernel.keys import SUPERVISOR
+from carrel_kernel.ranges import etag_of, part_of
 from carrel_kernel.replies import reply
 from carrel_wire.host import FileInfo, FilesReply
 
-_CHUNK: Final = 256 * 1024
+CHUNK_BYTES: Final = 256 * 1024
+_CHECK_BYTES: Final = 16 * 1024 * 1024
+"""Of an upload between two looks at the room on the disk."""
 
 
 async def list_files(request: web.Request) -> web.Response:
@@ -25,60 +29,94 @@ async def list_files(request: web.Request) -> web.Response:
 
 
 async def read(request: web.Request) -> web.StreamResponse:
-    """`GET /v1/files/{path}`."""
+    """`GET` and `HEAD /v1/files/{path}`: the file, or the one part of it that `Range` asks for."""
     files = request.app[SUPERVISOR].workspace.files
-    file, size = await asyncio.to_thread(files.open, _path(request))
+    file, status = await asyncio.to_thread(files.open, path_of(request, "/v1/files/"))
     with file:
+        size, etag = status.st_size, etag_of(status)
+        asked = request.headers.get("Range") if request.method == "GET" else None
+        part = part_of(asked, request.headers.get("If-Range"), size=size, etag=etag)
         response = web.StreamResponse(
+            status=206 if part else 200,
             headers={
+                **attachment(path_of(request, "/v1/files/").rpartition("/")[2]),
                 "Content-Type": "application/octet-stream",
-                "Content-Length": str(size),
-                "X-Content-Type-Options": "nosniff",
-                "Content-Disposition": f"attachment; filename*=UTF-8''{quote(_path(request).rpartition('/')[2])}",
-            }
+                "Content-Length": str(part.length if part else size),
+                "Accept-Ranges": "bytes",
+                "ETag": etag,
+                **({"Content-Range": part.content_range} if part else {}),
+            },
         )
         await response.prepare(request)
-        left = size  # a file that grows meanwhile is sent as it was
-        while left and (chunk := await asyncio.to_thread(file.read, min(left, _CHUNK))):
-            await response.write(chunk)
-            left -= len(chunk)
-        if left and request.transport:
-            request.transport.abort()  # it shrank: the promised length cannot be kept, and the reader must see that
-            return response
+        if request.method == "GET":
+            await asyncio.to_thread(file.seek, part.start if part else 0)
+            if not await _send(file, response, part.length if part else size) and request.transport:
+                request.transport.abort()  # it shrank: the promised length cannot be kept, and the reader must see that
+                return response
         await response.write_eof()
     return response
 
 
+async def _send(file: BinaryIO, response: web.StreamResponse, count: int) -> bool:
+    """Send so many bytes, though the file may grow meanwhile; whether there were as many."""
+    while count and (chunk := await asyncio.to_thread(file.read, min(count, CHUNK_BYTES))):
+        await response.write(chunk)
+        count -= len(chunk)
+    return count == 0
+
+
 async def write(request: web.Request) -> web.Response:
     """`PUT /v1/files/{path}`: the file is replaced whole, or not at all."""
-    supervisor = request.app[SUPERVISOR]
-    workspace, limit = supervisor.workspace, supervisor.settings.file_bytes
-    _check_size(request.content_length or 0, limit)
-    if not await asyncio.to_thread(workspace.may_write):
-        raise DiskFull("the workspace's disk is nearly full; delete files first")
-    size = 0
-    with _disk_errors():
-        replacement = workspace.files.replace(_path(request))
+    workspace = request.app[SUPERVISOR].workspace
+    with disk_errors():
+        replacement = workspace.files.replace(path_of(request, "/v1/files/"))
         file, name = await asyncio.to_thread(replacement.__enter__)
         try:
-            async for chunk in request.content.iter_chunked(_CHUNK):
-                size += len(chunk)
-                _check_size(size, limit)
-                await asyncio.to_thread(file.write, chunk)
+            await receive(request, file)
+            status = await asyncio.to_thread(_written, file)
         except BaseException as error:
             await asyncio.to_thread(replacement.__exit__, type(error), error, error.__traceback__)
             raise
-        await asyncio.to_thread(replacement.__exit__, None, None, None)
-        status = await asyncio.to_thread((workspace.root / name).lstat)
-    workspace.note(name, status)
-    return reply(FileInfo(path=name, size=size, modified=status.st_mtime), status=201)
+        async with workspace.placing:
+            await asyncio.to_thread(replacement.__exit__, None, None, None)
+            workspace.note(name, status)
+    return reply(FileInfo(path=name, size=status.st_size, modified=status.st_mtime), status=201)
+
+
+def _written(file: BinaryIO) -> os.stat_result:
+    """Return the status of the upload itself: in its place code may change it at once."""
+    file.flush()
+    return os.fstat(file.fileno())
+
+
+async def receive(request: web.Request, file: BinaryIO) -> None:
+    """Write a request's body to a file.
+
+    Raises
+    ------
+    TooLarge
+        It is larger than a file may be.
+    DiskFull
+        The disk is nearly full.
+    """
+    supervisor = request.app[SUPERVISOR]
+    limit = supervisor.settings.file_bytes
+    size, checked = 0, -_CHECK_BYTES
+    _check_size(request.content_length or 0, limit)
+    async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+        if size - checked >= _CHECK_BYTES:
+            checked = size
+            await asyncio.to_thread(supervisor.workspace.check_room)
+        size += len(chunk)
+        _check_size(size, limit)
+        await asyncio.to_thread(file.write, chunk)
 
 
 async def delete(request: web.Request) -> web.Response:
     """`DELETE /v1/files/{path}`."""
     workspace = request.app[SUPERVISOR].workspace
-    await asyncio.to_thread(workspace.files.delete, _path(request))
-    workspace.note(_path(request), None)
+    async with workspace.placing:
+        workspace.note(await asyncio.to_thread(workspace.files.delete, path_of(request, "/v1/files/")), None)
     return web.Response(status=204)
 
 
@@ -92,7 +130,7 @@ def _check_size(size: int, limit: int) -> None:
         raise TooLarge(f"a file may have {limit} bytes", limit_bytes=limit)
 
 
-def _path(request: web.Request) -> str:
+def path_of(request: web.Request, prefix: str) -> str:
     """Return the name, decoded here and strictly: aiohttp leaves what is no UTF-8 as it is, under another name.
 
     Raises
@@ -100,13 +138,21 @@ def _path(request: web.Request) -> str:
     PathRefused
     """
     try:
-        return unquote_to_bytes(request.rel_url.raw_path.removeprefix("/v1/files/")).decode()
+        return unquote_to_bytes(request.rel_url.raw_path.removeprefix(prefix)).decode()
     except UnicodeError as error:
         raise PathRefused("a file name must be UTF-8, with `%` escapes") from error
 
 
+def attachment(name: str) -> dict[str, str]:
+    """Return headers with which a file is saved under its name, and never shown as a page."""
+    return {
+        "X-Content-Type-Options": "nosniff",
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}",
+    }
+
+
 @contextmanager
-def _disk_errors() -> Generator[None]:
+def disk_errors() -> Generator[None]:
     """Turn what the disk says into what the caller is told."""
     try:
         yield

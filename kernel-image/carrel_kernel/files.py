@@ -1,14 +1,15 @@
 """The files of the workspace, confined to it: names are resolved, links followed only inside, and nothing else opened.
 
 A name is first resolved with its links and refused when that leads outside; then every folder on the way is opened
-without following links, so a link that is swapped in between is refused too. Blocking functions; `file_routes` calls
-them in threads.
+from the one above it without following links, so a link that is swapped in between is refused too. Walks go the same
+way. Blocking functions; `file_routes` calls them in threads.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -22,8 +23,11 @@ from carrel_wire.host import FileInfo
 PRIVATE: Final = ".carrel"
 """The host's own folder in the workspace: not listed, and only its overflow files may be read."""
 OVERFLOW: Final = f"{PRIVATE}/overflow"
+_TEMPORARY: Final = (PRIVATE, "tmp")
 _MAX_NAME_BYTES: Final = 255
 _MAX_PATH_BYTES: Final = 4000
+_MAX_DEPTH: Final = 100
+"""Folders within folders that are walked; each of them costs a descriptor while its files are."""
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -48,6 +52,18 @@ def parts_of(name: str) -> tuple[str, ...]:
         if len(part.encode()) > _MAX_NAME_BYTES or "\\" in part or any(ord(character) < 32 for character in part):
             raise PathRefused("a component is at most 255 bytes, without `\\` and control characters")
     return parts
+
+
+@dataclass
+class _Left:
+    """How many entries a walk may still look at."""
+
+    count: int
+
+    def take(self) -> bool:
+        """Whether there is one more."""
+        self.count -= 1
+        return self.count >= 0
 
 
 @dataclass(frozen=True)
@@ -86,8 +102,8 @@ class Files:
         finally:
             os.close(current)
 
-    def open(self, name: str) -> tuple[BinaryIO, int]:
-        """Return a regular file and its size in bytes.
+    def open(self, name: str) -> tuple[BinaryIO, os.stat_result]:
+        """Return a regular file and its status.
 
         Raises
         ------
@@ -106,7 +122,7 @@ class Files:
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
             raise PathRefused("that is not a regular file")
-        return os.fdopen(descriptor, "rb"), status.st_size
+        return os.fdopen(descriptor, "rb"), status
 
     @contextmanager
     def replace(self, name: str) -> Generator[tuple[BinaryIO, str]]:
@@ -122,7 +138,7 @@ class Files:
         parts = self._resolve(parts_of(name))
         *folders, last = parts
         temporary = f"upload-{secrets.token_hex(8)}"
-        with self._folder((PRIVATE, "tmp"), make=True) as private:
+        with self._folder(_TEMPORARY, make=True) as private:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=private)
             try:
                 with os.fdopen(descriptor, "wb") as file:
@@ -139,8 +155,22 @@ class Files:
                     os.unlink(temporary, dir_fd=private)
                 raise
 
-    def delete(self, name: str) -> None:
-        """Remove a file, or a link itself.
+    def clear_temporary(self) -> None:
+        """Remove what an earlier host left unfinished.
+
+        Raises
+        ------
+        OSError
+        """
+        with self._folder(_TEMPORARY, make=True) as folder, os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.name, dir_fd=folder)
+                else:
+                    os.unlink(entry.name, dir_fd=folder)
+
+    def delete(self, name: str) -> str:
+        """Remove a file, or a link itself, and return its name with the links before it followed.
 
         Raises
         ------
@@ -162,28 +192,32 @@ class Files:
             raise PathRefused("that is a folder or cannot be removed; delete the files in it by name") from error
         except OSError as error:
             raise FileNotFound("there is no such file") from error
+        return "/".join((*parents, last))
 
     def walk(self, limit: int) -> Iterator[tuple[str, os.stat_result]]:
-        """Yield name and status of every regular file, without the host's own folder, up to a number of files.
+        """Yield name and status of every regular file, without the host's own folder; looks at so many entries at most.
 
         Links are not followed, so nothing outside is listed and no loop is walked.
         """
-        left = limit
-        pending = [(str(self.root), "")]
-        while pending and left > 0:
-            folder, prefix = pending.pop()
-            with suppress(OSError), os.scandir(folder) as entries:
-                for entry in entries:
-                    if not prefix and entry.name == PRIVATE:
-                        continue
-                    with suppress(OSError):  # it may be gone meanwhile
-                        if entry.is_dir(follow_symlinks=False):
-                            pending.append((entry.path, f"{prefix}{entry.name}/"))
-                        elif entry.is_file(follow_symlinks=False):
-                            yield prefix + entry.name, entry.stat(follow_symlinks=False)
-                            left -= 1
-                            if left <= 0:
-                                return
+        with suppress(OSError), self._folder(()) as folder:
+            yield from self._walk(folder, "", _Left(limit), _MAX_DEPTH)
+
+    def _walk(self, folder: int, prefix: str, left: _Left, depth: int) -> Iterator[tuple[str, os.stat_result]]:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not prefix and entry.name == PRIVATE:
+                    continue
+                if not left.take():
+                    return
+                with suppress(OSError):  # it may be gone meanwhile, or be a link now
+                    if entry.is_file(follow_symlinks=False):
+                        yield prefix + entry.name, entry.stat(follow_symlinks=False)
+                    elif depth and entry.is_dir(follow_symlinks=False):
+                        deeper = os.open(entry.name, _FOLDER, dir_fd=folder)
+                        try:
+                            yield from self._walk(deeper, f"{prefix}{entry.name}/", left, depth - 1)
+                        finally:
+                            os.close(deeper)
 
     def list(self, limit: int) -> list[FileInfo]:
         """Return the files by name; names that are no Unicode are left out, for they cannot be asked for."""

@@ -21,7 +21,9 @@ def reply(body: msgspec.Struct | Sequence[msgspec.Struct], *, status: int = 200)
 
 def error_reply(error: HostError) -> web.Response:
     """Return an error as the caller sees it."""
-    return reply(ErrorBody(code=error.code, message=error.message, detail=error.detail), status=error.status)
+    response = reply(ErrorBody(code=error.code, message=error.message, detail=error.detail), status=error.status)
+    response.headers.update(error.headers)
+    return response
 
 
 async def body_of(request: web.Request, kind: type[_T]) -> _T:

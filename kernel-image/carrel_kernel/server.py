@@ -49,6 +49,7 @@ ROUTES: Final[tuple[tuple[str, str, str | None, Handler], ...]] = (
     ("POST", _EXECUTION + "/ack", EXECUTE, execution_routes.ack),
     ("GET", "/v1/files", FILES, file_routes.list_files),
     ("GET", "/v1/files/{path:.+}", FILES, file_routes.read),
+    ("HEAD", "/v1/files/{path:.+}", FILES, file_routes.read),
     ("PUT", "/v1/files/{path:.+}", FILES, file_routes.write),
     ("DELETE", "/v1/files/{path:.+}", FILES, file_routes.delete),
     ("GET", "/v1/changes", FILES, file_routes.changes),

@@ -1,9 +1,12 @@
 """Who may call what, over the whole route table of the real application, and who can look into the host.
 
 Plan
-- The table below must name every route of the application's router: a new route fails the first test.
-- Every route with every kind of token: none, malformed, forged, expired, for another host, without the scope, of
-  another session; before bind; and, so that the matrix means something, the right one is let in.
+- The table below must name every route of the application's router: a new route fails the first test, and is in all
+  the others as soon as it is in the table.
+- Every route with every kind of token: none, of another scheme, malformed, forged in seven ways, expired, not yet
+  valid, for another host, without the scope, of another session; before bind; and, so that the matrix means something,
+  the right one is let in. (Tokens themselves are tried in `tests/unit/carrel_wire/test_tokens.py`.)
+- Every path with every method that it does not have.
 - Keys: a key grants its own scopes at most; rotation; a broken key set leaves the last good one in force.
 - A kernel of the same user cannot read the host's memory or environment, and inherits nothing of it.
 """
@@ -11,6 +14,9 @@ Plan
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import json
 import time
 from pathlib import Path
@@ -46,6 +52,7 @@ SCOPES = {
     ("POST", "/v1/kernels/{kernel}/executions/{execution}/ack"): "execute",
     ("GET", "/v1/files"): "files",
     ("GET", "/v1/files/{path}"): "files",
+    ("HEAD", "/v1/files/{path}"): "files",
     ("PUT", "/v1/files/{path}"): "files",
     ("DELETE", "/v1/files/{path}"): "files",
     ("GET", "/v1/changes"): "files",
@@ -58,11 +65,7 @@ async def test_the_table_names_every_route_of_the_router(tmp_path: Path) -> None
     settings = load(["--host-id=h", f"--keys={tmp_path / 'keys.json'}", f"--workspace={tmp_path}"], environment={})
     supervisor = Supervisor(settings, tmp_path)
     app = create_app(supervisor, KeyFile(settings.keys, "h"))
-    found = {
-        (route.method, route.resource.canonical)
-        for route in app.router.routes()
-        if route.resource and route.method != "HEAD"  # aiohttp adds one to each GET, with the same handler
-    }
+    found = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource}
     await supervisor.aclose()
     assert found == set(SCOPES)
 
@@ -72,58 +75,91 @@ def path_of(route: str) -> str:
 
 
 async def answer(host: Host, method: str, route: str, token: str | None) -> tuple[int, str | None]:
+    """Return status and code of what the host says; a reply to `HEAD` has no body and so no code."""
     assert host.http
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = {"Authorization": token if " " in token else f"Bearer {token}"} if token is not None else {}
     async with host.http.request(method, f"http://host{path_of(route)}", headers=headers, data=b"") as reply:
         body = await reply.read()
-        return reply.status, json.loads(body).get("code") if reply.status >= 400 else None
+        return reply.status, json.loads(body).get("code") if reply.status >= 400 and body else None
+
+
+async def check_refused(host: Host, method: str, route: str, token: str | None, status: int, code: str) -> None:
+    expected = (status, None if method == "HEAD" else code)
+    assert await answer(host, method, route, token) == expected, (method, route, token)
 
 
 def forgeries(host: Host) -> dict[str, str]:
     other = generate_private_key()
     now = int(time.time())
-    claims = {"iss": "gateway-1", "aud": host.host_id, "iat": now, "nbf": now, "exp": now + 300}
+    claims: dict[str, object] = {"iss": "gateway-1", "aud": host.host_id, "iat": now, "nbf": now, "exp": now + 300}
     claims |= {"scopes": sorted(ALL_SCOPES), "session": SESSION}
-    head = {"kid": "gateway-1"}
+
+    def signed(key: str = host.private_key, kid: str | None = "gateway-1", **changed: object) -> str:
+        fields = {name: value for name, value in {**claims, **changed}.items() if value is not None}
+        return jwt.encode(fields, key, "EdDSA", headers={"kid": kid} if kid else {})
+
+    public = public_key_of(host.private_key)
     return {
+        "empty": "",
+        "another scheme": f"Basic {host.token()}",
         "nonsense": "nonsense",
-        "no algorithm": jwt.encode(claims, None, "none", headers=head),
-        "public key as a secret": _hs256(claims, public_key_of(host.private_key)),
-        "another key": jwt.encode(claims, other, "EdDSA", headers=head),
-        "unknown key id": jwt.encode(claims, host.private_key, "EdDSA", headers={"kid": "gateway-2"}),
-        "expired": jwt.encode(claims | {"iat": now - 400, "exp": now - 100}, host.private_key, "EdDSA", headers=head),
-        "another host": jwt.encode(claims | {"aud": "other"}, host.private_key, "EdDSA", headers=head),
-        "too long a life": jwt.encode(claims | {"exp": now + 3600}, host.private_key, "EdDSA", headers=head),
+        "no algorithm": jwt.encode(claims, None, "none", headers={"kid": "gateway-1"}),
+        "public key as a secret": _hs256(claims, public.encode()),
+        "bytes of the public key as a secret": _hs256(claims, base64.b64decode("".join(public.splitlines()[1:-1]))),
+        "another key": signed(other),
+        "unknown key id": signed(kid="gateway-2"),
+        "no key id": signed(kid=None),
+        "another issuer": signed(iss="operator-1"),
+        "changed": f"{signed()[:-5]}AAAA",
+        "expired": signed(iat=now - 400, nbf=now - 400, exp=now - 100),
+        "not yet valid": signed(nbf=now + 200),
+        "without an end": signed(exp=None),
+        "another host": signed(aud="other"),
+        "no host": signed(aud=None),
+        "too long a life": signed(exp=now + 3600),
         "too long": "x" * 5000,
     }
 
 
-def _hs256(claims: dict[str, object], secret: str) -> str:
-    import base64
-    import hashlib
-    import hmac
-
+def _hs256(claims: dict[str, object], secret: bytes) -> str:
     def part(data: bytes) -> bytes:
         return base64.urlsafe_b64encode(data).rstrip(b"=")
 
     head = part(json.dumps({"alg": "HS256", "kid": "gateway-1", "typ": "JWT"}).encode())
     body = head + b"." + part(json.dumps(claims).encode())
-    return (body + b"." + part(hmac.new(secret.encode(), body, hashlib.sha256).digest())).decode()
+    return (body + b"." + part(hmac.new(secret, body, hashlib.sha256).digest())).decode()
 
 
-async def test_every_route_refuses_every_bad_token(host: Host) -> None:
-    bad: dict[str, str | None] = {"none": None, **forgeries(host)}
+@pytest.mark.parametrize("bound", [True, False])
+async def test_every_route_refuses_every_bad_token(unbound: Host, bound: bool) -> None:
+    host = unbound
+    if bound:
+        await host.bind()
+    bad: list[str | None] = [None, *forgeries(host).values()]
     for (method, route), scope in PROTECTED.items():
-        for kind, token in bad.items():
-            assert await answer(host, method, route, token) == (401, "unauthenticated"), (method, route, kind)
-        others = host.token(ALL_SCOPES - {scope})
-        assert await answer(host, method, route, others) == (403, "scope_missing"), (method, route)
-        for session in ("another", None):
-            status, code = await answer(host, method, route, host.token([scope], session=session))
-            if scope in ("bind", "state") and session is None:
-                assert status not in (401, 403), (method, route)
-            else:
-                assert (status, code) == (403, "wrong_session"), (method, route, session)
+        for token in bad:
+            await check_refused(host, method, route, token, 401, "unauthenticated")
+        await check_refused(host, method, route, host.token(ALL_SCOPES - {scope}), 403, "scope_missing")
+        await check_refused(host, method, route, host.token([]), 403, "scope_missing")
+
+
+async def test_every_route_refuses_tokens_of_other_sessions(host: Host) -> None:
+    for (method, route), scope in PROTECTED.items():
+        await check_refused(host, method, route, host.token([scope], session="another"), 403, "wrong_session")
+        sessionless = host.token([scope], session=None)
+        if scope in ("bind", "state"):
+            assert (await answer(host, method, route, sessionless))[0] not in (401, 403), (method, route)
+        else:
+            await check_refused(host, method, route, sessionless, 403, "wrong_session")
+
+
+async def test_every_path_refuses_methods_that_it_does_not_have(host: Host) -> None:
+    methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+    for route in {route for _, route in SCOPES}:
+        for method in (method for method in methods if (method, route) not in SCOPES):
+            await check_refused(host, method, route, None, 401, "unauthenticated")
+            status, _ = await answer(host, method, route, host.token())
+            assert status in (404, 405), (method, route, status)
 
 
 async def test_every_route_lets_the_right_token_in(host: Host) -> None:
@@ -134,9 +170,12 @@ async def test_every_route_lets_the_right_token_in(host: Host) -> None:
 
 async def test_before_bind_there_is_nothing_but_state_and_bind(unbound: Host) -> None:
     for (method, route), scope in PROTECTED.items():
-        expected = {"bind": (400, "bad_request"), "state": (200, None)}.get(scope, (409, "unbound"))
-        assert await answer(unbound, method, route, unbound.token([scope])) == expected, (method, route)
-        assert await answer(unbound, method, route, None) == (401, "unauthenticated")
+        token = unbound.token([scope])
+        if scope == "state":
+            assert await answer(unbound, method, route, token) == (200, None)
+        else:
+            status, code = (400, "bad_request") if scope == "bind" else (409, "unbound")
+            await check_refused(unbound, method, route, token, status, code)
 
 
 async def test_the_rest_needs_no_token(unbound: Host) -> None:

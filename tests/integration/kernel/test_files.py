@@ -2,6 +2,9 @@
 
 Plan
 - Writing, reading, listing, deleting; replaced whole or not at all; parents are made.
+- Parts by `Range`, resumed only while the content is the same; `HEAD`.
+- Uploads of one name at the same time: each reader sees one of them whole, and the last one that was complete stays;
+  neither they nor a deletion are taken for something that code made.
 - Confinement: a table of names that lead outside, in every spelling, and links that do; links inside are followed.
 - Things that are no files: folders, pipes, devices.
 - Limits: a file over the limit, with and without a declared length.
@@ -18,6 +21,8 @@ from urllib.parse import quote
 
 import pytest
 from tests.integration.kernel.host import Host, Refused
+
+from carrel_wire.events import Artifact
 
 OUTSIDE = [
     "..",
@@ -63,6 +68,113 @@ async def test_files_come_and_go(host: Host) -> None:
         with pytest.raises(Refused) as refused:
             await host.call(method, "/v1/files/a.txt")
         assert (refused.value.status, refused.value.code) == (404, "file_not_found")
+
+
+async def test_parts_and_heads(host: Host) -> None:
+    data = os.urandom(1_000_000)
+    await host.call("PUT", "/v1/files/f", data=data)
+    for header, wanted in (
+        ("bytes=0-0", data[:1]),
+        ("bytes=10-600009", data[10:600_010]),
+        ("bytes=999990-", data[-10:]),
+        ("bytes=-300000", data[-300_000:]),
+        ("bytes=5-99999999", data[5:]),
+    ):
+        async with host.request("GET", "/v1/files/f", headers={"Range": header}) as reply:
+            assert reply.status == 206
+            assert await reply.read() == wanted
+            assert reply.headers["Content-Range"].endswith("/1000000")
+            etag = reply.headers["ETag"]
+    for headers in ({"Range": "bytes=0-1,5-6"}, {"Range": "lines=1-2"}, {"Range": "bytes=1-2", "If-Range": '"other"'}):
+        async with host.request("GET", "/v1/files/f", headers=headers) as reply:
+            assert reply.status == 200
+            assert await reply.read() == data
+            assert reply.headers["Accept-Ranges"] == "bytes"
+    async with host.request("GET", "/v1/files/f", headers={"Range": "bytes=1000000-"}) as reply:
+        assert reply.status == 416
+        assert (await reply.json())["code"] == "range_not_satisfiable"
+        assert reply.headers["Content-Range"] == "bytes */1000000"
+    async with host.request("HEAD", "/v1/files/f", headers={"Range": "bytes=0-1"}) as reply:
+        assert (reply.status, await reply.read()) == (200, b"")
+        assert reply.headers["Content-Length"] == "1000000"
+        assert reply.headers["ETag"] == etag
+    async with host.request("HEAD", "/v1/files/none") as reply:
+        assert reply.status == 404
+
+
+async def test_a_download_is_resumed_only_while_the_content_is_the_same(host: Host) -> None:
+    await host.call("PUT", "/v1/files/f", data=b"a" * 100)
+    async with host.request("GET", "/v1/files/f", headers={"Range": "bytes=0-49"}) as reply:
+        known = reply.headers["ETag"]
+    resume = {"Range": "bytes=50-", "If-Range": known}
+    async with host.request("GET", "/v1/files/f", headers=resume) as reply:
+        assert (reply.status, await reply.read()) == (206, b"a" * 50)
+    await host.call("PUT", "/v1/files/f", data=b"b" * 100)
+    async with host.request("GET", "/v1/files/f", headers=resume) as reply:
+        assert (reply.status, await reply.read()) == (200, b"b" * 100)
+        known = reply.headers["ETag"]
+    await host.text("import os\nopen('f', 'r+').write('c'); os.utime('f', (0, 0))")
+    async with host.request("GET", "/v1/files/f", headers={**resume, "If-Range": known}) as reply:
+        assert (reply.status, await reply.read()) == (200, b"c" + b"b" * 99)
+
+
+async def test_uploads_of_one_name_at_once_do_not_collide(host: Host) -> None:
+    gates = [asyncio.Event() for _ in range(4)]
+    begun = [asyncio.Event() for _ in range(4)]
+
+    async def upload(number: int) -> None:
+        async def halves():
+            yield bytes([number]) * 300_000
+            begun[number].set()
+            await gates[number].wait()
+            yield bytes([number]) * 300_000
+
+        await host.call("PUT", "/v1/files/f", data=halves())
+
+    async with asyncio.TaskGroup() as group:
+        uploads = [group.create_task(upload(number)) for number in range(4)]
+        for each in begun:
+            await each.wait()
+        with pytest.raises(Refused) as refused:
+            await host.call("GET", "/v1/files/f")
+        assert refused.value.status == 404  # nothing half-written is there
+        for number in (2, 0, 3, 1):
+            gates[number].set()
+            await uploads[number]
+            async with host.request("GET", "/v1/files/f") as reply:
+                assert await reply.read() == bytes([number]) * 600_000
+    assert not [event for event in await host.run("1") if isinstance(event, Artifact)]
+
+
+async def test_readers_see_whole_files_while_they_are_replaced(host: Host) -> None:
+    await host.call("PUT", "/v1/files/f", data=b"0" * 400_000)
+
+    async def replace(digit: str) -> None:
+        for _ in range(15):
+            await host.call("PUT", "/v1/files/f", data=digit.encode() * 400_000)
+
+    async def read() -> None:
+        for _ in range(40):
+            async with host.request("GET", "/v1/files/f") as reply:
+                data = await reply.read()
+            assert len(data) == 400_000
+            assert len(set(data)) == 1
+
+    await asyncio.gather(replace("1"), replace("2"), read(), read())
+    assert not [event for event in await host.run("1") if isinstance(event, Artifact)]
+
+
+async def test_a_deleted_file_does_not_come_back(host: Host) -> None:
+    """Not by an upload that was complete before, nor with the next cell's files."""
+    cursor = (await host.call("GET", "/v1/changes"))["cursor"]
+    await host.run("open('made', 'w').write('1')")
+    await host.call("PUT", "/v1/files/sent", data=b"1")
+    for name in ("made", "sent"):
+        await host.call("DELETE", f"/v1/files/{name}")
+    events = await host.run("import os\nprint(os.listdir())")
+    assert not [event for event in events if isinstance(event, Artifact)]
+    assert (await host.call("GET", "/v1/files"))["files"] == []
+    assert (await host.call("GET", "/v1/changes", params={"since": cursor}))["changes"] == []
 
 
 async def test_names_that_lead_outside_are_refused(host: Host) -> None:

@@ -3,6 +3,7 @@
 Plan
 - `compare` against a model (Hypothesis): applying what it says to the one gives the other.
 - Artifacts: what code made for people, and not uploads, caches, hidden files or too much at once.
+- What comes and goes through the API while a manifest is taken is no artifact, neither now nor later.
 - Cursors: usable again, unknown ones refused, the oldest forgotten.
 """
 
@@ -170,11 +171,46 @@ async def test_the_disk_is_counted_now_and_then(workspace: Workspace, monkeypatc
     assert await workspace.disk_used_bytes() == 200
 
 
-async def test_leftovers_of_uploads_are_removed(tmp_path: Path) -> None:
+def test_leftovers_of_uploads_are_removed(tmp_path: Path) -> None:
+    Workspace(tmp_path).prepare()
     workspace = Workspace(tmp_path)
-    workspace.prepare()
-    (workspace.private / "tmp").mkdir()
     (workspace.private / "tmp" / "upload-1").write_text("half")
     workspace.prepare()
     assert list((workspace.private / "tmp").iterdir()) == []
     assert workspace.overflow_path("e") == ".carrel/overflow/e.txt"
+
+
+@pytest.mark.parametrize("name", [".carrel", ".carrel/tmp"])
+def test_the_hosts_own_folder_is_no_link_to_elsewhere(tmp_path: Path, name: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "tmp").mkdir(parents=True)
+    (elsewhere / "upload-1").write_text("another's")
+    root = tmp_path / "workspace"
+    link = root / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    Workspace(root).prepare()
+    assert not link.is_symlink()
+    assert (elsewhere / "upload-1").read_text() == "another's"
+
+
+async def test_an_upload_while_a_manifest_is_taken_is_no_artifact(workspace: Workspace) -> None:
+    """The manifest may have what was there before, and the next one has what is there now: both are the caller's."""
+    write(workspace, "up.txt", "old")
+    write(workspace, "gone.txt")
+    await workspace.artifacts()
+    walk = workspace._scan
+
+    def scan() -> module.Manifest:
+        found = walk()
+        write(workspace, "up.txt", "newer")
+        workspace.note("up.txt", (workspace.root / "up.txt").lstat())
+        (workspace.root / "gone.txt").unlink(missing_ok=True)
+        workspace.note("gone.txt", None)
+        return found
+
+    with patch.object(workspace, "_scan", scan):
+        assert await workspace.artifacts() == []
+    assert await workspace.artifacts() == []
+    write(workspace, "gone.txt", "made by code")
+    assert [item.path for item in await workspace.artifacts()] == ["gone.txt"]

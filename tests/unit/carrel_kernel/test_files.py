@@ -3,15 +3,20 @@
 Plan
 - Random names (Hypothesis), with the pieces that attacks are made of: each is refused or lands under the workspace, in
   reading, writing and deleting, beside links of all kinds; a secret outside is never read, changed or removed.
-- A link that is put in the place of a folder after its name was checked is refused by the opening itself.
+- A link that is put in the place of a folder after its name was checked is refused by the opening itself; so it is
+  when a thread swaps the two as fast as it can, in reading, writing, deleting and listing.
 - Replaced whole or not at all; nothing is left behind.
+- Walks look at a bounded number of entries and depth, whatever code has made there.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import tempfile
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -158,9 +163,9 @@ def test_a_link_that_is_swapped_in_is_refused(ground: Path, action: str) -> None
 def test_overflow_files_can_be_read_and_nothing_else_there(ground: Path) -> None:
     files = lay_out(ground)
     (files.root / ".carrel" / "overflow" / "e.txt").write_text("rest")
-    file, size = files.open(".carrel/overflow/e.txt")
+    file, status = files.open(".carrel/overflow/e.txt")
     file.close()
-    assert size == 4
+    assert status.st_size == 4
     with pytest.raises(FileNotFound), files.replace(".carrel/overflow/e.txt"):
         pass
     for name in (".carrel", ".carrel/acknowledged", "private/acknowledged", ".carrel/overflow/../acknowledged"):
@@ -188,4 +193,90 @@ def test_what_is_listed(ground: Path) -> None:
     (files.root / "sub" / "b").write_text("1")
     os.mkfifo(files.root / "pipe")
     assert [info.path for info in files.list(100)] == ["a", "sub/b"]
-    assert len(files.list(1)) == 1
+
+
+def test_a_walk_is_bounded(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    for number in range(30):
+        (tmp_path / f"folder{number}").mkdir()
+        (tmp_path / f"file{number}").touch()
+    assert len(files.list(60)) == 30
+    assert len(files.list(10)) <= 10
+    deepest = tmp_path
+    for _ in range(150):
+        deepest /= "deep"
+        deepest.mkdir()
+        (deepest / "f").touch()
+    assert max(info.path.count("/") for info in files.list(1000)) == 100
+    assert files.list(1000)[-1].path == "file9"
+
+
+def test_what_an_earlier_host_left_is_removed(ground: Path) -> None:
+    files = lay_out(ground)
+    files.clear_temporary()
+    left = files.root / ".carrel" / "tmp"
+    (left / "upload-1").write_text("half")
+    (left / "unpack-1" / "deep").mkdir(parents=True)
+    (left / "unpack-1" / "deep" / "away").symlink_to(ground)
+    (left / "link").symlink_to(ground)
+    files.clear_temporary()
+    assert list(left.iterdir()) == []
+    assert (ground / "secret").read_text() == "secret"
+
+
+@pytest.mark.parametrize("action", [*sorted(ACTIONS), "list"])
+def test_a_folder_that_is_swapped_for_a_link_all_the_time_leads_nowhere(ground: Path, action: str) -> None:
+    """`door` is a folder of the workspace, then a link to a folder outside, and so on; both have files of one name."""
+    files = lay_out(ground)
+    outside, door, link = ground / "outside", files.root / "door", files.root / "link"
+    outside.mkdir()
+    (outside / "mine").write_text("secret")
+    (outside / "others").write_text("secret")
+    door.mkdir()
+    (door / "mine").write_text("mine")
+    link.symlink_to(outside)
+    over = threading.Event()
+    libc = ctypes.CDLL(None)
+
+    def swap() -> None:
+        while not over.is_set():  # renameat2(2) with RENAME_EXCHANGE: there is always one of the two
+            libc.renameat2(-100, os.fsencode(door), -100, os.fsencode(link), 2)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    done: Counter[str] = Counter()
+    try:
+        for _ in range(2000):
+            with suppress(HostError, OSError):
+                done[SWAPPED[action](files)] += 1
+    finally:
+        over.set()
+        thread.join()
+    assert done["well"]  # the folder was there at times
+    assert {path.name: path.read_text() for path in outside.iterdir()} == {"mine": "secret", "others": "secret"}
+
+
+def read_mine(files: Files) -> str:
+    read(files, "door/mine")
+    return "well"
+
+
+def write_mine(files: Files) -> str:
+    with files.replace("door/mine") as (file, _):
+        file.write(b"mine")
+    return "well"
+
+
+def delete_mine(files: Files) -> str:
+    write_mine(files)
+    files.delete("door/mine")
+    return "well"
+
+
+def list_mine(files: Files) -> str:
+    names = {info.path for info in files.list(100)}
+    assert "door/others" not in names
+    return "well" if "door/mine" in names else "not there"
+
+
+SWAPPED = {"read": read_mine, "write": write_mine, "delete": delete_mine, "list": list_mine}
