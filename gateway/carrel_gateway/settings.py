@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     kernel_memory_bytes: int = _setting(
         "kernel_memory_bytes", 2048 * _MIB, "Memory of one kernel of the local executor.", ge=128 * _MIB
     )
+    spare_kernel_host: bool = _setting(
+        "spare_kernel_host", True, "Whether the local executor keeps a kernel host ready for the next session."
+    )
     kernel_start_seconds: float = _setting(
         "kernel_start_seconds", 60.0, "Longest wait for a kernel host to be there.", gt=0
     )

@@ -83,11 +83,19 @@ class Settings:
     keys: Path = _setting("Key set (JSON) whose tokens are accepted; read again when it changes.", parse=Path)
     listen: str = _setting("Where to listen: unix:/path.sock or tcp:ADDRESS:PORT.", "tcp:0.0.0.0:8888", parse=_listen)
     workspace: Path = _setting("Folder that kernels work in.", Path("/workspace"), parse=Path)
+    folder_at_bind: bool = _setting(
+        "Whether bind names a folder below the workspace that is the session's (yes or no), for hosts that are started "
+        "before anybody wants them.",
+        "no",
+        parse=_yes,
+    )
     runtime_dir: Path = _setting(
         "Folder for the kernels' private sockets and caches.", Path(tempfile.gettempdir()), parse=Path
     )
     orphan_timeout: float = _setting(
-        "End when no authenticated call came for so long and nothing runs; 0 means never.", 0.0, parse=_not_negative
+        "Once bound, end when no authenticated call came for so long and nothing runs; 0 means never.",
+        0.0,
+        parse=_not_negative,
     )
     grace_seconds: float = _setting("Time that kernels have to end after SIGTERM.", 5.0, parse=_not_negative)
     fork_server: bool = _setting(

@@ -6,6 +6,7 @@ Before bind it belongs to nobody and runs nothing but a spare interpreter. It ne
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 import uuid
@@ -31,6 +32,7 @@ from carrel_wire.host import BindReply, BindRequest, ExecuteRequest, HostState
 
 MAIN: Final = "main"
 _KERNEL_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_FOLDER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _MAX_ENV_BYTES: Final = 256 * 1024
 _MIN_MEMORY_BYTES: Final = 64 * 1024 * 1024
@@ -46,27 +48,33 @@ class Supervisor:
         self.settings = settings
         self.boot_id = str(uuid.uuid4())
         self.metrics = Metrics()
-        self.workspace = Workspace(settings.workspace.resolve())
-        self.executions = Executions(
-            self.workspace.private,
-            self.metrics,
-            max_unacknowledged=settings.max_unacknowledged,
-            spool_bytes=settings.spool_bytes,
-        )
+        self._runtime = runtime
+        self.zmq_context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._work_in(runtime / "unbound" if settings.folder_at_bind else settings.workspace.resolve())
         self.binding: Binding | None = None
         self.connections = 0
         """Open WebSockets and event streams."""
         self.orphaned = asyncio.Event()
-        """Set when nobody has called for the orphan timeout."""
+        """Set when nobody wants the host any more."""
+        self._parent = os.getppid()
         self._kernels: dict[str, Kernel] = {}
-        self.zmq_context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._place = Place(self.workspace.root, runtime, self.zmq_context, settings.start_seconds)
         self._fork_server = ForkServer(runtime, settings.preload, self._on_loaded) if settings.fork_server else None
         self._spares = Spares(runtime, self._fork_server, settings.spare_kernels, settings.start_seconds)
         self._last_call = time.monotonic()
         self._last_activity = time.time()
         self._binding_lock = asyncio.Lock()
         self._housekeeping: asyncio.Task[None] | None = None
+
+    def _work_in(self, root: Path) -> None:
+        settings = self.settings
+        self.workspace = Workspace(root)
+        self.executions = Executions(
+            self.workspace.private,
+            self.metrics,
+            max_unacknowledged=settings.max_unacknowledged,
+            spool_bytes=settings.spool_bytes,
+        )
+        self._place = Place(root, self._runtime, self.zmq_context, settings.start_seconds)
 
     async def start(self) -> None:
         """Prepare the workspace and a spare.
@@ -116,16 +124,20 @@ class Supervisor:
         AlreadyBound
             The host belongs to another session.
         BadRequest
-            The environment or the limits make no sense.
+            The folder, the environment or the limits make no sense.
         """
         if request.pod_uid != self.settings.host_id:
             raise WrongHost("the request is for another host", host_id=self.settings.host_id)
         if request.boot_id is not None and request.boot_id != self.boot_id:
             raise WrongHost("the host has been restarted; read its state and bind again", boot_id=self.boot_id)
         _check(request)
+        if bool(request.folder) != self.settings.folder_at_bind:
+            raise BadRequest("a folder is named where the host was started with folder_at_bind, and only there")
         async with self._binding_lock:
             already = self.binding is not None
             if self.binding is None:
+                if request.folder:
+                    await self._move_to(request.folder)
                 await asyncio.to_thread(self.executions.load, request.session_uid)
                 env = {**thread_environment(request.cpu_limit), **request.env}
                 self.binding = Binding(
@@ -142,6 +154,14 @@ class Supervisor:
             session_uid=request.session_uid,
             already=already,
         )
+
+    async def _move_to(self, folder: str) -> None:
+        root = self.settings.workspace.resolve() / folder
+        self._work_in(root)
+        try:
+            await asyncio.to_thread(self.workspace.prepare)
+        except OSError as error:
+            raise BadRequest("the session's folder cannot be used; is it there, and the host's?") from error
 
     # ------------------------------------------------------------------ kernels
 
@@ -286,12 +306,19 @@ class Supervisor:
             for kernel in self.kernels:
                 kernel.check_memory()
             self._spares.reap_orphans()
-            timeout = self.settings.orphan_timeout
             if self.busy or self.connections:
                 self.called()
-            elif timeout and time.monotonic() - self._last_call > timeout:
-                _log.info("orphaned", timeout_seconds=timeout)
+            elif why := self._why_orphaned():
+                _log.info("orphaned", reason=why)
                 self.orphaned.set()
+
+    def _why_orphaned(self) -> str | None:
+        """Return why the host shall end; none while somebody wants it, or may."""
+        if self.binding is None:
+            return "whoever started it ended before it was bound" if os.getppid() != self._parent else None
+        timeout = self.settings.orphan_timeout
+        too_long = timeout and time.monotonic() - self._last_call > timeout
+        return f"nobody called for {timeout:g} s" if too_long else None
 
 
 def _check(request: BindRequest) -> None:
@@ -301,6 +328,8 @@ def _check(request: BindRequest) -> None:
         raise BadRequest(f"memory_limit_bytes must be at least {_MIN_MEMORY_BYTES}: an interpreter needs as much")
     if request.cpu_limit is not None and not 0 < request.cpu_limit < 10_000:
         raise BadRequest("cpu_limit must be a number of CPUs greater than 0")
+    if request.folder is not None and not _FOLDER.fullmatch(request.folder):
+        raise BadRequest("folder is one name: letters, digits, `-` or `_`")
     _check_environment(request.env)
 
 

@@ -38,6 +38,8 @@ class BindRequest(_Request, kw_only=True, frozen=True):
     """Must be the host's own identity (the audience of its tokens)."""
     boot_id: str | None = None
     """When given, must be the host's current boot."""
+    folder: str | None = None
+    """Name of the folder below the host's workspace that is the session's; none where all of it is."""
     env: dict[str, str] = {}
     memory_limit_bytes: int | None = None
     """Limit of a kernel's data segment (`RLIMIT_DATA`); none means no limit of the host's own."""

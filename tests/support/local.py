@@ -16,8 +16,9 @@ LEFT_ALIVE: list[subprocess.Popen[bytes]] = []
 
 
 def settings_for(data_dir: Path, **more: Any) -> Settings:
-    """Return the embedded product's settings for a folder, whatever the environment says."""
-    return Settings(_env_file=None, data_dir=data_dir, database_url=None, redis_url=None, storage_type="local", **more)  # pyright: ignore[reportCallIssue]
+    """Return the embedded product's settings for a folder, whatever the environment says; no host is made ahead."""
+    alone = {"database_url": None, "redis_url": None, "storage_type": "local", "spare_kernel_host": False}
+    return Settings(_env_file=None, data_dir=data_dir, **{**alone, **more})  # pyright: ignore[reportCallIssue]
 
 
 async def until(condition: Callable[[], Awaitable[Any]], *, seconds: float = 60) -> None:

@@ -34,13 +34,15 @@ SALES = (
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """Return the environment of a child: this project's sources, and none of the developer's own settings."""
+    """Return the environment of a child: this project's sources, none of the developer's settings, no spare host."""
     own = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("CARREL_", "DSAGENT_", "LLM_", "OPENAI_"))
     }
-    return {**own, "PYTHONPATH": os.pathsep.join(SOURCES), "HOME": os.environ.get("HOME", "/root"), **settings}
+    home = os.environ.get("HOME", "/root")
+    fixed = {"PYTHONPATH": os.pathsep.join(SOURCES), "HOME": home, "CARREL_SPARE_KERNEL_HOST": "false"}
+    return {**own, **fixed, **settings}
 
 
 @dataclass

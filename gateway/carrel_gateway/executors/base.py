@@ -34,6 +34,8 @@ class HostEndpoint:
     url: str
     """Base address without a path; the host part means nothing when there is a socket."""
     unix_socket: Path | None = None
+    folder: str | None = None
+    """Folder below the host's workspace that bind makes the session's; none where all of it is."""
     boot_id: str | None = None
     """Boot that was seen last, where the executor knows it."""
 

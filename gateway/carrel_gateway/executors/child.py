@@ -38,7 +38,7 @@ def python_path() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(sorted(roots))} if roots else {}
 
 
-def command(*, socket: Path, host_id: str, keys: Path, workspace: Path, orphan_seconds: float) -> list[str]:
+def command(*, socket: Path, host_id: str, keys: Path, workspaces: Path, orphan_seconds: float) -> list[str]:
     """Return the command line of a host."""
     return [
         sys.executable,
@@ -46,7 +46,8 @@ def command(*, socket: Path, host_id: str, keys: Path, workspace: Path, orphan_s
         *("--listen", f"unix:{socket}"),
         *("--host-id", host_id),
         *("--keys", str(keys)),
-        *("--workspace", str(workspace)),
+        *("--workspace", str(workspaces)),
+        *("--folder-at-bind", "yes"),
         *("--orphan-timeout", f"{orphan_seconds:g}"),
     ]
 

@@ -87,9 +87,9 @@ class Folders:
         """Folder of the session's files."""
         return self.workspaces / str(session_id)
 
-    def sockets(self, session_id: UUID) -> Path:
-        """Folder of the session's socket."""
-        return self.runtime / session_id.hex
+    def sockets(self, host_id: str) -> Path:
+        """Folder of a host's socket; the id is a UUID."""
+        return self.runtime / host_id.replace("-", "")
 
     def give(self, folder: Path, *, mode: int) -> None:
         """Make the folder, with its owner the account of the hosts."""
@@ -100,10 +100,13 @@ class Folders:
                     os.chown(path, self.account.uid, self.account.gid, follow_symlinks=False)
         folder.chmod(mode)
 
+    def remove_sockets(self, host_id: str) -> None:
+        """Remove the folder of a host's socket; blocking."""
+        shutil.rmtree(self.sockets(host_id), ignore_errors=True)
+
     def remove(self, session_id: UUID) -> None:
-        """Remove the session's workspace, socket and log; blocking."""
-        for folder in (self.workspace(session_id), self.sockets(session_id)):
-            shutil.rmtree(folder, ignore_errors=True)
+        """Remove the session's workspace and log; blocking."""
+        shutil.rmtree(self.workspace(session_id), ignore_errors=True)
         (self.hosts / f"{session_id}.log").unlink(missing_ok=True)
 
 

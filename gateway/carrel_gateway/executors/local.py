@@ -11,28 +11,21 @@ import asyncio
 import os
 import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Final
-from uuid import UUID, uuid4
+from uuid import UUID
 from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
 
-from carrel_gateway.errors import ExecutorFailed, Unavailable
+from carrel_gateway.errors import Unavailable
 from carrel_gateway.executors import child, processes
 from carrel_gateway.executors.base import HostEndpoint, SessionRef
-from carrel_gateway.executors.folders import SOCKET_NAME, Folders
+from carrel_gateway.executors.folders import Folders
+from carrel_gateway.executors.launcher import GRACE_SECONDS, Launcher
 from carrel_gateway.hardening import forbid_memory_access
 from carrel_gateway.settings import Settings
 from carrel_wire.tokens import KeySet
-
-ORPHAN_SECONDS: Final = 3600.0
-"""A host that nobody has called for this long, and that runs nothing, ends itself."""
-GRACE_SECONDS: Final = 10.0
-_POLL_SECONDS: Final = 0.01
-_LOG_TAIL_BYTES: Final = 2000
 
 _log = structlog.get_logger(__name__)
 
@@ -56,6 +49,7 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
             audience=self.host_id,
             url="http://kernel-host",
             unix_socket=Path(self.socket),
+            folder=str(self.session_id),
         )
 
 
@@ -66,8 +60,10 @@ class LocalExecutor:
     binds = True
 
     def __init__(self, settings: Settings, folders: Folders) -> None:
-        self._settings = settings
         self._folders = folders
+        self._launcher = Launcher(
+            folders, start_seconds=settings.kernel_start_seconds, spare=settings.spare_kernel_host
+        )
         self._children: dict[UUID, subprocess.Popen[bytes]] = {}
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
@@ -85,7 +81,9 @@ class LocalExecutor:
             folders = await asyncio.to_thread(_prepare, settings.data_dir, keys)
         except OSError as error:
             raise Unavailable("The data folder cannot be written; check CARREL_DATA_DIR and its owner.") from error
-        return cls(settings, folders)
+        executor = cls(settings, folders)
+        await executor._launcher.open()
+        return executor
 
     async def acquire(self, session: SessionRef) -> HostEndpoint:
         """Return the session's host, started when there is none."""
@@ -112,8 +110,8 @@ class LocalExecutor:
 
     async def sessions(self) -> Sequence[SessionRef]:
         """Return the sessions with a record of a host, alive or not: a dead one's spool may hold unsaved output."""
-        records = await asyncio.to_thread(lambda: list(map(self._read, self._records())))
-        return [SessionRef(record.tenant_id, record.session_id, record.owner_id) for record in records if record]
+        records = await asyncio.to_thread(self._read_all)
+        return [SessionRef(record.tenant_id, record.session_id, record.owner_id) for record in records]
 
     async def made_by_gateways(self) -> Sequence[SessionRef]:
         """Return none: what a gateway left is found by its record when the next one starts."""
@@ -126,8 +124,8 @@ class LocalExecutor:
 
     async def aclose(self) -> None:
         """End all hosts; what they have not delivered stays in the workspaces and is read on at the next start."""
-        records = [record for path in self._records() if (record := self._read(path))]
-        await asyncio.gather(*(self._end(record.session_id) for record in records))
+        records = await asyncio.to_thread(self._read_all)
+        await asyncio.gather(self._launcher.aclose(), *(self._end(record.session_id) for record in records))
         for process in self._children.values():  # those that somebody else has ended are only reaped
             process.poll()
 
@@ -138,92 +136,31 @@ class LocalExecutor:
 
     async def _start(self, session: SessionRef) -> HostRecord:
         await self._end(session.session_id)  # one whose socket is gone cannot be talked to, and may still run
-        host_id = str(uuid4())
-        socket = await asyncio.to_thread(self._make_room, session.session_id)
-        process = await self._spawn(session.session_id, socket, host_id)
-        self._children[session.session_id] = process
+        launched = await self._launcher.take()
+        self._children[session.session_id] = launched.process
         record = HostRecord(
             session_id=session.session_id,
             tenant_id=session.tenant_id,
             owner_id=session.owner_id,
-            host_id=host_id,
-            pid=process.pid,
-            started=processes.start_time(process.pid) or "gone",
-            socket=str(socket),
+            host_id=launched.host_id,
+            pid=launched.process.pid,
+            started=launched.started,
+            socket=str(launched.socket),
         )
-        await asyncio.to_thread(self._write, record)
-        try:
-            await self._listening(process, socket)
-        except BaseException:
-            await self._end(session.session_id)
-            raise
-        _log.info("kernel_host_started", session=str(session.session_id), pid=process.pid)
+        await asyncio.to_thread(self._move_in, record)
+        _log.info("kernel_host_started", session=str(session.session_id), pid=record.pid)
         return record
 
-    def _make_room(self, session_id: UUID) -> Path:
-        self._folders.give(self._folders.workspace(session_id), mode=0o700)
-        sockets = self._folders.sockets(session_id)
-        self._folders.give(sockets, mode=0o700)
-        socket = sockets / SOCKET_NAME
-        socket.unlink(missing_ok=True)
-        return socket
-
-    async def _spawn(self, session_id: UUID, socket: Path, host_id: str) -> subprocess.Popen[bytes]:
-        folders = self._folders
-        workspace = folders.workspace(session_id)
-        account = folders.account
-        log = await asyncio.to_thread(_open_log, folders.hosts / f"{session_id}.log")
-        try:
-            # Popen in a thread, not asyncio's own: uvloop cannot start a process as another user.
-            return await asyncio.to_thread(
-                subprocess.Popen[bytes],
-                child.command(
-                    socket=socket,
-                    host_id=host_id,
-                    keys=folders.keys,
-                    workspace=workspace,
-                    orphan_seconds=ORPHAN_SECONDS,
-                ),
-                env=child.environment(folders),
-                cwd=workspace,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,  # a file, not a pipe: the host must be able to write when this process is gone
-                start_new_session=True,
-                umask=0o077,
-                user=account.uid if account else None,
-                group=account.gid if account else None,
-                extra_groups=() if account else None,
-            )
-        except OSError as error:
-            raise ExecutorFailed("The kernel host could not be started; is the interpreter still there?") from error
-        finally:
-            os.close(log)
-
-    async def _listening(self, process: subprocess.Popen[bytes], socket: Path) -> None:
-        try:
-            async with asyncio.timeout(self._settings.kernel_start_seconds):
-                while process.poll() is None:
-                    with suppress(OSError):
-                        _, writer = await asyncio.open_unix_connection(socket)
-                        writer.close()
-                        return
-                    await asyncio.sleep(_POLL_SECONDS)
-        except TimeoutError as error:
-            raise ExecutorFailed(
-                f"The kernel host did not listen within {self._settings.kernel_start_seconds:g} s; "
-                "raise CARREL_KERNEL_START_SECONDS on a slow machine.",
-                reason="Starting",
-            ) from error
-        raise ExecutorFailed(
-            f"The kernel host ended with code {process.returncode} while it started; its log is in the data folder.",
-            reason="Crashed",
-        )
+    def _move_in(self, record: HostRecord) -> None:
+        self._folders.give(self._folders.workspace(record.session_id), mode=0o700)
+        self._launcher.log_of(record.host_id).replace(self._folders.hosts / f"{record.session_id}.log")
+        self._write(record)
 
     async def _end(self, session_id: UUID) -> None:
         record = await asyncio.to_thread(self._read, self._record_path(session_id))
         if record:
             await processes.end(record.pid, record.started, grace_seconds=GRACE_SECONDS)
+            await asyncio.to_thread(self._folders.remove_sockets, record.host_id)
         process = self._children.pop(session_id, None)
         if process:
             await asyncio.to_thread(process.wait)
@@ -234,8 +171,9 @@ class LocalExecutor:
     def _record_path(self, session_id: UUID) -> Path:
         return self._folders.hosts / f"{session_id}.json"
 
-    def _records(self) -> list[Path]:
-        return sorted(self._folders.hosts.glob("*.json"))
+    def _read_all(self) -> list[HostRecord]:
+        paths = sorted(self._folders.hosts.glob("*.json"))
+        return [record for path in paths if (record := self._read(path))]
 
     def _alive(self, session_id: UUID) -> HostRecord | None:
         record = self._read(self._record_path(session_id))
@@ -269,7 +207,3 @@ def _prepare(data_dir: Path, keys: KeySet) -> Folders:
     half.chmod(0o644 if account else 0o600)
     half.replace(folders.keys)
     return folders
-
-
-def _open_log(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)

@@ -144,6 +144,7 @@ class KernelPool:
                 BindRequest(
                     session_uid=endpoint.session_uid,
                     pod_uid=endpoint.audience,
+                    folder=endpoint.folder,
                     memory_limit_bytes=self._settings.kernel_memory_bytes,
                 )
             )

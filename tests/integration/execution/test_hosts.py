@@ -2,7 +2,8 @@
 
 Plan: a host is started once and bound; its environment and account are what they shall be; it outlives a gateway that
 is killed and is adopted by the next, with its variables; an ended one is not adopted; release ends it and removes its
-files; closing ends all; a host that cannot start is a clear error.
+files; closing ends all; a host that cannot start is a clear error. A host is kept ready, becomes the next session's
+with its forked kernel, is replaced when it has ended, and ends with a gateway that is killed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -115,19 +116,30 @@ async def test_adopted_by_the_next_gateway_with_its_variables(tmp_path: Path):
 async def test_outlives_a_gateway_that_is_killed(tmp_path: Path):
     """The signal of a terminal goes to a whole group; SIGKILL to the one process: the host is in neither's way."""
     session = new_session()
+    process = await killable_gateway(tmp_path, session, "x = 42")
+    os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+    async with gateway(tmp_path) as pool:
+        assert text_of(await run(pool, session, "print(x)")) == "42\n"
+
+
+async def killable_gateway(
+    data_dir: Path, session: SessionRef, code: str, *, spare: bool = False
+) -> asyncio.subprocess.Process:
+    """Return a gateway in a process group of its own, when it has run code in a session."""
     script = (
         "import asyncio, sys\nfrom uuid import UUID\n"
         "from tests.integration.execution.test_hosts import SessionRef, gateway, run\nfrom pathlib import Path\n"
         "async def main():\n"
         "    session = SessionRef(*map(UUID, sys.argv[2:5]))\n"
-        "    async with gateway(Path(sys.argv[1]), ends_hosts=False) as pool:\n"
-        "        await run(pool, session, 'x = 42')\n"
+        f"    async with gateway(Path(sys.argv[1]), ends_hosts=False, spare_kernel_host={spare}) as pool:\n"
+        f"        await run(pool, session, {code!r})\n"
         "        print('ready', flush=True)\n"
         "        await asyncio.sleep(600)\n"
         "asyncio.run(main())\n"
     )
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", script, str(tmp_path)),
+        *(sys.executable, "-c", script, str(data_dir)),
         *map(str, (session.tenant_id, session.session_id, session.owner_id)),
         cwd=Path(__file__).parents[3],
         env={**os.environ, "PYTHONPATH": "operator:gateway:kernel-image:."},
@@ -138,10 +150,7 @@ async def test_outlives_a_gateway_that_is_killed(tmp_path: Path):
     async with asyncio.timeout(100):
         while (line := await process.stdout.readline()) != b"ready\n":
             assert line, "it ended"
-    os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
-    async with gateway(tmp_path) as pool:
-        assert text_of(await run(pool, session, "print(x)")) == "42\n"
+    return process
 
 
 async def test_a_dead_host_is_not_adopted(tmp_path: Path):
@@ -191,6 +200,66 @@ async def test_files_go_both_ways(tmp_path: Path):
         await connection.delete_file("data/with space & ü.bin")
         with pytest.raises(NotFound):
             [part async for part in connection.get_file("data/with space & ü.bin")]
+
+
+def hosts_of(data_dir: Path) -> set[int]:
+    """Return the process ids of all hosts of a data folder, whoever's child they are."""
+    marker = str(data_dir / "workspaces").encode()
+    found: set[int] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"carrel_kernel" in words and marker in words:
+                found.add(int(process.name))
+    return found
+
+
+async def ready_host(data_dir: Path, *, but: set[int]) -> int:
+    """Wait for a host that can fork, and return its process id."""
+
+    async def ready() -> bool:
+        logs = [path.read_text() for path in (data_dir / "hosts").glob("*.host.log")]
+        return any("fork_server_loaded" in log for log in logs)
+
+    await until(ready)
+    (found,) = hosts_of(data_dir) - but
+    return found
+
+
+async def test_a_host_is_kept_ready_for_the_next_session(tmp_path: Path):
+    first, second = new_session(), new_session()
+    async with gateway(tmp_path, spare_kernel_host=True) as pool:
+        spare = await ready_host(tmp_path, but=set())
+        code = "import os, sys; print(os.getcwd(), 'pandas' in sys.modules)"
+        assert text_of(await run(pool, first, code)) == f"{tmp_path / 'workspaces' / str(first.session_id)} True\n"
+        assert record_of(tmp_path, first).pid == spare
+        other = await ready_host(tmp_path, but={spare})
+        os.kill(other, signal.SIGKILL)
+        await asyncio.to_thread(os.waitid, os.P_PID, other, os.WEXITED | os.WNOWAIT)
+        await run(pool, second, "pass")
+        assert record_of(tmp_path, second).pid not in {spare, other}
+        await pool.release(first)
+        assert spare not in hosts_of(tmp_path)
+    assert hosts_of(tmp_path) == set()
+    assert not list((tmp_path / "hosts").glob("*.host.log"))
+
+
+async def test_a_host_that_is_nobodys_ends_with_a_gateway_that_is_killed(tmp_path: Path):
+    session = new_session()
+    process = await killable_gateway(tmp_path, session, "x = 42", spare=True)
+    bound = record_of(tmp_path, session).pid
+    spare = await ready_host(tmp_path, but={bound})
+    os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+
+    async def ended() -> bool:
+        return hosts_of(tmp_path) == {bound}
+
+    await until(ended)
+    assert spare != bound
+    async with gateway(tmp_path) as pool:
+        assert text_of(await run(pool, session, "print(x)")) == "42\n"
+        assert not list((tmp_path / "hosts").glob("*.host.log"))
 
 
 async def test_a_host_that_cannot_start_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

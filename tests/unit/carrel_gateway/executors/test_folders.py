@@ -32,7 +32,7 @@ def test_sockets_fit_however_long_the_data_folder_is(tmp_path: Path, monkeypatch
     monkeypatch.setattr(tempfile, "tempdir", tempfile.mkdtemp(prefix="c"))
     long = tmp_path / ("x" * 100)
     folders = Folders.make(long, None)
-    socket = folders.sockets(uuid4()) / SOCKET_NAME
+    socket = folders.sockets(str(uuid4())) / SOCKET_NAME
     assert len(os.fsencode(socket)) <= MAX_SOCKET_PATH_BYTES
     assert not folders.runtime.is_relative_to(long)
     assert Folders.make(long, None).runtime == folders.runtime
