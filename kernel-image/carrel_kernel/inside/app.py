@@ -27,6 +27,17 @@ _IOPUB_QUEUE: Final = 256
 """Messages that wait for the host. When they are full, printing waits: nothing is lost and memory is bounded."""
 
 
+class CarrelKernel(IPythonKernel):
+    """IPython's kernel, with the history of the session that runs under that session's number."""
+
+    def do_history(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return what was run; IPython says 0 for its own session when it is asked for a range of it."""
+        reply: dict[str, Any] = super().do_history(*args, **kwargs)
+        shell: Any = self.shell
+        own = shell.history_manager.session_number
+        return {**reply, "history": [(session or own, *rest) for session, *rest in reply["history"]]}
+
+
 class CarrelKernelApp(IPKernelApp):
     """IPython's kernel application, with an output socket that drops nothing and welcomes every subscriber.
 
@@ -54,7 +65,7 @@ def configuration(connection_file: str, stream_class: str) -> Config:
                 "outstream_class": stream_class,
             },
             "IPythonKernel": {"_execute_sleep": 0.0},  # a workaround for lost output, which cannot be lost here
-            "HistoryManager": {"enabled": False},  # the gateway keeps the history; a database here is a file to lock
+            "HistoryManager": {"hist_file": ":memory:"},  # the gateway keeps what must last; a file would be locked
             "IPCompleter": {"use_jedi": False},  # it can take seconds, and completion has a deadline
             "InteractiveShellApp": {"exec_PYTHONSTARTUP": False},
         }
@@ -77,7 +88,7 @@ def survive_memory_errors(shell: Any) -> None:
 def listen(connection_file: str) -> CarrelKernelApp:
     """Return the application with listening sockets, and its first cell's imports done."""
     config = configuration(connection_file, f"{streams.__name__}.OrderedStream")
-    app = CarrelKernelApp.instance(config=config, kernel_class=IPythonKernel)
+    app = CarrelKernelApp.instance(config=config, kernel_class=CarrelKernel)
     app.initialize([])
     app.session.pack = packing.pack
     shell: Any = app.shell
