@@ -15,8 +15,7 @@ from carrel_kernel.protocol import object_of
 from carrel_wire.host import CompleteReply, CompleteRequest, InspectReply, VariablesReply
 
 DEADLINE_SECONDS: Final = 2.0
-_VARIABLES_MIME: Final = "application/vnd.carrel.variables+json"
-_EXPRESSION: Final = "__import__('sys').modules['carrel_kernel.inside.support'].variables()"
+_VARIABLES_REQUEST: Final = "carrel_variables_request"  # `inside.kernel` answers it
 _MAX_MATCHES: Final = 500
 
 
@@ -27,18 +26,9 @@ async def variables(kernel: Kernel) -> VariablesReply:
     ------
     KernelBusy, KernelUnavailable, DeadlineExceeded
     """
-    content = {
-        "code": "",
-        "silent": True,
-        "store_history": False,
-        "allow_stdin": False,
-        "stop_on_error": False,
-        "user_expressions": {"variables": _EXPRESSION},
-    }
-    reply = await _ask(kernel, "execute_request", content)
-    bundle = object_of(object_of(object_of(reply.get("user_expressions")).get("variables")).get("data"))
+    reply = await _ask(kernel, _VARIABLES_REQUEST, {})
     try:
-        return msgspec.convert(bundle.get(_VARIABLES_MIME), VariablesReply)
+        return msgspec.convert(reply, VariablesReply)
     except msgspec.ValidationError as error:
         raise KernelUnavailable("the kernel could not list its variables; restart it if this stays so") from error
 

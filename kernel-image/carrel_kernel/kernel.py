@@ -53,8 +53,10 @@ class Kernel:
         self._live: LiveKernel | None = None
         self._starting = asyncio.Lock()
         self._requests: dict[str, asyncio.Future[dict[str, Any]]] = {}
-        self._asked: set[str] = set()
-        """Ids of the host's own requests that the kernel is not done with."""
+        self._asked: dict[str, float] = {}
+        """Ids of the host's own requests that the kernel is not done with, and until when it should be."""
+        self._nothing_asked = asyncio.Event()
+        self._nothing_asked.set()
         self._execution_count = 0
         self._restarts = 0
         self._cause: Literal["requested", "died"] = "died"
@@ -149,7 +151,7 @@ class Kernel:
         KernelUnavailable
             The kernel died.
         TimeoutError
-            No reply came in time; the kernel was interrupted.
+            No reply came in time; the kernel was interrupted, and is replaced if that does not help.
         """
         live = await self._ensure()
         if self.busy:
@@ -157,7 +159,8 @@ class Kernel:
         reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         msg_id = live.send("shell", msg_type, content)
         self._requests[msg_id] = reply
-        self._asked.add(msg_id)
+        self._asked[msg_id] = time.monotonic() + seconds
+        self._nothing_asked.clear()
         try:
             waited = (reply, live.death)
             await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -165,7 +168,8 @@ class Kernel:
                 return reply.result()
             if live.death.done():
                 raise KernelUnavailable("the kernel died meanwhile")
-            if live.busy_with == msg_id:
+            live.connection.drain_now()
+            if live.busy_with == msg_id:  # nobody's cell must be hit
                 live.process.signal(signal.SIGINT)
             raise TimeoutError
         finally:
@@ -220,10 +224,22 @@ class Kernel:
             fresh_because=self._live.process.fresh_because if self._live else None,
         )
 
-    def check_memory(self) -> None:
-        """Kill the process if its resident memory is over the limit."""
-        if self._live:
-            self._worker.check_memory(self._live)
+    def check(self) -> None:
+        """Kill the process if its resident memory is over the limit, or if a question of the host's has hung it."""
+        live = self._live
+        if live is None:
+            return
+        self._worker.check_memory(live)
+        now = time.monotonic()
+        overdue = [
+            id_ for id_, due in self._asked.items() if now > max(due, live.busy_since) + self._around.hung_seconds
+        ]
+        if live.busy_with in overdue:
+            _log.warning("kernel_hung", kernel=self.id, incarnation=live.incarnation)
+            live.process.signal(signal.SIGKILL)
+        elif live.busy_with is None:  # the kernel has not said that it is done with them, and does nothing
+            for id_ in overdue:
+                self._on_answered(id_)
 
     # ------------------------------------------------------------------ the process
 
@@ -284,6 +300,7 @@ class Kernel:
             return
         self._live = None
         self._asked.clear()
+        self._nothing_asked.set()
         self.incarnation = str(uuid.uuid4())
         self._execution_count = 0
         cause, self._cause = self._cause, "died"
@@ -330,14 +347,19 @@ class Kernel:
     def _on_status(self, live: LiveKernel, message: protocol.Message, ours: Run | None) -> None:
         state = message.content().get("execution_state")
         if state == "busy":
-            live.busy_with = message.parent.msg_id
+            live.busy_with, live.busy_since = message.parent.msg_id, time.monotonic()
             if ours:
                 ours.on_busy()
         elif state == "idle":
             live.busy_with = None
-            self._asked.discard(message.parent.msg_id)
+            self._on_answered(message.parent.msg_id)
             if ours:
                 ours.on_idle()
+
+    def _on_answered(self, msg_id: str) -> None:
+        self._asked.pop(msg_id, None)
+        if not self._asked:
+            self._nothing_asked.set()
 
     def _on_batch(self) -> None:
         if self._worker.run:
@@ -363,7 +385,7 @@ class Kernel:
     async def _execute(self, execution: Execution) -> None:
         request = execution.request or ExecuteRequest(code=execution.spool.meta.code)
         try:
-            live = await self._ensure()
+            live = await self._quiet()
         except KernelUnavailable as error:
             verdict = Verdict("kernel_died", f"not run: {error.message}", lost_state=True)
             self._worker.end(execution, verdict)
@@ -375,6 +397,19 @@ class Kernel:
                 verdict = await self._worker.carry_out(execution, request, live)
         if verdict.status != "ok" and request.stop_on_error and not request.silent:
             self._abort(verdict)
+
+    async def _quiet(self) -> LiveKernel:
+        """Return the process once it has answered the host's questions: a signal for one of them must hit no cell.
+
+        Raises
+        ------
+        KernelUnavailable
+        """
+        live = await self._ensure()
+        while self._asked:
+            await self._nothing_asked.wait()
+            live = await self._ensure()
+        return live
 
     def _refusal(self, execution: Execution, request: ExecuteRequest) -> Verdict | None:
         """Return why an execution must not run now, after what happened while it waited."""

@@ -51,6 +51,8 @@ class LiveKernel:
         self._out_of_memory_kills = limits.out_of_memory_kills()
         self.busy_with: str | None = None
         """Id of the request that the kernel works on, whoever sent it."""
+        self.busy_since = 0.0
+        """Monotonic time at which it began."""
         self.connection: KernelConnection
         self.death: asyncio.Task[int] = asyncio.create_task(process.wait())
         self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()

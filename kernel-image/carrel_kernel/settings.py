@@ -110,6 +110,9 @@ class Settings:
     )
     spare_kernels: int = _setting("Kernels that are kept ready for whoever wants one next.", 1, parse=_whole)
     start_seconds: float = _setting("Longest wait for a new kernel to answer.", 60.0, parse=_positive)
+    hung_seconds: float = _setting(
+        "Time after its deadline until a question that hangs costs the kernel.", 20.0, parse=_positive
+    )
     max_kernels: int = _setting("Kernels at the same time.", 16, parse=_count)
     max_queue: int = _setting("Executions that wait for one kernel.", 100, parse=_count)
     max_unacknowledged: int = _setting("Executions whose events are kept until acknowledged.", 1000, parse=_count)

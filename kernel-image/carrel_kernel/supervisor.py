@@ -222,6 +222,7 @@ class Supervisor:
                 metrics=self.metrics,
                 take_spare=self._spares.take,
                 max_queue=settings.max_queue,
+                hung_seconds=settings.hung_seconds,
                 output_bytes=settings.output_bytes,
                 overflow_bytes=settings.overflow_bytes,
             ),
@@ -304,7 +305,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
             for kernel in self.kernels:
-                kernel.check_memory()
+                kernel.check()
             self._spares.reap_orphans()
             if self.busy or self.connections:
                 self.called()

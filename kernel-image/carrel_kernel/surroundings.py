@@ -21,5 +21,6 @@ class Surroundings:
     metrics: Metrics
     take_spare: Callable[[], Awaitable[tuple[KernelProcess, bool]]]
     max_queue: int
+    hung_seconds: float
     output_bytes: int
     overflow_bytes: int

@@ -17,25 +17,14 @@ import traceback
 from typing import Any, Final
 
 import zmq
-from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from traitlets.config import Config
 
 from carrel_kernel.inside import packing, streams, support, system, threads
+from carrel_kernel.inside.kernel import CarrelKernel
 
 _IOPUB_QUEUE: Final = 256
 """Messages that wait for the host. When they are full, printing waits: nothing is lost and memory is bounded."""
-
-
-class CarrelKernel(IPythonKernel):
-    """IPython's kernel, with the history of the session that runs under that session's number."""
-
-    def do_history(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return what was run; IPython says 0 for its own session when it is asked for a range of it."""
-        reply: dict[str, Any] = super().do_history(*args, **kwargs)
-        shell: Any = self.shell
-        own = shell.history_manager.session_number
-        return {**reply, "history": [(session or own, *rest) for session, *rest in reply["history"]]}
 
 
 class CarrelKernelApp(IPKernelApp):

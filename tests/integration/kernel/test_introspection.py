@@ -1,8 +1,12 @@
 """Questions to a kernel, against the real host: variables, completion, documentation, state, metrics.
 
 Plan
-- Variables: sorted, without modules, functions and underscores; shapes, types, previews; objects that raise, are slow,
-  or are many; a busy kernel; no trace is left in the kernel.
+- Variables: sorted, without modules, functions and underscores; shapes, types, previews; many; a busy kernel; no trace
+  is left in the kernel.
+- Hostile objects, which sleep, allocate, recurse, print, exit, raise and change the namespace: listing variables runs
+  none of their code; completion and documentation end within the deadline, and the kernel keeps its variables.
+- A cell that comes while a question hangs is not interrupted by it; a question that withstands everything costs the
+  kernel.
 - Completion counts characters, not bytes; documentation is found or not.
 - The state and the metrics say what happens.
 """
@@ -11,9 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
-from tests.integration.kernel.host import Host, Refused
+from tests.integration.kernel.host import Host, Refused, until
 
 COMPLETE = "/v1/kernels/main/complete"
 INSPECT = "/v1/kernels/main/inspect"
@@ -56,16 +61,98 @@ async def test_many_variables_are_cut(host: Host) -> None:
     assert len(reply["variables"]) == 500
 
 
-async def test_a_slow_object_is_interrupted_after_the_deadline(host: Host) -> None:
+HOSTILE = """
+import sys, time
+deeds = {
+    'sleep': lambda: time.sleep(1e6),
+    'spin': lambda: any(False for _ in iter(int, 1)),
+    'recurse': lambda: deeds['recurse'](),
+    'allocate': lambda: bytearray(10 ** 15),
+    'write': lambda: print('written'),
+    'leave': lambda: sys.exit(3),
+    'interrupt': lambda: (_ for _ in ()).throw(KeyboardInterrupt),
+    'change': lambda: globals().pop('kept', None),
+}
+methods = ('__repr__ __str__ __len__ __getattr__ __dir__ __iter__ __eq__ __sizeof__ __getitem__ __contains__ __bool__ '
+           '__format__ _repr_html_ _repr_mimebundle_').split()
+properties = 'shape dtype nbytes __class__ __doc__'.split()
+def trap(deed):
+    def sprung(*_, **__):
+        traces.append(deed)
+        return deeds[deed]()
+    meta = type('Meta', (type,), dict.fromkeys(('__instancecheck__', '__getattribute__', '__repr__'), sprung))
+    members = dict.fromkeys(methods, sprung) | dict.fromkeys(properties, property(sprung))
+    return object.__new__(type.__call__(meta, 'Trap', (), members | {'__hash__': object.__hash__}))
+traces, kept = [], 1
+globals().update({f'to_{deed}': trap(deed) for deed in deeds})
+"""
+DEEDS = {"sleep", "spin", "recurse", "allocate", "write", "leave", "interrupt", "change"}
+
+
+async def test_listing_variables_runs_no_code_of_the_users(host: Host) -> None:
+    await host.run(HOSTILE)
+    incarnation = (await host.main())["incarnation"]
+    found = {item["name"]: item for item in (await host.call("GET", VARIABLES))["variables"]}
+    traps = {f"to_{deed}" for deed in DEEDS}
+    assert traps | {"deeds", "kept", "methods", "properties", "traces"} == set(found)
+    assert {found[name]["summary"] for name in traps} == {"Trap"}
+    assert await host.text("print(traces, kept)") == "[] 1\n"
+    assert (await host.main())["incarnation"] == incarnation
+
+
+async def test_completion_and_documentation_of_hostile_objects_end(host: Host) -> None:
+    await host.run(HOSTILE)
+    incarnation = (await host.main())["incarnation"]
+    for deed in sorted(DEEDS - {"change"}):
+        for path, code in ((COMPLETE, f"to_{deed}.a"), (INSPECT, f"to_{deed}")):
+            async with asyncio.timeout(10):
+                assert set(await host.call("POST", path, json={"code": code, "cursor_pos": len(code)}))
+    assert await host.text("print(kept, sorted(set(traces)))") == f"1 {sorted(DEEDS - {'change'})}\n"
+    assert (await host.main())["incarnation"] == incarnation
+
+
+SLOW = "import time\nclass Slow:\n    def __dir__(self):\n        {}\nslow = Slow()"
+"""A class whose completion takes long, by the statement in the braces."""
+ASKED = {"code": "slow.a", "cursor_pos": 6}
+
+
+async def test_the_users_own_alarm_survives_a_question(host: Host) -> None:
+    await host.run(SLOW.format("time.sleep(1e6)") + "\nimport signal\nrings = []")
     await host.run(
-        "import time\nclass Slow:\n    def __repr__(self):\n        while True: time.sleep(0.01)\nslow = Slow()"
+        "signal.signal(signal.SIGALRM, lambda *_: rings.append(1)); signal.setitimer(signal.ITIMER_REAL, 0.5, 0)"
     )
-    began = time.monotonic()
+    assert (await host.call("POST", COMPLETE, json=ASKED))["matches"] == []
+    waited = (
+        "import time\nuntil = time.monotonic() + 60\nwhile not rings and time.monotonic() < until: time.sleep(0.01)"
+    )
+    assert await host.text(f"{waited}\nprint(rings)") == "[1]\n"
+
+
+async def test_a_cell_behind_a_question_that_hangs_is_not_interrupted(host: Host) -> None:
+    stubborn = (
+        "until = time.monotonic() + 4\n        while time.monotonic() < until:\n            try: time.sleep(0.01)\n"
+    )
+    await host.run(SLOW.format(stubborn + "            except BaseException: open('asked', 'a').close()"))
+    question = asyncio.create_task(host.call("POST", COMPLETE, json=ASKED))
+    await until((host.workspace / "asked").exists)  # the alarm has rung, and has not helped
+    cell = host.text("import time; time.sleep(0.2); print('whole')")
+    assert await cell == "whole\n"
     with pytest.raises(Refused) as refused:
-        await host.call("GET", VARIABLES)
+        await question
     assert (refused.value.status, refused.value.code) == (504, "deadline_exceeded")
-    assert time.monotonic() - began >= 2
-    assert await host.text("del slow; print('on')") == "on\n"
+
+
+async def test_a_question_that_withstands_everything_costs_the_kernel(tmp_path: Path) -> None:
+    async with Host.running(tmp_path, "--hung-seconds=1") as host:
+        await host.bind()
+        immune = "while True:\n            try: time.sleep(0.01)\n            except BaseException: pass"
+        await host.run(SLOW.format(immune))
+        incarnation = (await host.main())["incarnation"]
+        with pytest.raises(Refused) as refused:
+            await host.call("POST", COMPLETE, json=ASKED)
+        assert (refused.value.status, refused.value.code) == (504, "deadline_exceeded")
+        assert await host.text("print('on')") == "on\n"
+        assert (await host.main())["incarnation"] != incarnation
 
 
 async def test_a_busy_kernel_says_so(host: Host) -> None:

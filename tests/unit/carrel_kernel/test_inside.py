@@ -2,7 +2,6 @@
 
 Plan
 - Messages: any object becomes JSON that a strict reader takes; ordinary data is untouched.
-- Variables and tables: what they show of ordinary objects, and nothing of hostile ones but their names.
 - The process: ends without its parent, inherits no descriptor, takes on what the session decides.
 """
 
@@ -15,23 +14,21 @@ import resource
 import socket
 import subprocess
 import sys
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from carrel_kernel.connection import ConnectionInfo
-from carrel_kernel.inside import packing, support
+from carrel_kernel.inside import packing
 from carrel_kernel.process import Handover, Start, environment
 
-CHILD = Path(support.__file__).with_name("child.py")
+CHILD = Path(packing.__file__).with_name("child.py")
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary()
 ANYTHING = st.recursive(
     SCALARS | st.builds(object) | st.dates() | st.complex_numbers(),
@@ -114,74 +111,6 @@ def test_what_stands_for_what() -> None:
     assert "(nested too deeply)" in json.dumps(found["cycle"])
     assert found["numpy"] == 1.5
     assert found["(1, 2)"] == "key"
-
-
-def variables(**namespace: Any) -> dict[str, dict[str, Any]]:
-    bundle = support.Variables(namespace, {"hidden": 1})._repr_mimebundle_()
-    json.dumps(bundle)
-    return {item["name"]: item for item in bundle[support.VARIABLES_MIME]["variables"]}
-
-
-def test_variables_are_described() -> None:
-    frame = pd.DataFrame({"a": range(10), "b": list("abcdefghij")})
-    found = variables(
-        number=5, text="x" * 500, items=[1] * 9, array=np.zeros((2, 3)), frame=frame, _private=1, hidden=2,
-        module=os, function=print, kind=int, counter=Counter("aab"), series=frame["a"],
-    )  # fmt: skip
-    assert list(found) == ["array", "counter", "frame", "items", "number", "series", "text"]
-    assert found["number"]["summary"] == "5"
-    assert found["number"]["type"] == "int"
-    assert len(found["text"]["summary"]) == 200
-    assert found["items"]["summary"] == "list of 9 items"
-    assert found["counter"]["summary"] == "Counter of 2 items"
-    assert (found["array"]["shape"], found["array"]["dtypes"]) == ([2, 3], {"": "float64"})
-    assert found["array"]["memory_bytes"] == 48
-    assert found["series"]["shape"] == [10]
-    assert found["frame"]["shape"] == [10, 2]
-    assert found["frame"]["dtypes"]["a"] == "int64"
-    assert found["frame"]["preview"]["columns"] == ["a", "b"]
-    assert found["frame"]["preview"]["rows"] == [[number, "abcde"[number]] for number in range(5)]
-    assert found["frame"]["memory_bytes"] > 80
-
-
-def test_hostile_objects_cost_their_own_row() -> None:
-    class Named:
-        shape = (1, "two")
-
-    found = variables(bad=Hostile(), odd=Named(), good=1)
-    assert list(found) == ["bad", "good", "odd"]
-    assert found["bad"]["summary"] == "Hostile"
-    assert found["bad"]["shape"] is None
-    assert found["odd"]["shape"] is None
-
-
-def test_many_variables_are_cut() -> None:
-    bundle = support.Variables({f"v{number:04}": number for number in range(501)}, {})._repr_mimebundle_()
-    assert bundle[support.VARIABLES_MIME]["truncated"] is True
-    assert len(bundle[support.VARIABLES_MIME]["variables"]) == 500
-
-
-def test_a_table_is_data() -> None:
-    frame = pd.DataFrame({"n": [1.5, None], 7: [pd.Timestamp("2026-01-02"), pd.NaT]}, index=["x", "y"])
-    assert support.table(frame) == {
-        "schema": {
-            "fields": [{"name": "n", "type": str(frame["n"].dtype)}, {"name": "7", "type": str(frame[7].dtype)}]
-        },
-        "index": ["x", "y"],
-        "rows": [[1.5, "2026-01-02T00:00:00.000"], [None, None]],
-        "shape": [2, 2],
-    }
-    wide = support.table(pd.DataFrame(np.zeros((1000, 300))))
-    assert wide
-    assert (len(wide["rows"]), len(wide["rows"][0]), wide["shape"]) == (50, 100, [1000, 300])
-
-
-def test_a_table_that_cannot_be_read_is_none() -> None:
-    assert support.table(Hostile()) is None
-    assert support.table(5) is None
-    same = support.table(pd.DataFrame([[1, 2]], columns=["same", "same"]))  # which pandas itself refuses in some forms
-    assert same
-    assert same["rows"] == [[1, 2]]
 
 
 class Child:
