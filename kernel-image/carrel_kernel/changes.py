@@ -12,14 +12,17 @@ import os
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from carrel_kernel import limits
 from carrel_kernel.errors import BadRequest, DiskFull, HostError
-from carrel_kernel.files import OVERFLOW, PRIVATE, Files, is_unicode
+from carrel_kernel.files import Files
+from carrel_kernel.names import OVERFLOW, PRIVATE, is_unicode
+from carrel_kernel.placing import NewFolder, Upload
 from carrel_wire.events import Artifact
 from carrel_wire.host import Change, ChangesReply, FileInfo
 
@@ -31,6 +34,7 @@ _MAX_CURSORS: Final = 16
 _BLOCK: Final = 1024 * 1024
 _DISK_SECONDS: Final = 10.0
 
+_Arriving = TypeVar("_Arriving", Upload, NewFolder)
 Stamp: TypeAlias = tuple[int, int, int]
 Manifest: TypeAlias = dict[str, Stamp]
 """Name → time of change in ns, size, inode."""
@@ -67,14 +71,6 @@ def compare(before: Mapping[str, Stamp], now: Mapping[str, Stamp]) -> list[tuple
     return sorted(changed + deleted, key=lambda item: item[1])
 
 
-def _apply(noted: Mapping[str, Stamp | None], manifest: Manifest) -> None:
-    for name, found in noted.items():
-        if found is None:
-            manifest.pop(name, None)
-        else:
-            manifest[name] = found
-
-
 class Workspace:
     """The workspace as a whole: its files, their changes, and room on its disk."""
 
@@ -82,14 +78,14 @@ class Workspace:
         self.root = root
         self.files = Files(root)
         self.private = root / PRIVATE
-        self.placing = asyncio.Lock()
-        """Held while a file is put in its place or taken away, and noted: in the order in which it happened."""
+        self._placing = asyncio.Lock()
+        """Held while something is put in its place or taken away, and noted, and while a manifest is compared: nothing
+        of that is thought to be an execution's doing."""
+        self.unpacking = asyncio.Lock()
+        """One archive at a time: it takes a thread and a CPU for as long as it is large."""
         self._baseline: Manifest = {}
-        self._noted: dict[str, Stamp | None] = {}
-        """What came and went through the API while a manifest is taken, which may or may not have it."""
         self._cursors: OrderedDict[str, Manifest] = OrderedDict()
         self._disk: tuple[float, int] = (-_DISK_SECONDS, 0)
-        self._scanning = asyncio.Lock()
 
     def prepare(self) -> None:
         """Make the host's own folder and take the first manifest. Blocks.
@@ -131,20 +127,36 @@ class Workspace:
         """Return the files."""
         return await asyncio.to_thread(self.files.list, MAX_FILES)
 
-    def note(self, name: str, status: os.stat_result | None) -> None:
-        """Take note of a file that came or went through the API, so that no execution is thought to have made it."""
-        self._noted[name] = stamp(status) if status else None
-        _apply({name: self._noted[name]}, self._baseline)
+    @asynccontextmanager
+    async def placing(self, arriving: AbstractContextManager[_Arriving]) -> AsyncGenerator[_Arriving]:
+        """Enter and leave what brings files in threads; what has been placed is not an execution's doing."""
+        found = await asyncio.to_thread(arriving.__enter__)
+        try:
+            yield found
+        except BaseException as error:
+            await asyncio.to_thread(arriving.__exit__, type(error), error, error.__traceback__)
+            raise
+        async with self._placing:
+            await asyncio.to_thread(arriving.__exit__, None, None, None)
+            self._baseline.update((name, stamp(status)) for name, status in found.placed())
+
+    async def delete(self, name: str) -> None:
+        """Remove a file.
+
+        Raises
+        ------
+        PathRefused, FileNotFound
+        """
+        async with self._placing:
+            self._baseline.pop(await asyncio.to_thread(self.files.delete, name), None)
 
     async def artifacts(self) -> list[FoundArtifact]:
         """Return what was made or changed since the last call.
 
         At most 200 files and what can be hashed in 2 s; when there is more, none, and `/v1/changes` has them all.
         """
-        async with self._scanning:
-            self._noted.clear()
+        async with self._placing:
             now = await asyncio.to_thread(self._scan)
-            _apply(self._noted, now)
             before, self._baseline = self._baseline, now
         names = [name for kind, name in compare(before, now) if kind != "deleted" and is_artifact(name)]
         names = [name for name in names if is_unicode(name)]

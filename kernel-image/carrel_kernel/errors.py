@@ -1,12 +1,12 @@
 """The errors of the kernel host, each with its HTTP status and stable code.
 
 HostError
-├── BadRequest 400 ── PathRefused
+├── BadRequest 400 ── PathRefused, ArchiveRefused
 ├── Unauthenticated 401
 ├── Forbidden 403 ── ScopeMissing, WrongSession
 ├── NotFound 404 ── KernelNotFound, ExecutionNotFound, FileNotFound
 ├── Conflict 409 ── Unbound, AlreadyBound, WrongHost, KernelExists, KernelBusy, IncarnationChanged,
-│                   OtherKernel, AlreadyAcknowledged
+│                   OtherKernel, AlreadyAcknowledged, FolderExists
 ├── EventsReleased 410
 ├── TooLarge 413
 ├── RangeNotSatisfiable 416
@@ -44,6 +44,16 @@ class BadRequest(HostError):
 
 class PathRefused(BadRequest):
     code = "path_refused"
+
+
+class ArchiveRefused(BadRequest):
+    """`reason` is one of malformed, unsupported, encrypted, link, special, name, duplicate; `entry` names a member."""
+
+    code = "archive_refused"
+
+    def __init__(self, message: str, *, reason: str, entry: str | None = None) -> None:
+        printable = "".join(character if character.isprintable() else "?" for character in (entry or "")[:200])
+        super().__init__(message, reason=reason, **({"entry": printable} if printable else {}))
 
 
 class Unauthenticated(HostError):
@@ -116,6 +126,10 @@ class OtherKernel(Conflict):
 
 class AlreadyAcknowledged(Conflict):
     code = "already_acknowledged"
+
+
+class FolderExists(Conflict):
+    code = "folder_exists"
 
 
 class EventsReleased(HostError):

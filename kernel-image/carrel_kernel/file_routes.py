@@ -69,24 +69,14 @@ async def write(request: web.Request) -> web.Response:
     """`PUT /v1/files/{path}`: the file is replaced whole, or not at all."""
     workspace = request.app[SUPERVISOR].workspace
     with disk_errors():
-        replacement = workspace.files.replace(path_of(request, "/v1/files/"))
-        file, name = await asyncio.to_thread(replacement.__enter__)
-        try:
-            await receive(request, file)
-            status = await asyncio.to_thread(_written, file)
-        except BaseException as error:
-            await asyncio.to_thread(replacement.__exit__, type(error), error, error.__traceback__)
-            raise
-        async with workspace.placing:
-            await asyncio.to_thread(replacement.__exit__, None, None, None)
-            workspace.note(name, status)
-    return reply(FileInfo(path=name, size=status.st_size, modified=status.st_mtime), status=201)
+        async with workspace.placing(workspace.files.replace(path_of(request, "/v1/files/"))) as upload:
+            await receive(request, upload.file)
+    return reply(info_of(*upload.placed()[0]), status=201)
 
 
-def _written(file: BinaryIO) -> os.stat_result:
-    """Return the status of the upload itself: in its place code may change it at once."""
-    file.flush()
-    return os.fstat(file.fileno())
+def info_of(name: str, status: os.stat_result) -> FileInfo:
+    """Return what a caller is told of a file."""
+    return FileInfo(path=name, size=status.st_size, modified=status.st_mtime)
 
 
 async def receive(request: web.Request, file: BinaryIO) -> None:
@@ -114,9 +104,7 @@ async def receive(request: web.Request, file: BinaryIO) -> None:
 
 async def delete(request: web.Request) -> web.Response:
     """`DELETE /v1/files/{path}`."""
-    workspace = request.app[SUPERVISOR].workspace
-    async with workspace.placing:
-        workspace.note(await asyncio.to_thread(workspace.files.delete, path_of(request, "/v1/files/")), None)
+    await request.app[SUPERVISOR].workspace.delete(path_of(request, "/v1/files/"))
     return web.Response(status=204)
 
 

@@ -7,6 +7,7 @@ way. Blocking functions; `file_routes` calls them in threads.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -17,41 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from carrel_kernel.errors import FileNotFound, PathRefused
+from carrel_kernel.errors import FileNotFound, FolderExists, PathRefused, TooLarge
+from carrel_kernel.names import OVERFLOW, PRIVATE, is_unicode, parts_of
+from carrel_kernel.placing import CREATE, NewFolder, Upload
 from carrel_wire.host import FileInfo
 
-PRIVATE: Final = ".carrel"
-"""The host's own folder in the workspace: not listed, and only its overflow files may be read."""
-OVERFLOW: Final = f"{PRIVATE}/overflow"
 _TEMPORARY: Final = (PRIVATE, "tmp")
-_MAX_NAME_BYTES: Final = 255
-_MAX_PATH_BYTES: Final = 4000
 _MAX_DEPTH: Final = 100
 """Folders within folders that are walked; each of them costs a descriptor while its files are."""
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def parts_of(name: str) -> tuple[str, ...]:
-    r"""Return the components of a relative name with `/`.
-
-    Raises
-    ------
-    PathRefused
-        It is empty, absolute, too long, or has `.`, `..`, empty, `\` or control characters in it.
-    """
-    try:
-        encoded = name.encode()
-    except UnicodeEncodeError as error:
-        raise PathRefused("a file name must be valid Unicode") from error
-    parts = tuple(name.split("/"))
-    if not name or len(encoded) > _MAX_PATH_BYTES:
-        raise PathRefused("a file name must not be empty or longer than 4000 bytes")
-    for part in parts:
-        if part in ("", ".", ".."):
-            raise PathRefused("a file name is relative to the workspace and has no empty, `.` or `..` component")
-        if len(part.encode()) > _MAX_NAME_BYTES or "\\" in part or any(ord(character) < 32 for character in part):
-            raise PathRefused("a component is at most 255 bytes, without `\\` and control characters")
-    return parts
 
 
 @dataclass
@@ -87,9 +62,9 @@ class Files:
         return inside
 
     @contextmanager
-    def _folder(self, parts: tuple[str, ...], *, make: bool = False) -> Generator[int]:
-        """Yield a descriptor of a folder, reached without following a link."""
-        current = os.open(self.root, _FOLDER)
+    def _folder(self, parts: tuple[str, ...], *, make: bool = False, within: int | None = None) -> Generator[int]:
+        """Yield a descriptor of a folder of the workspace or within another one, reached without following a link."""
+        current = os.open(self.root, _FOLDER) if within is None else os.dup(within)
         try:
             for part in parts:
                 if make:
@@ -125,8 +100,8 @@ class Files:
         return os.fdopen(descriptor, "rb"), status
 
     @contextmanager
-    def replace(self, name: str) -> Generator[tuple[BinaryIO, str]]:
-        """Yield a new file that takes the place of `name`, with its resolved name, when the block ends well.
+    def replace(self, name: str) -> Generator[Upload]:
+        """Yield a new file that takes the place of `name` when the block ends well.
 
         Raises
         ------
@@ -136,16 +111,17 @@ class Files:
             The disk does not take it.
         """
         parts = self._resolve(parts_of(name))
-        *folders, last = parts
         temporary = f"upload-{secrets.token_hex(8)}"
         with self._folder(_TEMPORARY, make=True) as private:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=private)
+            descriptor = os.open(temporary, CREATE, 0o644, dir_fd=private)
             try:
                 with os.fdopen(descriptor, "wb") as file:
-                    yield file, "/".join(parts)
+                    upload = Upload(file, "/".join(parts))
+                    yield upload
+                    file.flush()
+                    upload.status = os.fstat(descriptor)
                 try:
-                    with self._folder(tuple(folders), make=True) as folder:
-                        os.replace(temporary, last, src_dir_fd=private, dst_dir_fd=folder)
+                    self._move(temporary, private, parts)
                 except (IsADirectoryError, NotADirectoryError) as error:
                     raise PathRefused("a folder is in the place of the file, or a file in the place of a folder") from (
                         error
@@ -154,6 +130,58 @@ class Files:
                 with suppress(OSError):
                     os.unlink(temporary, dir_fd=private)
                 raise
+
+    @contextmanager
+    def new_folder(self, name: str) -> Generator[NewFolder]:
+        """Yield a folder that gets the name, which must be free, when the block ends well, and else never was.
+
+        Raises
+        ------
+        PathRefused
+            The name leads outside.
+        FolderExists
+            There is something of that name.
+        OSError
+            The disk does not take it.
+        """
+        parts = self._resolve(parts_of(name))
+        temporary = f"unpack-{secrets.token_hex(8)}"
+        with self._folder(_TEMPORARY, make=True) as private:
+            if os.path.lexists(self.root.joinpath(*parts)):
+                raise FolderExists("there is something of that name; unpack into a new folder", path="/".join(parts))
+            os.mkdir(temporary, 0o755, dir_fd=private)
+            try:
+                with self._folder((temporary,), within=private) as made:
+                    folder = NewFolder("/".join(parts), lambda below: self._folder(below, make=True, within=made))
+                    yield folder
+                try:
+                    self._move(temporary, private, parts)
+                except OSError as error:
+                    if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                        raise FolderExists("there is something of that name now", path=folder.name) from error
+                    raise
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True, dir_fd=private)
+                raise
+
+    def _move(self, temporary: str, private: int, parts: tuple[str, ...]) -> None:
+        *folders, last = parts
+        with self._folder(tuple(folders), make=True) as folder:
+            os.replace(temporary, last, src_dir_fd=private, dst_dir_fd=folder)
+
+    def scratch(self) -> BinaryIO:
+        """Return a file without a name: nobody else can change it, and it is gone when it is closed.
+
+        Raises
+        ------
+        OSError
+            The disk does not take it.
+        """
+        temporary = f"scratch-{secrets.token_hex(8)}"
+        with self._folder(_TEMPORARY, make=True) as private:
+            descriptor = os.open(temporary, CREATE & ~os.O_WRONLY | os.O_RDWR, 0o600, dir_fd=private)
+            os.unlink(temporary, dir_fd=private)
+        return os.fdopen(descriptor, "w+b")
 
     def clear_temporary(self) -> None:
         """Remove what an earlier host left unfinished.
@@ -219,6 +247,32 @@ class Files:
                         finally:
                             os.close(deeper)
 
+    def below(self, name: str, limit: int) -> Iterator[tuple[str, str, os.stat_result]]:
+        """Yield every regular file of a folder: its name there, its name in the workspace, and its status.
+
+        An empty name is the whole workspace.
+
+        Raises
+        ------
+        PathRefused
+            The name leads outside.
+        FileNotFound
+            There is no such folder.
+        TooLarge
+            There are more entries than the limit.
+        """
+        parts = self._resolve(parts_of(name)) if name else ()
+        prefix = "".join(f"{part}/" for part in parts)
+        left = _Left(limit)
+        try:
+            with self._folder(parts) as folder:
+                for path, status in self._walk(folder, prefix, left, _MAX_DEPTH):
+                    yield path.removeprefix(prefix), path, status
+        except OSError as error:
+            raise FileNotFound("there is no such folder") from error
+        if left.count < 0:
+            raise TooLarge(f"the folder has more than {limit} files and folders; ask for smaller ones")
+
     def list(self, limit: int) -> list[FileInfo]:
         """Return the files by name; names that are no Unicode are left out, for they cannot be asked for."""
         found: list[FileInfo] = []
@@ -226,12 +280,3 @@ class Files:
             if is_unicode(name):
                 found.append(FileInfo(path=name, size=status.st_size, modified=status.st_mtime))
         return sorted(found, key=lambda info: info.path)
-
-
-def is_unicode(name: str) -> bool:
-    """Whether a name from the file system can be sent as JSON."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 import structlog
 from aiohttp import web
 
-from carrel_kernel import channels, execution_routes, file_routes, host_routes, kernel_routes
+from carrel_kernel import archive_routes, channels, execution_routes, file_routes, host_routes, kernel_routes
 from carrel_kernel.auth import KeyFile, authenticate, authorize
 from carrel_kernel.errors import HostError, NotFound, RefusedByServer, Unbound
 from carrel_kernel.keys import GRANT, SUPERVISOR
@@ -53,6 +53,9 @@ ROUTES: Final[tuple[tuple[str, str, str | None, Handler], ...]] = (
     ("PUT", "/v1/files/{path:.+}", FILES, file_routes.write),
     ("DELETE", "/v1/files/{path:.+}", FILES, file_routes.delete),
     ("GET", "/v1/changes", FILES, file_routes.changes),
+    ("GET", "/v1/archives", FILES, archive_routes.download),
+    ("GET", "/v1/archives/{path:.+}", FILES, archive_routes.download),
+    ("PUT", "/v1/archives/{path:.+}", FILES, archive_routes.upload),
 )
 """Method, path, scope (none: without a token) and handler of every route."""
 

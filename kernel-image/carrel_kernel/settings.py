@@ -120,6 +120,9 @@ class Settings:
     output_bytes: int = _setting("Output of one execution; what is beyond goes to a file.", 64 * _MIB, parse=_count)
     overflow_bytes: int = _setting("Size of that file.", 1024 * _MIB, parse=_count)
     file_bytes: int = _setting("Largest file that may be written through the API.", 1024 * _MIB, parse=_count)
+    archive_bytes: int = _setting(
+        "Largest content of an archive, downloaded or unpacked.", 4 * 1024 * _MIB, parse=_count
+    )
     log_level: str = _setting("Least level that is logged: debug, info, warning or error.", "info")
 
 

@@ -56,6 +56,9 @@ SCOPES = {
     ("PUT", "/v1/files/{path}"): "files",
     ("DELETE", "/v1/files/{path}"): "files",
     ("GET", "/v1/changes"): "files",
+    ("GET", "/v1/archives"): "files",
+    ("GET", "/v1/archives/{path}"): "files",
+    ("PUT", "/v1/archives/{path}"): "files",
 }
 PROTECTED = {route: scope for route, scope in SCOPES.items() if scope}
 

@@ -9,8 +9,11 @@ Plan
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -96,12 +99,23 @@ async def test_what_was_there_before_is_none(tmp_path: Path) -> None:
     assert await workspace.artifacts() == []
 
 
+async def upload(workspace: Workspace, name: str, text: str) -> None:
+    async with workspace.placing(workspace.files.replace(name)) as arriving:
+        arriving.file.write(text.encode())
+
+
 async def test_what_the_api_wrote_is_none(workspace: Workspace) -> None:
-    write(workspace, "up.txt")
-    workspace.note("up.txt", (workspace.root / "up.txt").lstat())
+    await upload(workspace, "up.txt", "x")
     assert await workspace.artifacts() == []
-    workspace.note("up.txt", None)
+    write(workspace, "up.txt", "code's")
     assert [item.path for item in await workspace.artifacts()] == ["up.txt"]
+    await workspace.delete("up.txt")
+    write(workspace, "up.txt", "code's")
+    assert [item.path for item in await workspace.artifacts()] == ["up.txt"]
+    with suppress(RuntimeError):
+        async with workspace.placing(workspace.files.replace("up.txt")):
+            raise RuntimeError
+    assert await workspace.artifacts() == []
 
 
 async def test_too_much_at_once_is_left_to_changes(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,23 +208,26 @@ def test_the_hosts_own_folder_is_no_link_to_elsewhere(tmp_path: Path, name: str)
     assert (elsewhere / "upload-1").read_text() == "another's"
 
 
-async def test_an_upload_while_a_manifest_is_taken_is_no_artifact(workspace: Workspace) -> None:
+async def test_what_comes_or_goes_while_a_manifest_is_compared_is_none(workspace: Workspace) -> None:
     """The manifest may have what was there before, and the next one has what is there now: both are the caller's."""
-    write(workspace, "up.txt", "old")
-    write(workspace, "gone.txt")
+    for name in ("up.txt", "gone.txt"):
+        write(workspace, name, "old")
     await workspace.artifacts()
-    walk = workspace._scan
+    walk, scanned, go_on = workspace._scan, threading.Event(), threading.Event()
 
     def scan() -> module.Manifest:
         found = walk()
-        write(workspace, "up.txt", "newer")
-        workspace.note("up.txt", (workspace.root / "up.txt").lstat())
-        (workspace.root / "gone.txt").unlink(missing_ok=True)
-        workspace.note("gone.txt", None)
+        scanned.set()
+        assert go_on.wait(30)
         return found
 
     with patch.object(workspace, "_scan", scan):
+        first = asyncio.create_task(workspace.artifacts())
+        await asyncio.to_thread(scanned.wait, 30)
+        calls = asyncio.gather(upload(workspace, "up.txt", "newer"), workspace.delete("gone.txt"))
+        go_on.set()
+        assert await first == []
+        await calls
         assert await workspace.artifacts() == []
-    assert await workspace.artifacts() == []
-    write(workspace, "gone.txt", "made by code")
-    assert [item.path for item in await workspace.artifacts()] == ["gone.txt"]
+    assert (workspace.root / "up.txt").read_text() == "newer"
+    assert not (workspace.root / "gone.txt").exists()

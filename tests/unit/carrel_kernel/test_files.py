@@ -27,7 +27,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from carrel_kernel.errors import FileNotFound, HostError, PathRefused
-from carrel_kernel.files import Files, parts_of
+from carrel_kernel.files import Files
+from carrel_kernel.names import parts_of
 
 PIECES = st.sampled_from(
     [
@@ -90,8 +91,9 @@ def read(files: Files, name: str) -> None:
 
 
 def write(files: Files, name: str) -> None:
-    with files.replace(name) as (file, resolved):
-        file.write(b"written")
+    with files.replace(name) as upload:
+        upload.file.write(b"written")
+    resolved = upload.name
     first, *deeper = resolved.split("/")
     assert first != ".carrel"
     assert not {"", ".", ".."} & {first, *deeper}
@@ -175,17 +177,19 @@ def test_overflow_files_can_be_read_and_nothing_else_there(ground: Path) -> None
 
 def test_replaced_whole_or_not_at_all(ground: Path) -> None:
     files = lay_out(ground)
-    with suppress(RuntimeError), files.replace("a") as (file, _):
-        file.write(b"half")
+    with suppress(RuntimeError), files.replace("a") as upload:
+        upload.file.write(b"half")
         raise RuntimeError
     assert (files.root / "a").read_text() == "mine"
     with pytest.raises(PathRefused), files.replace("sub"):
         pass
     assert list((files.root / ".carrel" / "tmp").iterdir()) == []
-    with files.replace("new/deep/file") as (file, name):
-        file.write(b"x")
+    with files.replace("new/deep/file") as upload:
+        upload.file.write(b"x")
+    ((name, status),) = upload.placed()
     assert name == "new/deep/file"
-    assert (files.root / name).stat().st_mode & 0o777 == 0o644
+    assert (status.st_size, status.st_mode & 0o777) == (1, 0o644)
+    assert (files.root / name).stat().st_ino == status.st_ino
 
 
 def test_what_is_listed(ground: Path) -> None:
@@ -262,8 +266,8 @@ def read_mine(files: Files) -> str:
 
 
 def write_mine(files: Files) -> str:
-    with files.replace("door/mine") as (file, _):
-        file.write(b"mine")
+    with files.replace("door/mine") as upload:
+        upload.file.write(b"mine")
     return "well"
 
 
