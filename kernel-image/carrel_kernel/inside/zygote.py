@@ -31,6 +31,7 @@ _OF_EVERY_KERNEL: Final = (
     "encodings.idna",
 )
 """What IPython's kernel imports only when it starts."""
+_REHEARSAL: Final = "carrel_kernel.inside.rehearsal"
 
 
 class NotFit(Exception):
@@ -109,11 +110,13 @@ def preload(host: socket.socket, modules: list[str]) -> socket.socket | None:
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # as IPython's kernel sets it
     threads.forbid()
     missing: dict[str, str] = {}
-    for name in (*_OF_EVERY_KERNEL, *modules):
+    for name in (*_OF_EVERY_KERNEL, *modules, _REHEARSAL):
         if stream := serve(host, wait=False):
             return stream
         try:
-            importlib.import_module(name)
+            module = importlib.import_module(name)
+            if name == _REHEARSAL:
+                module.rehearse()
         except Exception as error:  # noqa: BLE001  a library that cannot be imported costs its own head start
             missing[name] = f"{type(error).__name__}: {error}"[:200]
         if (count := system.thread_count()) != 1:
