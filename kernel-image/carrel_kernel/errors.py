@@ -1,12 +1,13 @@
 """The errors of the kernel host, each with its HTTP status and stable code.
 
 HostError
-├── BadRequest 400 ── PathRefused, ArchiveRefused
+├── BadRequest 400 ── PathRefused, ArchiveRefused, WrongDigest
 ├── Unauthenticated 401
-├── Forbidden 403 ── ScopeMissing, WrongSession
-├── NotFound 404 ── KernelNotFound, ExecutionNotFound, FileNotFound
+├── Forbidden 403 ── ScopeMissing, WrongSession, SnapshotRefused
+├── NotFound 404 ── KernelNotFound, ExecutionNotFound, FileNotFound, BlobNotFound
 ├── Conflict 409 ── Unbound, AlreadyBound, WrongHost, KernelExists, KernelBusy, IncarnationChanged,
-│                   OtherKernel, AlreadyAcknowledged, FolderExists
+│                   OtherKernel, AlreadyAcknowledged, FolderExists, BlobsMissing, KernelChanged,
+│                   Sealed
 ├── EventsReleased 410
 ├── TooLarge 413
 ├── RangeNotSatisfiable 416
@@ -56,6 +57,10 @@ class ArchiveRefused(BadRequest):
         super().__init__(message, reason=reason, **({"entry": printable} if printable else {}))
 
 
+class WrongDigest(BadRequest):
+    code = "wrong_digest"
+
+
 class Unauthenticated(HostError):
     status = 401
     code = "unauthenticated"
@@ -74,6 +79,10 @@ class WrongSession(Forbidden):
     code = "wrong_session"
 
 
+class SnapshotRefused(Forbidden):
+    code = "snapshot_refused"
+
+
 class NotFound(HostError):
     status = 404
     code = "not_found"
@@ -89,6 +98,10 @@ class ExecutionNotFound(NotFound):
 
 class FileNotFound(NotFound):
     code = "file_not_found"
+
+
+class BlobNotFound(NotFound):
+    code = "blob_not_found"
 
 
 class Conflict(HostError):
@@ -130,6 +143,18 @@ class AlreadyAcknowledged(Conflict):
 
 class FolderExists(Conflict):
     code = "folder_exists"
+
+
+class BlobsMissing(Conflict):
+    code = "blobs_missing"
+
+
+class KernelChanged(Conflict):
+    code = "kernel_changed"
+
+
+class Sealed(Conflict):
+    code = "sealed"
 
 
 class EventsReleased(HostError):

@@ -222,30 +222,67 @@ class Files:
             raise FileNotFound("there is no such file") from error
         return "/".join((*parents, last))
 
+    def make_folder(self, name: str) -> None:
+        """Make a folder, and those above it.
+
+        Raises
+        ------
+        PathRefused
+            The name leads outside.
+        OSError
+            Something else is in its place.
+        """
+        with self._folder(self._resolve(parts_of(name)), make=True):
+            return
+
     def walk(self, limit: int) -> Iterator[tuple[str, os.stat_result]]:
         """Yield name and status of every regular file, without the host's own folder; looks at so many entries at most.
 
         Links are not followed, so nothing outside is listed and no loop is walked.
         """
         with suppress(OSError), self._folder(()) as folder:
-            yield from self._walk(folder, "", _Left(limit), _MAX_DEPTH)
+            for name, status in self._walk(folder, "", _Left(limit), _MAX_DEPTH):
+                if stat.S_ISREG(status.st_mode):
+                    yield name, status
+
+    def entries(self, limit: int) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield name and status of everything, of folders only those without anything in them.
+
+        Raises
+        ------
+        TooLarge
+            There are more entries than the limit.
+        """
+        left = _Left(limit)
+        with suppress(OSError), self._folder(()) as folder:
+            for name, status in self._walk(folder, "", left, _MAX_DEPTH):
+                if stat.S_ISDIR(status.st_mode) and name.count("/") >= _MAX_DEPTH:
+                    raise TooLarge(f"folders are nested more than {_MAX_DEPTH} deep; move them up")
+                yield name, status
+        if left.count < 0:
+            raise TooLarge(f"the workspace has more than {limit} files and folders; delete some")
 
     def _walk(self, folder: int, prefix: str, left: _Left, depth: int) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield what is no folder, and folders that are empty or too deep to be looked into."""
+        empty = True
         with os.scandir(folder) as entries:
             for entry in entries:
                 if not prefix and entry.name == PRIVATE:
                     continue
                 if not left.take():
                     return
+                empty = False
                 with suppress(OSError):  # it may be gone meanwhile, or be a link now
-                    if entry.is_file(follow_symlinks=False):
-                        yield prefix + entry.name, entry.stat(follow_symlinks=False)
-                    elif depth and entry.is_dir(follow_symlinks=False):
+                    if depth and entry.is_dir(follow_symlinks=False):
                         deeper = os.open(entry.name, _FOLDER, dir_fd=folder)
                         try:
                             yield from self._walk(deeper, f"{prefix}{entry.name}/", left, depth - 1)
                         finally:
                             os.close(deeper)
+                    else:
+                        yield prefix + entry.name, entry.stat(follow_symlinks=False)
+        if empty and prefix:
+            yield prefix.removesuffix("/"), os.fstat(folder)
 
     def below(self, name: str, limit: int) -> Iterator[tuple[str, str, os.stat_result]]:
         """Yield every regular file of a folder: its name there, its name in the workspace, and its status.
@@ -267,7 +304,8 @@ class Files:
         try:
             with self._folder(parts) as folder:
                 for path, status in self._walk(folder, prefix, left, _MAX_DEPTH):
-                    yield path.removeprefix(prefix), path, status
+                    if stat.S_ISREG(status.st_mode):
+                        yield path.removeprefix(prefix), path, status
         except OSError as error:
             raise FileNotFound("there is no such folder") from error
         if left.count < 0:

@@ -12,15 +12,15 @@ import signal
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Literal
 
 import structlog
 
 from carrel_kernel import limits, protocol
 from carrel_kernel.connection import Channel
-from carrel_kernel.errors import IncarnationChanged, KernelBusy, KernelUnavailable, QueueFull
+from carrel_kernel.errors import IncarnationChanged, KernelBusy, KernelUnavailable, QueueFull, Sealed
 from carrel_kernel.executions import Execution
 from carrel_kernel.live import LiveKernel
 from carrel_kernel.outcome import Verdict
@@ -32,6 +32,9 @@ from carrel_wire.host import ExecuteRequest, ExecutionState, KernelInfo
 _CRASH_LOOP_SECONDS: Final = 1.0
 """A kernel that died this young is started again only when somebody wants it."""
 
+_CHANGING: Final = frozenset({"execute_request", "comm_open", "comm_msg", "comm_close"})
+"""Requests of clients that run code."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -42,6 +45,10 @@ class Kernel:
         self.id = kernel_id
         self.incarnation = str(uuid.uuid4())
         self.last_activity = time.time()
+        self.changes = 0
+        """Grows with whatever may change the variables; what it was at a snapshot tells whether that still holds."""
+        self.sealed = False
+        """Its state is in a snapshot for good: nothing runs in it any more."""
         self.on_new_process: set[Callable[[], None]] = set()
         """Called when another process has taken over; WebSocket clients connect anew."""
         self._around = around
@@ -52,6 +59,8 @@ class Kernel:
         self._worker = Worker(kernel_id, around)
         self._live: LiveKernel | None = None
         self._starting = asyncio.Lock()
+        self._alone = asyncio.Lock()
+        """Held by an execution, or by what must have the idle process to itself."""
         self._requests: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._asked: dict[str, float] = {}
         """Ids of the host's own requests that the kernel is not done with, and until when it should be."""
@@ -74,9 +83,13 @@ class Kernel:
         ------
         QueueFull
             Too many wait already; it has not been queued.
+        Sealed
+            The kernel runs nothing any more.
         """
+        self.check_open()
         if len(self._queue) >= self._around.max_queue:
             raise QueueFull(f"{self._around.max_queue} executions wait already; let some finish first")
+        self.changes += 1
         self._queue.append(execution)
         self._wanted.set()
 
@@ -154,8 +167,17 @@ class Kernel:
             No reply came in time; the kernel was interrupted, and is replaced if that does not help.
         """
         live = await self._ensure()
-        if self.busy:
-            raise KernelBusy("the kernel runs something; ask again when it is idle", kernel=self.id)
+        self._check_idle()
+        return await self.ask(live, msg_type, content, seconds=seconds)
+
+    async def ask(self, live: LiveKernel, msg_type: str, content: dict[str, Any], *, seconds: float) -> dict[str, Any]:
+        """Send a request to a process and return its reply's content.
+
+        Raises
+        ------
+        KernelUnavailable, TimeoutError
+            As `request` does.
+        """
         reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         msg_id = live.send("shell", msg_type, content)
         self._requests[msg_id] = reply
@@ -175,6 +197,40 @@ class Kernel:
         finally:
             del self._requests[msg_id]
 
+    @asynccontextmanager
+    async def alone(self) -> AsyncGenerator[LiveKernel]:
+        """Give the idle process, and keep executions waiting until the block ends.
+
+        Raises
+        ------
+        KernelBusy
+            Something runs or waits.
+        KernelUnavailable, Sealed
+        """
+        live = await self._ensure()
+        self._check_idle()
+        async with self._alone:  # free, or it would be busy: nothing comes in between
+            yield live
+
+    def _check_idle(self) -> None:
+        if self.busy:
+            raise KernelBusy("the kernel runs something; ask again when it is idle", kernel=self.id)
+
+    def check_open(self) -> None:
+        """Raise when nothing runs in it any more.
+
+        Raises
+        ------
+        Sealed
+        """
+        if self.sealed:
+            raise Sealed("the kernel's state is in a snapshot, and nothing runs in it any more", kernel=self.id)
+
+    async def seal(self) -> None:
+        """End the kernel: from now on its state is what the last snapshot has."""
+        self.sealed = True
+        await self.aclose("the kernel was sealed")
+
     async def live(self) -> LiveKernel:
         """Return the running process, started when there is none.
 
@@ -187,7 +243,7 @@ class Kernel:
     @property
     def state(self) -> ExecutionState:
         """What the kernel does now."""
-        if self._current or self._queue or self._clients_run():
+        if self._current or self._queue or self._alone.locked() or self._clients_run():
             return "busy"
         if self._live:
             return "idle"
@@ -257,6 +313,7 @@ class Kernel:
 
     async def _ensure(self) -> LiveKernel:
         async with self._starting:
+            self.check_open()
             if self._closed:
                 raise KernelUnavailable("the kernel is being deleted")
             if self._live is None:
@@ -302,6 +359,7 @@ class Kernel:
         self._asked.clear()
         self._nothing_asked.set()
         self.incarnation = str(uuid.uuid4())
+        self.changes += 1
         self._execution_count = 0
         cause, self._cause = self._cause, "died"
         if self._worker.run is None:
@@ -348,6 +406,8 @@ class Kernel:
         state = message.content().get("execution_state")
         if state == "busy":
             live.busy_with, live.busy_since = message.parent.msg_id, time.monotonic()
+            if message.parent.msg_id not in self._asked and message.parent.msg_type in _CHANGING:
+                self.changes += 1
             if ours:
                 ours.on_busy()
         elif state == "idle":
@@ -374,7 +434,8 @@ class Kernel:
                 await self._wanted.wait()
             execution = self._current = self._queue.popleft()
             try:
-                await self._execute(execution)
+                async with self._alone:
+                    await self._execute(execution)
             except Exception:  # noqa: BLE001  a defect ends this execution, not the kernel
                 _log.exception("execution_failed", kernel=self.id, execution=execution.id)
                 if execution.finished is None:

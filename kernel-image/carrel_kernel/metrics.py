@@ -49,6 +49,25 @@ class Metrics:
             "Messages that threads wrote while no execution ran, and that belong to none.",
             registry=self.registry,
         )
+        self.snapshots = Counter(
+            "carrel_kernel_snapshots",
+            "Snapshots that were taken and restored, by how it went.",
+            ["what", "outcome"],
+            registry=self.registry,
+        )
+        self.snapshot_seconds = Histogram(
+            "carrel_kernel_snapshot_seconds",
+            "Time to take and to restore a snapshot.",
+            ["what"],
+            buckets=(0.05, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120),
+            registry=self.registry,
+        )
+        self.snapshot_bytes = Counter(
+            "carrel_kernel_snapshot_bytes",
+            "Bytes that the snapshots' contents have, whether they had to be moved or not.",
+            ["what"],
+            registry=self.registry,
+        )
         self.refused = Counter(
             "carrel_kernel_requests_refused", "Calls that were refused, by code.", ["code"], registry=self.registry
         )

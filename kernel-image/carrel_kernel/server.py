@@ -12,7 +12,15 @@ from typing import Final, TypeAlias
 import structlog
 from aiohttp import web
 
-from carrel_kernel import archive_routes, channels, execution_routes, file_routes, host_routes, kernel_routes
+from carrel_kernel import (
+    archive_routes,
+    channels,
+    execution_routes,
+    file_routes,
+    host_routes,
+    kernel_routes,
+    snapshot_routes,
+)
 from carrel_kernel.auth import KeyFile, authenticate, authorize
 from carrel_kernel.errors import HostError, NotFound, RefusedByServer, Unbound
 from carrel_kernel.keys import GRANT, SUPERVISOR
@@ -43,6 +51,10 @@ ROUTES: Final[tuple[tuple[str, str, str | None, Handler], ...]] = (
     ("GET", _KERNEL + "/variables", EXECUTE, kernel_routes.variables),
     ("POST", _KERNEL + "/complete", EXECUTE, kernel_routes.complete),
     ("POST", _KERNEL + "/inspect", EXECUTE, kernel_routes.inspect),
+    ("POST", _KERNEL + "/snapshot", EXECUTE, snapshot_routes.take),
+    ("POST", _KERNEL + "/restore", EXECUTE, snapshot_routes.restore),
+    ("POST", _KERNEL + "/seal", EXECUTE, snapshot_routes.seal),
+    ("DELETE", _KERNEL + "/seal", EXECUTE, snapshot_routes.unseal),
     ("GET", _KERNEL + "/channels", EXECUTE, channels.connect),
     ("PUT", _EXECUTION, EXECUTE, execution_routes.execute),
     ("GET", _EXECUTION + "/events", EXECUTE, execution_routes.events),
@@ -52,6 +64,9 @@ ROUTES: Final[tuple[tuple[str, str, str | None, Handler], ...]] = (
     ("HEAD", "/v1/files/{path:.+}", FILES, file_routes.read),
     ("PUT", "/v1/files/{path:.+}", FILES, file_routes.write),
     ("DELETE", "/v1/files/{path:.+}", FILES, file_routes.delete),
+    ("POST", "/v1/snapshots/missing", FILES, snapshot_routes.missing),
+    ("GET", "/v1/snapshots/blobs/{sha256}", FILES, snapshot_routes.read),
+    ("PUT", "/v1/snapshots/blobs/{sha256}", FILES, snapshot_routes.write),
     ("GET", "/v1/changes", FILES, file_routes.changes),
     ("GET", "/v1/archives", FILES, archive_routes.download),
     ("GET", "/v1/archives/{path:.+}", FILES, archive_routes.download),

@@ -123,6 +123,12 @@ class Settings:
     archive_bytes: int = _setting(
         "Largest content of an archive, downloaded or unpacked.", 4 * 1024 * _MIB, parse=_count
     )
+    snapshot_bytes: int = _setting(
+        "Variables that one snapshot may hold, and files of the workspace as much again.", 4096 * _MIB, parse=_count
+    )
+    snapshot_seconds: float = _setting(
+        "Longest time to save or restore the variables of one kernel.", 60.0, parse=_positive
+    )
     log_level: str = _setting("Least level that is logged: debug, info, warning or error.", "info")
 
 

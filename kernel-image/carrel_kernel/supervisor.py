@@ -26,6 +26,7 @@ from carrel_kernel.limits import thread_count, thread_environment
 from carrel_kernel.live import Binding, Place
 from carrel_kernel.metrics import Metrics
 from carrel_kernel.settings import Settings
+from carrel_kernel.snapshots.service import Snapshots
 from carrel_kernel.spares import Spares
 from carrel_kernel.surroundings import Surroundings
 from carrel_wire.host import BindReply, BindRequest, ExecuteRequest, HostState
@@ -74,7 +75,14 @@ class Supervisor:
             max_unacknowledged=settings.max_unacknowledged,
             spool_bytes=settings.spool_bytes,
         )
+        self.snapshots = Snapshots(
+            self.workspace, self.metrics, max_bytes=settings.snapshot_bytes, seconds=settings.snapshot_seconds
+        )
         self._place = Place(root, self._runtime, self.zmq_context, settings.start_seconds)
+
+    def _prepare(self) -> None:
+        self.workspace.prepare()
+        self.snapshots.blobs.prepare()
 
     async def start(self) -> None:
         """Prepare the workspace and a spare.
@@ -84,7 +92,7 @@ class Supervisor:
         OSError
             The workspace cannot be written.
         """
-        await asyncio.to_thread(self.workspace.prepare)
+        await asyncio.to_thread(self._prepare)
         if self._fork_server:
             self._fork_server.start()
         if not self._fork_server or self._fork_server.reason:
@@ -122,7 +130,7 @@ class Supervisor:
         WrongHost
             The request was meant for another host or another boot of it.
         AlreadyBound
-            The host belongs to another session.
+            The host belongs to another session, or the session to another owner.
         BadRequest
             The folder, the environment or the limits make no sense.
         """
@@ -148,6 +156,7 @@ class Supervisor:
                 _log.info("bound", session=request.session_uid)
             elif self.binding.session_uid != request.session_uid:
                 raise AlreadyBound("the host belongs to another session; a host never changes its session")
+            self.snapshots.bind(request)
         return BindReply(
             host_id=self.settings.host_id,
             boot_id=self.boot_id,
@@ -159,7 +168,7 @@ class Supervisor:
         root = self.settings.workspace.resolve() / folder
         self._work_in(root)
         try:
-            await asyncio.to_thread(self.workspace.prepare)
+            await asyncio.to_thread(self._prepare)
         except OSError as error:
             raise BadRequest("the session's folder cannot be used; is it there, and the host's?") from error
 
@@ -307,6 +316,7 @@ class Supervisor:
             for kernel in self.kernels:
                 kernel.check()
             self._spares.reap_orphans()
+            await self.snapshots.sweep()
             if self.busy or self.connections:
                 self.called()
             elif why := self._why_orphaned():

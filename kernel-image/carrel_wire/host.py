@@ -45,6 +45,10 @@ class BindRequest(_Request, kw_only=True, frozen=True):
     """Limit of a kernel's data segment (`RLIMIT_DATA`); none means no limit of the host's own."""
     cpu_limit: float | None = None
     """CPUs, for the thread counts of numerical libraries."""
+    owner: str | None = None
+    """Whose the session is; snapshots carry it. A later bind for the same session may say what an earlier left out."""
+    snapshots_of: list[str] = []
+    """Other sessions of the same owner whose snapshots may be restored here: the one that this is a fork of."""
 
 
 class BindReply(_Reply, kw_only=True, frozen=True):

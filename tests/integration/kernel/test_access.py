@@ -46,6 +46,10 @@ SCOPES = {
     ("GET", "/v1/kernels/{kernel}/variables"): "execute",
     ("POST", "/v1/kernels/{kernel}/complete"): "execute",
     ("POST", "/v1/kernels/{kernel}/inspect"): "execute",
+    ("POST", "/v1/kernels/{kernel}/snapshot"): "execute",
+    ("POST", "/v1/kernels/{kernel}/restore"): "execute",
+    ("POST", "/v1/kernels/{kernel}/seal"): "execute",
+    ("DELETE", "/v1/kernels/{kernel}/seal"): "execute",
     ("GET", "/v1/kernels/{kernel}/channels"): "execute",
     ("PUT", "/v1/kernels/{kernel}/executions/{execution}"): "execute",
     ("GET", "/v1/kernels/{kernel}/executions/{execution}/events"): "execute",
@@ -55,6 +59,9 @@ SCOPES = {
     ("HEAD", "/v1/files/{path}"): "files",
     ("PUT", "/v1/files/{path}"): "files",
     ("DELETE", "/v1/files/{path}"): "files",
+    ("POST", "/v1/snapshots/missing"): "files",
+    ("GET", "/v1/snapshots/blobs/{sha256}"): "files",
+    ("PUT", "/v1/snapshots/blobs/{sha256}"): "files",
     ("GET", "/v1/changes"): "files",
     ("GET", "/v1/archives"): "files",
     ("GET", "/v1/archives/{path}"): "files",
@@ -74,7 +81,7 @@ async def test_the_table_names_every_route_of_the_router(tmp_path: Path) -> None
 
 
 def path_of(route: str) -> str:
-    return route.format(kernel="none", execution="none", path="none")
+    return route.format(kernel="none", execution="none", path="none", sha256="none")
 
 
 async def answer(host: Host, method: str, route: str, token: str | None) -> tuple[int, str | None]:
