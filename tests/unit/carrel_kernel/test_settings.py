@@ -25,6 +25,7 @@ def test_every_setting_can_be_a_variable_and_a_flag_wins() -> None:
         f"{PREFIX}LISTEN": "unix:/run/host.sock",
         f"{PREFIX}LOG_LEVEL": "debug",
         f"{PREFIX}FORK_SERVER": "no",
+        f"{PREFIX}FOLDER_AT_BIND": "no",
         f"{PREFIX}PRELOAD": "json, os.path,",
     }
     found = load(["--max-queue=9"], values)
