@@ -24,9 +24,11 @@ PORTS: Final[dict[str, int]] = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4
 
 _BATCH_MESSAGES: Final = 64
 _BATCH_BYTES: Final = 2 * 1024 * 1024
-_RECEIVE_QUEUE: Final = 64
-"""Messages that ZeroMQ reads ahead. The kernel's own queue blocks when it is full (see `inside.child`), so a slow host
-slows a kernel down instead of losing its output or filling memory."""
+_BATCH_SECONDS: Final = 0.02
+"""Whatever the messages are: a small one may take long."""
+_RECEIVE_QUEUE: Final = 8
+"""Messages that ZeroMQ reads ahead: few, for each may be large. The kernel's own queue blocks when it is full (see
+`inside.app`), so a slow host slows a kernel down instead of losing its output or filling memory."""
 _MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
 
 _log = structlog.get_logger(__name__)
@@ -81,6 +83,7 @@ class KernelConnection:
         self._on_malformed = on_malformed
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[Channel, zmq.Socket[bytes]] = {}
+        self._seen = protocol.Signatures()
         self._closed = False
         for channel in channels:
             self._open(context, channel, info.address(channel))
@@ -140,8 +143,9 @@ class KernelConnection:
             return
         socket = self._sockets[channel]
         taken = size = 0
+        until = self._loop.time() + _BATCH_SECONDS
         try:
-            while taken < _BATCH_MESSAGES and size < _BATCH_BYTES:
+            while taken < _BATCH_MESSAGES and size < _BATCH_BYTES and self._loop.time() < until:
                 frames = socket.recv_multipart(zmq.NOBLOCK)
                 taken += 1
                 size += sum(map(len, frames))
@@ -158,7 +162,7 @@ class KernelConnection:
 
     def _deliver(self, channel: Channel, frames: list[bytes]) -> None:
         try:
-            self._on_parts(channel, protocol.verify(self._key, frames))
+            self._on_parts(channel, protocol.verify(self._key, frames, self._seen))
         except protocol.MalformedError as error:
             self._on_malformed()
             _log.debug("kernel_message_dropped", channel=channel, reason=str(error))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
+from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -16,6 +18,16 @@ import msgspec
 
 DELIMITER: Final = b"<IDS|MSG>"
 VERSION: Final = "5.4"
+MAX_VALUES: Final = 500_000
+"""In one JSON document. Each takes up to a hundred times the bytes that it has as text, and the collector's time."""
+_MAX_REPAIRED_VALUES: Final = 50_000
+"""In one that is not quite JSON, and is taken apart value by value."""
+_UNCOUNTED_BYTES: Final = 64 * 1024
+_COUNTED_BYTES: Final = 32 * 1024 * 1024
+"""More is not looked at closely, for that would take too long: it must have few commas even within strings."""
+_PIECES: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
+"""Strings, the last one perhaps without its end, and what stands before a value outside of them. Never looks back."""
+_QUOTE: Final = ord('"')
 _MAX_DEPTH: Final = 100
 _INT64: Final = 2**63
 _INT31: Final = 2**31
@@ -23,6 +35,10 @@ _INT31: Final = 2**31
 
 class MalformedError(Exception):
     """A kernel sent what is no message, or is not signed with its key."""
+
+
+class TooComplexError(MalformedError):
+    """A kernel sent more values in one message than anything is made of."""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -64,18 +80,44 @@ def loads(data: bytes) -> Any:
 
     Raises
     ------
+    TooComplexError
+        It has very many values.
     MalformedError
         It is not JSON, or nested too deeply.
     """
+    check_values(data, MAX_VALUES)
     try:
         return _any_decoder.decode(data)
     except RecursionError as error:
         raise MalformedError("nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError):
+        check_values(data, _MAX_REPAIRED_VALUES)
         try:
             return clean(json.loads(data.decode("utf-8", "replace")))
         except (ValueError, RecursionError) as error:
             raise MalformedError("not JSON") from error
+
+
+def check_values(data: bytes, limit: int) -> None:
+    """Refuse JSON that has more values than a limit, about, before any of them is made.
+
+    Raises
+    ------
+    TooComplexError
+    """
+    if len(data) <= _UNCOUNTED_BYTES or sum(map(data.count, (b",", b"[", b"{"))) <= limit:
+        return
+    if len(data) > _COUNTED_BYTES or _has_more(data, limit):
+        raise TooComplexError(f"more than {limit} values")
+
+
+def _has_more(data: bytes, limit: int) -> bool:
+    values = 0
+    for pieces, found in enumerate(_PIECES.finditer(data)):
+        values += found[0][0] != _QUOTE
+        if values > limit or pieces > 3 * limit:  # JSON has no more strings than keys and values
+            return True
+    return False
 
 
 def clean(value: Any, depth: int = 0) -> Any:
@@ -141,13 +183,30 @@ def sign(key: bytes, parts: list[bytes]) -> list[bytes]:
     return [DELIMITER, signature(key, parts[:4]), *parts]
 
 
-def verify(key: bytes, frames: list[bytes]) -> list[bytes]:
+class Signatures:
+    """The latest signatures that have come: no message has the one of another, for each has an id of its own."""
+
+    def __init__(self, kept: int = 8192) -> None:
+        self._kept = kept
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
+
+    def is_new(self, signature: bytes) -> bool:
+        """Take note of a signature; whether it has not come before."""
+        if signature in self._seen:
+            return False
+        self._seen[signature] = None
+        if len(self._seen) > self._kept:
+            self._seen.popitem(last=False)
+        return True
+
+
+def verify(key: bytes, frames: list[bytes], seen: Signatures) -> list[bytes]:
     """Return header, parent header, metadata, content and buffers of signed frames.
 
     Raises
     ------
     MalformedError
-        Frames are missing or the signature is not the key's.
+        Frames are missing, the signature is not the key's, or the same message has come before.
     """
     try:
         start = frames.index(DELIMITER)
@@ -158,6 +217,8 @@ def verify(key: bytes, frames: list[bytes]) -> list[bytes]:
         raise MalformedError("frames are missing")
     if not hmac.compare_digest(frames[start + 1], signature(key, parts[:4])):
         raise MalformedError("wrong signature")
+    if not seen.is_new(frames[start + 1]):
+        raise MalformedError("sent before")
     return parts
 
 

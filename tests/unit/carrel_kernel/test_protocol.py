@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jupyter_client.session import Session
 
 from carrel_kernel import protocol
-from carrel_kernel.protocol import MalformedError
+from carrel_kernel.protocol import MalformedError, TooComplexError
 
 KEY = b"key"
 PARTS = st.lists(st.binary(max_size=10), min_size=4, max_size=6)
@@ -24,6 +24,10 @@ JSON = st.recursive(
     ),
     max_leaves=8,
 )
+
+
+def verify(key: bytes, frames: list[bytes]) -> list[bytes]:
+    return protocol.verify(key, frames, protocol.Signatures())
 
 
 def test_jupyter_client_takes_what_the_host_sends() -> None:
@@ -40,7 +44,7 @@ def test_the_host_takes_what_jupyter_client_sends() -> None:
     session = Session(key=KEY, signature_scheme="hmac-sha256")
     parent = session.msg("execute_request", {})
     frames = session.serialize(session.msg("stream", {"name": "stdout", "text": "ä"}, parent=parent), ident=b"topic")
-    message = protocol.unpack(protocol.verify(KEY, [bytes(zmq.Frame(frame)) for frame in frames]))
+    message = protocol.unpack(verify(KEY, [bytes(zmq.Frame(frame)) for frame in frames]))
     assert message.header.msg_type == "stream"
     assert message.parent.msg_id == parent["header"]["msg_id"]
     assert message.content() == {"name": "stdout", "text": "ä"}
@@ -48,7 +52,7 @@ def test_the_host_takes_what_jupyter_client_sends() -> None:
 
 @given(PARTS)
 def test_signed_is_verified(parts: list[bytes]) -> None:
-    assert protocol.verify(KEY, [b"topic", *protocol.sign(KEY, parts)]) == parts
+    assert verify(KEY, [b"topic", *protocol.sign(KEY, parts)]) == parts
 
 
 @given(PARTS, st.integers(0, 5), st.binary(max_size=3))
@@ -60,9 +64,24 @@ def test_what_is_changed_is_refused(parts: list[bytes], place: int, added: bytes
     if b"".join(changed[2:6]) == b"".join(frames[2:6]) and changed[1] == frames[1]:
         return
     with pytest.raises(MalformedError):
-        protocol.verify(KEY, changed)
+        verify(KEY, changed)
     with pytest.raises(MalformedError):
-        protocol.verify(b"another key", frames)
+        verify(b"another key", frames)
+
+
+def test_the_same_message_is_taken_once() -> None:
+    seen = protocol.Signatures(kept=2)
+    first, second, third = (protocol.sign(KEY, [b"%d" % number, b"", b"", b""]) for number in range(3))
+    for frames in (first, second):
+        protocol.verify(KEY, frames, seen)
+        with pytest.raises(MalformedError):
+            protocol.verify(KEY, [b"another topic", *frames], seen)
+    with pytest.raises(MalformedError):
+        protocol.verify(KEY, [third[0], third[1][:-1], *third[2:]], seen)  # nobody fills it with forgeries
+    with pytest.raises(MalformedError):
+        protocol.verify(KEY, first, seen)
+    protocol.verify(KEY, third, seen)
+    protocol.verify(KEY, first, seen)  # the latest are kept, and no more
 
 
 @pytest.mark.parametrize(
@@ -70,7 +89,7 @@ def test_what_is_changed_is_refused(parts: list[bytes], place: int, added: bytes
 )
 def test_missing_frames_are_refused(frames: list[bytes]) -> None:
     with pytest.raises(MalformedError):
-        protocol.verify(KEY, frames)
+        verify(KEY, frames)
 
 
 @pytest.mark.parametrize("header", [b"", b"[]", b"5", b"{", b"\xff", b'{"msg_id": 5}', b'{"a":' * 100_000])
@@ -104,6 +123,63 @@ def test_cleaned_data_can_always_be_sent(value: Any) -> None:
     text = json.dumps(value).encode()
     found = protocol.clean(protocol.loads(text))
     json.dumps(found, ensure_ascii=False).encode()
+
+
+PADDING = '"' + "x" * 70_000 + '"'  # what is short is not looked at
+
+
+@given(JSON, st.integers(-2, 2))
+def test_documents_with_more_values_than_the_limit_are_refused(value: Any, more: int) -> None:
+    count = counted(value) + 2
+    document = f"[{PADDING},{json.dumps(value)}]".encode()
+    if more < 0:
+        with pytest.raises(TooComplexError):
+            protocol.check_values(document, count + more)
+    else:
+        protocol.check_values(document, count + more)
+
+
+def counted(value: Any) -> int:
+    """Return how many brackets, braces and commas a value has."""
+    items = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return isinstance(value, dict | list) + max(0, len(items) - 1) + sum(map(counted, items))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" + b"[]," * 10**6 + b"1]",
+        b"[" + b'"",' * 10**6 + b"1]",
+        b'{"a":{}},' * 10**6,
+        b'","' * 10**6,
+        b"," * 40_000_000,
+    ],
+    ids=["lists", "strings", "objects", "no JSON", "too long to look"],
+)
+def test_bombs_of_values_are_refused_before_they_are_made(data: bytes) -> None:
+    with pytest.raises(TooComplexError):
+        protocol.loads(data)
+
+
+@pytest.mark.parametrize("data", [b'["' + b'\\",' * 10**6, b'"' + b"\\," * 10**6, b'"' * 10**6 + b"," * 10**6])
+def test_texts_without_end_take_no_time(data: bytes) -> None:
+    """Were the search to begin anew at each quote, this would take hours."""
+    with pytest.raises(MalformedError):
+        protocol.loads(data)
+
+
+def test_text_may_have_any_number_of_commas() -> None:
+    assert protocol.loads(json.dumps({"text": "a,b[{\n" * 10**6}).encode())["text"].count(",") == 10**6
+
+
+def test_what_is_not_quite_json_has_a_lower_limit() -> None:
+    for unit, fine in ((b"1,", True), (b'"\xff",', False)):
+        data = b"[" + unit * 60_000 + b"1]"
+        if fine:
+            assert len(protocol.loads(data)) == 60_001
+        else:
+            with pytest.raises(TooComplexError):
+                protocol.loads(data)
 
 
 def test_huge_numbers_and_depths() -> None:
