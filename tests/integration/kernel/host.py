@@ -48,135 +48,25 @@ class Refused(Exception):
         self.detail = body.get("detail")
 
 
-class Host:
-    """One host process on a workspace; `restart_program` starts another on the same."""
+class HostClient:
+    """Calls a host as the gateway would, wherever it runs."""
 
-    def __init__(self, folder: Path, *flags: str, user: int | None = None) -> None:
-        self.folder = folder
-        self.workspace = folder / "workspace"
-        self.host_id = f"host-{uuid.uuid4().hex[:8]}"
-        self.flags = flags
-        self.user = user
-        # Socket paths have 107 characters at most, and pytest's folders are long.
-        self.short = Path(tempfile.mkdtemp(prefix="ck-"))
-        self.socket = self.short / "host.sock"
-        self.log = folder / "host.log"
+    def __init__(self, host_id: str, url: str = "http://host") -> None:
+        self.host_id = host_id
+        self.url = url
         self.private_key = generate_private_key()
         self.signer = Signer("gateway-1", self.private_key)
-        self.process: asyncio.subprocess.Process | None = None
         self.http: aiohttp.ClientSession | None = None
 
-    @classmethod
-    @asynccontextmanager
-    async def running(cls, folder: Path, *flags: str, user: int | None = None) -> AsyncIterator[Host]:
-        host = cls(folder, *flags, user=user)
-        host.workspace.mkdir(exist_ok=True)
-        host.write_keys(PublicKey("gateway-1", public_key_of(host.private_key), sorted(ALL_SCOPES)))
-        if user is not None:
-            for path in (host.workspace, host.short):
-                os.chown(path, user, user)
-        try:
-            await host.start()
-            yield host
-        finally:
-            await host.stop()
-            with suppress(OSError):
-                host.socket.unlink(missing_ok=True)
-            for path in sorted(host.short.rglob("*"), reverse=True):
-                with suppress(OSError):
-                    path.rmdir() if path.is_dir() else path.unlink()
-            with suppress(OSError):
-                host.short.rmdir()
+    def connector(self) -> aiohttp.BaseConnector:
+        """Return the way to the host."""
+        return aiohttp.TCPConnector(limit=0)
 
-    def write_keys(self, *keys: PublicKey) -> None:
-        temporary = self.short / "keys.new"
-        temporary.write_bytes(msgspec.json.encode(KeySet(keys=list(keys))))
-        temporary.chmod(0o644)
-        temporary.replace(self.short / "keys.json")
-
-    def command(self) -> list[str]:
-        command = [
-            sys.executable,
-            "-m",
-            "carrel_kernel",
-            f"--listen=unix:{self.socket}",
-            f"--host-id={self.host_id}",
-            f"--keys={self.short / 'keys.json'}",
-            f"--workspace={self.workspace}",
-            f"--runtime-dir={self.short}",
-            *self.flags,
-        ]
-        return command if self.user is None else [*self.drop_rights(self.user), *command]
-
-    def drop_rights(self, user: int) -> list[str]:
-        """Return what a command begins with to run as a user without rights.
-
-        Where the interpreter is in a folder that only root may enter, that folder is opened to all in a mount
-        namespace of its own: an overlay takes the mode of its upper layer.
-        """
-        folders = (*Path(sys.base_prefix).parents, *Path(sys.prefix).parents, *ROOT.parents)
-        closed = {str(folder) for folder in folders if not folder.stat().st_mode & 0o001}
-        rights = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"]
-        if not closed:
-            return rights
-        layers = self.short / "layers"
-        layers.mkdir(exist_ok=True)
-        opened = (
-            'mount -t tmpfs none "$0" && while [ "$1" != -- ]; do mkdir -p "$0/up$1" "$0/work$1" && '
-            'mount -t overlay none -o "lowerdir=$1,upperdir=$0/up$1,workdir=$0/work$1" "$1" && shift || exit 1; '
-            'done; shift; exec "$@"'
-        )
-        return ["unshare", "--mount", "sh", "-c", opened, str(layers), *sorted(closed), "--", *rights]
-
-    async def start(self) -> None:
-        self.socket.unlink(missing_ok=True)
-        with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *self.command(),
-                env={
-                    "PATH": os.environ["PATH"],
-                    "HOME": str(self.short),
-                    "PYTHONPATH": str(ROOT / "kernel-image"),
-                    "PYTHONDONTWRITEBYTECODE": "1",
-                    "SECRET_OF_THE_HOST": "only-the-host-knows",
-                },
-                stderr=log,
-                stdout=log,
-            )
-        self.http = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket), limit=0))
-        await until(self._listens, what="listening")
-
-    async def _listens(self) -> bool:
-        assert self.process
-        assert self.process.returncode is None, self.log.read_text()
-        with suppress(OSError):
-            _, writer = await asyncio.open_unix_connection(str(self.socket))
-            writer.close()
-            await writer.wait_closed()
-            return True
-        return False
-
-    async def stop(self, number: int = 15) -> int:
+    async def cut(self) -> None:
+        """Cut all connections without a word; the next call makes a new one."""
         if self.http:
             await self.http.close()
-        assert self.process
-        if self.process.returncode is None:
-            self.process.send_signal(number)
-            try:
-                async with asyncio.timeout(30):
-                    await self.process.wait()
-            except TimeoutError:
-                self.process.kill()
-                await self.process.wait()
-                raise
-        return self.process.returncode or 0
-
-    async def restart_program(self, number: int = 9) -> None:
-        """End the host by a signal and start another one, as another pod of the same workspace would."""
-        await self.stop(number)
-        await self.start()
-
-    # ------------------------------------------------------------------ calls
+        self.http = aiohttp.ClientSession(connector=self.connector())
 
     def token(
         self, scopes: Iterable[str] = ALL_SCOPES, *, session: str | None = SESSION, audience: str | None = None
@@ -189,7 +79,7 @@ class Host:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         assert self.http
         headers = {"Authorization": f"Bearer {token or self.token()}", **options.pop("headers", {})}
-        async with self.http.request(method, f"http://host{path}", headers=headers, **options) as reply:
+        async with self.http.request(method, f"{self.url}{path}", headers=headers, **options) as reply:
             yield reply
 
     async def call(self, method: str, path: str, **options: Any) -> Any:
@@ -256,3 +146,132 @@ class Host:
 
     async def ack(self, execution: str, n: int, *, kernel: str = "main") -> dict[str, Any]:
         return await self.call("POST", f"/v1/kernels/{kernel}/executions/{execution}/ack", json={"n": n})
+
+
+class Host(HostClient):
+    """One host process on a workspace; `restart_program` starts another on the same."""
+
+    def __init__(self, folder: Path, *flags: str, user: int | None = None) -> None:
+        super().__init__(f"host-{uuid.uuid4().hex[:8]}")
+        self.folder = folder
+        self.workspace = folder / "workspace"
+        self.flags = flags
+        self.user = user
+        # Socket paths have 107 characters at most, and pytest's folders are long.
+        self.short = Path(tempfile.mkdtemp(prefix="ck-"))
+        self.socket = self.short / "host.sock"
+        self.log = folder / "host.log"
+        self.process: asyncio.subprocess.Process | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, folder: Path, *flags: str, user: int | None = None) -> AsyncIterator[Host]:
+        host = cls(folder, *flags, user=user)
+        host.workspace.mkdir(exist_ok=True)
+        host.write_keys(PublicKey("gateway-1", public_key_of(host.private_key), sorted(ALL_SCOPES)))
+        if user is not None:
+            for path in (host.workspace, host.short):
+                os.chown(path, user, user)
+        try:
+            await host.start()
+            yield host
+        finally:
+            await host.stop()
+            with suppress(OSError):
+                host.socket.unlink(missing_ok=True)
+            for path in sorted(host.short.rglob("*"), reverse=True):
+                with suppress(OSError):
+                    path.rmdir() if path.is_dir() else path.unlink()
+            with suppress(OSError):
+                host.short.rmdir()
+
+    def connector(self) -> aiohttp.BaseConnector:
+        return aiohttp.UnixConnector(str(self.socket), limit=0)
+
+    def write_keys(self, *keys: PublicKey) -> None:
+        temporary = self.short / "keys.new"
+        temporary.write_bytes(msgspec.json.encode(KeySet(keys=list(keys))))
+        temporary.chmod(0o644)
+        temporary.replace(self.short / "keys.json")
+
+    def command(self) -> list[str]:
+        command = [
+            sys.executable,
+            "-m",
+            "carrel_kernel",
+            f"--listen=unix:{self.socket}",
+            f"--host-id={self.host_id}",
+            f"--keys={self.short / 'keys.json'}",
+            f"--workspace={self.workspace}",
+            f"--runtime-dir={self.short}",
+            *self.flags,
+        ]
+        return command if self.user is None else [*self.drop_rights(self.user), *command]
+
+    def drop_rights(self, user: int) -> list[str]:
+        """Return what a command begins with to run as a user without rights.
+
+        Where the interpreter is in a folder that only root may enter, that folder is opened to all in a mount
+        namespace of its own: an overlay takes the mode of its upper layer.
+        """
+        folders = (*Path(sys.base_prefix).parents, *Path(sys.prefix).parents, *ROOT.parents)
+        closed = {str(folder) for folder in folders if not folder.stat().st_mode & 0o001}
+        rights = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"]
+        if not closed:
+            return rights
+        layers = self.short / "layers"
+        layers.mkdir(exist_ok=True)
+        opened = (
+            'mount -t tmpfs none "$0" && while [ "$1" != -- ]; do mkdir -p "$0/up$1" "$0/work$1" && '
+            'mount -t overlay none -o "lowerdir=$1,upperdir=$0/up$1,workdir=$0/work$1" "$1" && shift || exit 1; '
+            'done; shift; exec "$@"'
+        )
+        return ["unshare", "--mount", "sh", "-c", opened, str(layers), *sorted(closed), "--", *rights]
+
+    async def start(self) -> None:
+        self.socket.unlink(missing_ok=True)
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command(),
+                env={
+                    "PATH": os.environ["PATH"],
+                    "HOME": str(self.short),
+                    "PYTHONPATH": str(ROOT / "kernel-image"),
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                    "SECRET_OF_THE_HOST": "only-the-host-knows",
+                },
+                stderr=log,
+                stdout=log,
+            )
+        await self.cut()
+        await until(self._listens, what="listening")
+
+    async def _listens(self) -> bool:
+        assert self.process
+        assert self.process.returncode is None, self.log.read_text()
+        with suppress(OSError):
+            _, writer = await asyncio.open_unix_connection(str(self.socket))
+            writer.close()
+            await writer.wait_closed()
+            return True
+        return False
+
+    async def stop(self, number: int = 15) -> int:
+        assert self.process
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+            try:
+                async with asyncio.timeout(30):
+                    await self.process.wait()
+            except TimeoutError:
+                self.process.kill()
+                await self.process.wait()
+                raise
+        if self.http:
+            await self.http.close()
+        return self.process.returncode or 0
+
+    async def restart_program(self, number: int = 9) -> None:
+        """End the host by a signal and start another one, as another pod of the same workspace would."""
+        await self.stop(number)
+        await self.start()
