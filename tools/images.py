@@ -55,7 +55,12 @@ SOURCES: Final = {
     "kernel": Source(
         "Dockerfile.kernel",
         None,
-        ("requirements/kernel.txt", "kernel-image/carrel_wire", "kernel-image/carrel_kernel"),
+        (
+            "requirements/kernel.txt",
+            "requirements/kernel-build.txt",
+            "kernel-image/carrel_wire",
+            "kernel-image/carrel_kernel",
+        ),
     ),
     "operator": Source(
         "Dockerfile.gateway",

@@ -30,6 +30,10 @@ from carrel_api.names import API_VERSION, CLASS_KIND, DEFAULT_CLASS_ANNOTATION
 UserNamespace: TypeAlias = Literal["Required", "Off"]
 LabelText: TypeAlias = Annotated[str, Field(max_length=317)]
 """Key of a label or taint: prefix of 253, slash, name of 63."""
+ModuleName: TypeAlias = Annotated[
+    str, Field(max_length=100, pattern=r"^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*$")
+]
+"""Of a Python module, as in `import`."""
 
 
 def _within(path: str, first: str, second: str, convert: str) -> dict[str, str]:
@@ -121,6 +125,17 @@ class LifeLimits(Model):
     max_lifetime_seconds: Seconds | None = None
 
 
+class Kernels(Model):
+    """What is ready before anybody asks: kernels are forked from a process that has imported the modules."""
+
+    preload: list[ModuleName] = Field(
+        default=["numpy", "pandas", "matplotlib.pyplot", "sklearn"], max_length=32, json_schema_extra=SET
+    )
+    """Modules that kernels have imported when they start. One that starts threads is left out, and named in the log."""
+    spare: Annotated[int, Field(ge=0, le=8)] = 1
+    """Kernels that a pod keeps ready, besides those in use; some 30 MiB each."""
+
+
 class SessionClassSpec(Model):
     """What is allowed."""
 
@@ -163,6 +178,7 @@ class SessionClassSpec(Model):
     """The most that a session may reach; it gets none of it that it does not name."""
     datasets: list[Dataset] = Field(default=[], max_length=32, json_schema_extra=keyed_by("name"))
     workspace: WorkspaceLimits = Field(default=WorkspaceLimits(), json_schema_extra={"default": {}})
+    kernels: Kernels = Field(default=Kernels(), json_schema_extra={"default": {}})
     life: LifeLimits = Field(default=LifeLimits(), json_schema_extra={"default": {}})
 
 

@@ -76,6 +76,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ".dockerignore",
         "README.md",
         "requirements/kernel.txt",
+        "requirements/kernel-build.txt",
         "kernel-image/carrel_wire/events.py",
         "kernel-image/carrel_kernel/server.py",
         "kernel-image/carrel_kernel/__pycache__/server.pyc",

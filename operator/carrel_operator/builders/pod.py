@@ -100,6 +100,8 @@ def _container(settled: Settlement) -> Manifest:
             {"name": "CARREL_KERNEL_KEYS", "value": f"{KEYS}/{names.KEYS_FILE}"},
             {"name": "CARREL_KERNEL_LISTEN", "value": f"tcp:0.0.0.0:{names.KERNEL_PORT}"},
             {"name": "CARREL_KERNEL_WORKSPACE", "value": WORKSPACE},
+            {"name": "CARREL_KERNEL_PRELOAD", "value": ",".join(settled.allowed.kernels.preload)},
+            {"name": "CARREL_KERNEL_SPARE_KERNELS", "value": str(settled.allowed.kernels.spare)},
             {"name": "HOME", "value": HOME},
             {"name": "MPLCONFIGDIR", "value": f"{HOME}/matplotlib"},
         ],

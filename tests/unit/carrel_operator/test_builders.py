@@ -51,6 +51,7 @@ FULL_CLASS = session_class(
         "runtimeClassName": "gvisor",
         "userNamespace": "Required",
         "runAsUser": 65532,
+        "kernels": {"preload": ["polars", "xgboost.sklearn"], "spare": 3},
         "nodeSelector": {"example.org/pool": "kernels"},
         "tolerations": [
             {"key": "example.org/kernels", "operator": "Exists", "effect": "NoSchedule"},

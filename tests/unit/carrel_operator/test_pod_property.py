@@ -52,6 +52,7 @@ SPECS = some(
     tenant=TEXT,
     idleTimeoutSeconds=st.integers(1, 31_536_000),
 )
+MODULES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}([.][A-Za-z_][A-Za-z0-9_]{0,9}){0,2}", fullmatch=True)
 CLASSES = some(
     maximumResources=st.fixed_dictionaries(
         {"cpu": CPU, "memory": BYTES, "ephemeralStorage": BYTES, "gpu": st.integers(0, 64)}
@@ -74,6 +75,7 @@ CLASSES = some(
     pullSecrets=st.lists(NAMES, max_size=3, unique=True),
     egress=EGRESS,
     datasets=st.just([{"name": "weather", "claimName": "weather"}, {"name": "other", "claimName": "other"}]),
+    kernels=st.fixed_dictionaries({"preload": st.lists(MODULES, max_size=3, unique=True), "spare": st.integers(0, 8)}),
     workspace=st.fixed_dictionaries({"maximumSize": st.just("2T"), "defaultSize": st.sampled_from(["1Gi", "100M"])}),
 )
 
@@ -128,6 +130,8 @@ def test_nothing_that_a_person_writes_reaches_labels_environment_or_names_as_it_
         "CARREL_KERNEL_HOST_ID",
         "CARREL_KERNEL_KEYS",
         "CARREL_KERNEL_LISTEN",
+        "CARREL_KERNEL_PRELOAD",
+        "CARREL_KERNEL_SPARE_KERNELS",
         "CARREL_KERNEL_WORKSPACE",
         "HOME",
         "MPLCONFIGDIR",
