@@ -1,6 +1,7 @@
 """Long runs under faults and load. `make soak` runs them and writes their figures to `docs/soak.md`.
 
-Each lasts `CARREL_SOAK_SECONDS` (600 unless set). The page is written anew when all of them have passed.
+Each lasts `CARREL_SOAK_SECONDS` (600 unless set), or has a number of its own. One that passes replaces its section of
+the page, which says when and where that was; one that fails leaves the last good one.
 """
 
 from __future__ import annotations
@@ -8,24 +9,28 @@ from __future__ import annotations
 import datetime as dt
 import os
 import platform
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.cluster.conftest import cluster, product  # noqa: F401  fixtures
 
 PAGE = Path(__file__).parents[2] / "docs" / "soak.md"
 Record = Callable[[str, str, list[tuple[str, str]]], None]
-_sections: list[str] = []
-_runs: list[str] = []
+HEAD = """# Soak runs
+
+Results of `make soak`: of each run the last that passed. What is checked at the end of each is in
+`tests/support/witness.py` and `tests/support/kernel_siege.py`; a short form of each run is part of `make test`.
+"""
+_recorded: dict[str, list[str]] = {}
+"""Sections by title, of runs that have not ended yet, by test."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("soak")
-            _runs.append(item.nodeid)
 
 
 @pytest.fixture
@@ -35,25 +40,30 @@ def seconds() -> float:
 
 
 @pytest.fixture
-def record() -> Record:
-    """Keep the figures of a run for the page: title, what was done, rows."""
+def record(request: pytest.FixtureRequest) -> Record:
+    """Keep the figures of a run for the page, as a section: title, what was done, rows."""
+    mine = _recorded.setdefault(request.node.nodeid, [])
 
     def keep(title: str, done: str, rows: list[tuple[str, str]]) -> None:
+        machine = f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
+        done = f"{done} On {dt.datetime.now(dt.UTC):%Y-%m-%d}, {machine}."
         table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
-        _sections.append("\n".join([f"## {title}", "", done, "", *table]))
+        mine.append("\n".join([f"## {title}", "", done, "", *table]))
 
     return keep
 
 
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if exitstatus == 0 and _runs and len(_sections) == len(_runs):
-        PAGE.write_text("\n\n".join([_head(), *_sections]) + "\n")
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed:
+        for section in _recorded.pop(report.nodeid, []):
+            PAGE.write_text(with_section(PAGE.read_text() if PAGE.exists() else HEAD, section))
 
 
-def _head() -> str:
-    machine: Any = f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
-    return (
-        "# Soak runs\n\n"
-        f"Results of the last `make soak`, on {dt.datetime.now(dt.UTC):%Y-%m-%d}, with {machine}. What is\n"
-        "checked at the end of each is in `tests/support/witness.py`; a short form of each run is part of `make test`."
-    )
+def with_section(page: str, section: str) -> str:
+    """Return the page with a section in the place of the one of its title, or at the end."""
+    _, *sections = re.split(r"^(?=## )", page, flags=re.MULTILINE)
+    title = section.partition("\n")[0]
+    kept = [old.strip() for old in sections]
+    if title not in (old.partition("\n")[0] for old in kept):
+        kept.append(section)
+    return "\n\n".join([HEAD.strip(), *(section if old.startswith(title + "\n") else old for old in kept)]) + "\n"
