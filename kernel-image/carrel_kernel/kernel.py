@@ -398,7 +398,7 @@ class Kernel:
                 if message.parent.session != live.connection.session:
                     return
                 if run:
-                    run.outputs.take(msg_type, message.content(), len(message.raw_content))
+                    run.outputs.take(msg_type, message.raw_content)
                 else:
                     self._around.metrics.late_output.inc()
 

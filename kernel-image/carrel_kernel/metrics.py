@@ -39,7 +39,7 @@ class Metrics:
             "carrel_kernel_output_bytes", "Bytes of events written to the spool.", registry=self.registry
         )
         self.truncated = Counter(
-            "carrel_kernel_truncated", "Executions whose output went over the limit.", registry=self.registry
+            "carrel_kernel_truncated", "Executions whose output went over a limit.", ["reason"], registry=self.registry
         )
         self.malformed = Counter(
             "carrel_kernel_malformed_messages", "Messages of kernels that were dropped.", registry=self.registry

@@ -1,102 +1,71 @@
-"""From messages of a kernel to execution events: joined text, checked shapes, and a limit with a file beyond it.
+"""From messages of a kernel to execution events: joined text, checked shapes, and limits with a file beyond them.
 
-The order is the kernel's. Text is joined up to 64 KiB or 20 ms; nothing is dropped silently: what is over the limit of
-one execution goes to a file of the workspace, and one `truncated` event says how much it was.
+The order is the kernel's. Text is joined up to 64 KiB or 20 ms. Nothing is dropped silently: what is over a limit
+(`caps`) goes to a file of the workspace, and one `truncated` event says how much it was and which limit. A message over
+its own limit keeps what is small of it, such as its text, and others follow it; over a wider limit nothing does.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import msgspec
 
+from carrel_kernel import protocol
+from carrel_kernel.caps import DiskWatch, Meter, Overflow
 from carrel_kernel.executions import Execution
-from carrel_kernel.protocol import count_of, object_of
-from carrel_wire.events import Clear, Display, Error, Result, Stderr, Stdout, Truncated
+from carrel_kernel.protocol import TooComplexError, count_of, object_of
+from carrel_wire.events import Clear, Display, Error, MimeBundle, Result, Stderr, Stdout
 
 CHUNK_CHARACTERS: Final = 64 * 1024
 JOIN_SECONDS: Final = 0.02
-_EVENT_BYTES: Final = 64
-"""What an event costs beside its content, so that a million empty ones count too."""
+OMITTED: Final = "carrel_omitted_bytes"
+"""Where the metadata say how much the kernel itself left out of a message that nothing would have taken."""
 _MAX_TRACEBACK_CHARACTERS: Final = 1024 * 1024
 _MAX_NAME: Final = 10_000
-
-
-class Overflow:
-    """The file for output over the limit, made when first needed. A full disk makes it shorter, and is no error."""
-
-    def __init__(self, path: Path, limit_bytes: int, may_write: Callable[[], bool]) -> None:
-        self._path = path
-        self._room = limit_bytes
-        self._may_write = may_write
-        self._file: int | None = None
-        self._failed = False
-
-    def write(self, data: bytes) -> None:
-        """Append data, as far as there is room."""
-        if self._failed or not self._room:
-            return
-        data = data[: self._room]
-        self._room -= len(data)
-        try:
-            if self._file is None:
-                self._file = self._open()
-            os.write(self._file, data)
-        except OSError:
-            self._failed = True
-
-    def _open(self) -> int:
-        if not self._may_write():
-            raise OSError("the disk is nearly full")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-
-    def close(self) -> bool:
-        """Close the file; whether there is one."""
-        if self._file is None:
-            return False
-        os.close(self._file)
-        self._file = None
-        return True
 
 
 class Outputs:
     """Collects what one execution puts out."""
 
-    def __init__(self, execution: Execution, overflow: Overflow, *, limit_bytes: int, overflow_path: str) -> None:
-        self.bytes_out = 0
-        """Bytes of content that the code put out, delivered or not."""
+    def __init__(
+        self, execution: Execution, overflow: Overflow, meter: Meter, disk: DiskWatch, *, overflow_path: str
+    ) -> None:
+        self.meter = meter
         self.error: Error | None = None
         self._execution = execution
         self._overflow = overflow
         self._overflow_path = overflow_path
-        self._limit = limit_bytes
-        self._room = limit_bytes
-        self._omitted = 0
+        self._disk = disk
         self._stream = ""
         self._parts: list[str] = []
         self._characters = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def take(self, msg_type: str, content: dict[str, Any], size: int) -> bool:
-        """Take one output message, `size` being its content's bytes; false when it is of another type."""
+    def take(self, msg_type: str, raw_content: bytes) -> bool:
+        """Take one output message; false when it is of another type.
+
+        Raises
+        ------
+        MalformedError
+            Its content is no JSON object.
+        """
         match msg_type:
             case "stream":
-                self._text(content)
+                self._text(protocol.content_of(raw_content))
             case "display_data" | "update_display_data" | "execute_result":
                 self._flush_text()
-                self._rich(msg_type, content, size)
+                self._rich(msg_type, raw_content)
             case "clear_output":
                 self._flush_text()
                 if self._spend(0):
-                    self._execution.emit(Clear(n=self._execution.next_n, wait=content.get("wait") is True))
+                    wait = protocol.content_of(raw_content).get("wait") is True
+                    self._execution.emit(Clear(n=self._execution.next_n, wait=wait))
             case "error":
                 self._flush_text()
-                self._error(content)
+                self._error(protocol.content_of(raw_content))
             case _:
                 return False
         return True
@@ -104,16 +73,9 @@ class Outputs:
     def close(self) -> None:
         """Emit what is held, and `truncated` when something was left out."""
         self._flush_text()
-        if self._omitted:
-            path = self._overflow_path if self._overflow.close() else None
-            self._execution.emit(
-                Truncated(n=self._execution.next_n, omitted_bytes=self._omitted, limit_bytes=self._limit, path=path)
-            )
-
-    @property
-    def truncated(self) -> bool:
-        """Whether something was left out."""
-        return self._omitted > 0
+        path = self._overflow_path if self._overflow.close() else None
+        if told := self.meter.tell(self._execution.next_n, path):
+            self._execution.emit(told)
 
     # ------------------------------------------------------------------ text
 
@@ -150,12 +112,12 @@ class Outputs:
             self._chunk(text[start : start + CHUNK_CHARACTERS])
 
     def _chunk(self, text: str) -> None:
-        room = self._room - _EVENT_BYTES
-        if not self._omitted and 0 < room < _size(text):  # the cut: what fits goes out, the rest to the file
+        room = self.meter.room
+        if not self.meter.closed and 0 < room < _size(text):  # the cut: what fits goes out, the rest to the file
             kept = text.encode("utf-8", "replace")[:room].decode("utf-8", "ignore")
             if kept:
                 self._emit_text(kept)
-            self._room = 0
+            self.meter.close()
             text = text[len(kept) :]
         self._emit_text(text)
 
@@ -169,21 +131,37 @@ class Outputs:
     # ------------------------------------------------------------------ the rest
 
     def _spend(self, size: int) -> bool:
-        """Count an output and return whether it may go out; nothing may after the first that does not fit."""
-        self.bytes_out += size
-        if self._omitted or self._execution.lossy or size + _EVENT_BYTES > self._room:
-            self._omitted += max(size, 1)
-            self._room = 0
-            return False
-        self._room -= size + _EVENT_BYTES
-        return True
+        return self.meter.spend(size, lossy=self._execution.lossy or not self._disk.allows(size))
 
-    def _rich(self, msg_type: str, content: dict[str, Any], size: int) -> None:
+    def _rich(self, msg_type: str, raw: bytes) -> None:
+        if len(raw) <= self.meter.caps.message_bytes:
+            with suppress(TooComplexError):
+                self._whole(msg_type, raw, protocol.content_of(raw))
+                return
+        content = self._small_of(raw)
         data = object_of(content.get("data"))
-        if not self._spend(size):
+        if self._spend(len(msgspec.json.encode(data))):
+            self._show(msg_type, data, content)
+
+    def _whole(self, msg_type: str, raw: bytes, content: dict[str, Any]) -> None:
+        data = object_of(content.get("data"))
+        if self._spend(len(raw)):
+            self._show(msg_type, data, content)
+        else:
             self._overflow.write(msgspec.json.encode(data) + b"\n")
-            return
+
+    def _small_of(self, raw: bytes) -> dict[str, Any]:
+        """Return what can be shown of a message that is too large; the whole goes to the file."""
+        content = protocol.light_content(raw, self.meter.caps.message_bytes)
+        self._overflow.write(raw + b"\n")
+        self.meter.leave_out(len(raw) - len(msgspec.json.encode(content["data"])))
+        return content
+
+    def _show(self, msg_type: str, data: MimeBundle, content: dict[str, Any]) -> None:
         metadata = object_of(content.get("metadata"))
+        omitted = metadata.pop(OMITTED, None)
+        if type(omitted) is int and omitted > 0:
+            self.meter.leave_out(omitted)
         n = self._execution.next_n
         if msg_type == "execute_result":
             count = count_of(content.get("execution_count")) or 0
@@ -201,7 +179,7 @@ class Outputs:
         )
 
     def _error(self, content: dict[str, Any]) -> None:
-        """Emit an error whether there is room or not: why a cell failed is never left out, only shortened."""
+        """Emit an error, the first whether there is room or not: why a cell failed is only shortened."""
         lines = content.get("traceback")
         room = _MAX_TRACEBACK_CHARACTERS
         traceback: list[str] = []
@@ -211,13 +189,20 @@ class Outputs:
             if room <= 0:
                 traceback.append("(the traceback goes on)")
                 break
+        value = str(content.get("evalue", ""))
+        if len(value) > _MAX_TRACEBACK_CHARACTERS:
+            value = value[:_MAX_TRACEBACK_CHARACTERS] + "… (the text goes on)"
+        first = self.error is None
         self.error = Error(
             n=self._execution.next_n,
             name=str(content.get("ename", ""))[:_MAX_NAME],
-            value=str(content.get("evalue", ""))[:_MAX_TRACEBACK_CHARACTERS],
+            value=value,
             traceback=traceback,
         )
-        self.bytes_out += self._execution.emit(self.error)
+        if first:
+            self.meter.bytes_out += self._execution.emit(self.error)
+        elif self._spend(len(value) + sum(map(len, traceback))):
+            self._execution.emit(self.error)
 
 
 def _size(text: str) -> int:

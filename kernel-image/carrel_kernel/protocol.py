@@ -11,6 +11,7 @@ import hmac
 import json
 import re
 from collections import OrderedDict
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -25,6 +26,8 @@ _MAX_REPAIRED_VALUES: Final = 50_000
 _UNCOUNTED_BYTES: Final = 64 * 1024
 _COUNTED_BYTES: Final = 32 * 1024 * 1024
 """More is not looked at closely, for that would take too long: it must have few commas even within strings."""
+_PASSED_OVER_BYTES: Final = 96 * 1024 * 1024
+"""More than kernels send of themselves (`inside.packing`) is not even passed over."""
 _PIECES: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
 """Strings, the last one perhaps without its end, and what stands before a value outside of them. Never looks back."""
 _QUOTE: Final = ord('"')
@@ -49,6 +52,33 @@ class Header(msgspec.Struct, frozen=True):
     session: str = ""
 
 
+_NOTHING: Final = msgspec.Raw(b"")
+
+
+class _Forms(msgspec.Struct, frozen=True):
+    """The usual forms of data, not yet decoded. Others are passed over: there may be millions of them."""
+
+    plain: msgspec.Raw = msgspec.field(default=_NOTHING, name="text/plain")
+    markdown: msgspec.Raw = msgspec.field(default=_NOTHING, name="text/markdown")
+    latex: msgspec.Raw = msgspec.field(default=_NOTHING, name="text/latex")
+    html: msgspec.Raw = msgspec.field(default=_NOTHING, name="text/html")
+    png: msgspec.Raw = msgspec.field(default=_NOTHING, name="image/png")
+    jpeg: msgspec.Raw = msgspec.field(default=_NOTHING, name="image/jpeg")
+    svg: msgspec.Raw = msgspec.field(default=_NOTHING, name="image/svg+xml")
+    json: msgspec.Raw = msgspec.field(default=_NOTHING, name="application/json")
+    table: msgspec.Raw = msgspec.field(default=_NOTHING, name="application/vnd.carrel.table+json")
+    chart: msgspec.Raw = msgspec.field(default=_NOTHING, name="application/vnd.carrel.chart+json")
+
+
+class _Display(msgspec.Struct, frozen=True):
+    """Content of a display or result, not yet decoded."""
+
+    data: _Forms = _Forms()
+    metadata: msgspec.Raw = _NOTHING
+    transient: msgspec.Raw = _NOTHING
+    execution_count: msgspec.Raw = _NOTHING
+
+
 class Message(msgspec.Struct, frozen=True):
     """One message of a kernel, its content not yet decoded."""
 
@@ -64,15 +94,13 @@ class Message(msgspec.Struct, frozen=True):
         MalformedError
             It is no JSON object.
         """
-        value = loads(self.raw_content)
-        if not isinstance(value, dict):
-            raise MalformedError("content is not an object")
-        return cast("dict[str, Any]", value)
+        return content_of(self.raw_content)
 
 
 _encoder = msgspec.json.Encoder()
 _header_decoder = msgspec.json.Decoder(Header)
 _any_decoder = msgspec.json.Decoder()
+_display_decoder = msgspec.json.Decoder(_Display)
 
 
 def loads(data: bytes) -> Any:
@@ -118,6 +146,46 @@ def _has_more(data: bytes, limit: int) -> bool:
         if values > limit or pieces > 3 * limit:  # JSON has no more strings than keys and values
             return True
     return False
+
+
+def content_of(raw: bytes) -> dict[str, Any]:
+    """Return the content of a message.
+
+    Raises
+    ------
+    MalformedError
+        It is no JSON object.
+    """
+    value = loads(raw)
+    if not isinstance(value, dict):
+        raise MalformedError("content is not an object")
+    return cast("dict[str, Any]", value)
+
+
+def light_content(raw: bytes, limit_bytes: int) -> dict[str, Any]:
+    """Return the content of a large display, with those of the usual forms of data that are below a limit together.
+
+    What is large is passed over without being decoded.
+
+    Raises
+    ------
+    MalformedError
+        It is no JSON object.
+    """
+    try:
+        display = _display_decoder.decode(raw) if len(raw) <= _PASSED_OVER_BYTES else _Display()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedError("a large display is malformed") from error
+    parts = {form.encode_name: bytes(getattr(display.data, form.name)) for form in msgspec.structs.fields(_Forms)}
+    data: dict[str, Any] = {}
+    for mime, part in sorted(parts.items(), key=lambda item: len(item[1])):
+        limit_bytes -= len(part)
+        if part and limit_bytes >= 0:
+            with suppress(TooComplexError):
+                data[mime] = loads(part)
+    rest = {"metadata": display.metadata, "transient": display.transient, "execution_count": display.execution_count}
+    small = {name: bytes(part) for name, part in rest.items() if 0 < len(bytes(part)) <= _UNCOUNTED_BYTES}
+    return {"data": data, **{name: loads(part) for name, part in small.items()}}
 
 
 def clean(value: Any, depth: int = 0) -> Any:

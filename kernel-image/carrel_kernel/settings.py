@@ -117,8 +117,12 @@ class Settings:
     max_queue: int = _setting("Executions that wait for one kernel.", 100, parse=_count)
     max_unacknowledged: int = _setting("Executions whose events are kept until acknowledged.", 1000, parse=_count)
     spool_bytes: int = _setting("Disk for unacknowledged events of all executions.", 1024 * _MIB, parse=_count)
-    output_bytes: int = _setting("Output of one execution; what is beyond goes to a file.", 64 * _MIB, parse=_count)
-    overflow_bytes: int = _setting("Size of that file.", 1024 * _MIB, parse=_count)
+    message_bytes: int = _setting(
+        "Output of one message, such as a picture; what is beyond goes to a file.", 32 * _MIB, parse=_count
+    )
+    output_bytes: int = _setting("Output of one execution; likewise.", 64 * _MIB, parse=_count)
+    session_output_bytes: int = _setting("Output of all executions since bind; likewise.", 8192 * _MIB, parse=_count)
+    overflow_bytes: int = _setting("Size of that file of an execution.", 1024 * _MIB, parse=_count)
     file_bytes: int = _setting("Largest file that may be written through the API.", 1024 * _MIB, parse=_count)
     archive_bytes: int = _setting(
         "Largest content of an archive, downloaded or unpacked.", 4 * 1024 * _MIB, parse=_count

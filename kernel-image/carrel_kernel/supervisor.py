@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 import zmq
 
+from carrel_kernel.caps import Allowance, Caps
 from carrel_kernel.changes import Workspace
 from carrel_kernel.errors import AlreadyBound, BadRequest, KernelExists, KernelNotFound, TooManyKernels, WrongHost
 from carrel_kernel.executions import Execution, Executions
@@ -61,6 +62,8 @@ class Supervisor:
         self._kernels: dict[str, Kernel] = {}
         self._fork_server = ForkServer(runtime, settings.preload, self._on_loaded) if settings.fork_server else None
         self._spares = Spares(runtime, self._fork_server, settings.spare_kernels, settings.start_seconds)
+        self._caps = Caps(settings.message_bytes, settings.output_bytes, settings.overflow_bytes)
+        self._allowance = Allowance(settings.session_output_bytes)
         self._last_call = time.monotonic()
         self._last_activity = time.time()
         self._binding_lock = asyncio.Lock()
@@ -232,8 +235,8 @@ class Supervisor:
                 take_spare=self._spares.take,
                 max_queue=settings.max_queue,
                 hung_seconds=settings.hung_seconds,
-                output_bytes=settings.output_bytes,
-                overflow_bytes=settings.overflow_bytes,
+                caps=self._caps,
+                allowance=self._allowance,
             ),
         )
 

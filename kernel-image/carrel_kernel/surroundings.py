@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from carrel_kernel.caps import Allowance, Caps
 from carrel_kernel.changes import Workspace
 from carrel_kernel.live import Binding, Place
 from carrel_kernel.metrics import Metrics
@@ -22,5 +23,5 @@ class Surroundings:
     take_spare: Callable[[], Awaitable[tuple[KernelProcess, bool]]]
     max_queue: int
     hung_seconds: float
-    output_bytes: int
-    overflow_bytes: int
+    caps: Caps
+    allowance: Allowance

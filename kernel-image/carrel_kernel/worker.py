@@ -12,11 +12,12 @@ from typing import Final
 import structlog
 
 from carrel_kernel import limits
+from carrel_kernel.caps import CHECK_BYTES, DiskWatch, Meter, Overflow
 from carrel_kernel.executions import Execution
 from carrel_kernel.ladder import Ladder, Reason
 from carrel_kernel.live import LiveKernel
 from carrel_kernel.outcome import Verdict, judge
-from carrel_kernel.outputs import Outputs, Overflow
+from carrel_kernel.outputs import Outputs
 from carrel_kernel.run import Run, execute_content
 from carrel_kernel.surroundings import Surroundings
 from carrel_wire.events import Finished
@@ -41,11 +42,12 @@ class Worker:
     async def carry_out(self, execution: Execution, request: ExecuteRequest, live: LiveKernel) -> Verdict:
         """Have the process run the code, and return how it ended when all of that has been told."""
         around = self._around
-        path = around.workspace.overflow_path(execution.id)
+        path, may_write = around.workspace.overflow_path(execution.id), around.workspace.may_write
         outputs = Outputs(
             execution,
-            Overflow(around.workspace.root / path, around.overflow_bytes, around.workspace.may_write),
-            limit_bytes=around.output_bytes,
+            Overflow(around.workspace.root / path, around.caps.overflow_bytes, may_write),
+            Meter(around.caps, around.allowance),
+            DiskWatch(may_write, free_bytes=CHECK_BYTES),
             overflow_path=path,
         )
         run = Run(execution, outputs, kernel_id=self._kernel_id, incarnation=live.incarnation, pid=live.process.pid)
@@ -101,8 +103,8 @@ class Worker:
         execution = run.execution
         run.outputs.close()
         execution.flush()
-        if run.outputs.truncated:
-            self._around.metrics.truncated.inc()
+        if reason := run.outputs.meter.reason:
+            self._around.metrics.truncated.labels(reason).inc()
         request = execution.request
         if request is None or not request.silent:
             for artifact in await self._around.workspace.artifacts():
@@ -135,7 +137,7 @@ class Worker:
                 execution_count=run.execution_count if run else None,
                 cpu_seconds=run.cpu_seconds() if run else None,
                 peak_memory_bytes=(run.peak_memory_bytes or None) if run else None,
-                bytes_out=run.outputs.bytes_out if run else 0,
+                bytes_out=run.outputs.meter.bytes_out if run else 0,
                 message=verdict.message,
                 lost_state=verdict.lost_state,
             )

@@ -93,11 +93,17 @@ class Artifact(_Event, tag="artifact", kw_only=True, frozen=True):
     sha256: str
 
 
+TruncationReason: TypeAlias = Literal["message", "execution", "session", "disk"]
+"""Which limit it was: of one message, of the execution, of all executions of the session, or that of the disk."""
+
+
 class Truncated(_Event, tag="truncated", kw_only=True, frozen=True):
-    """Output over a limit was cut here, once; the whole is in a file when `path` is set."""
+    """Output over a limit was cut, once; what was left out is in a file when `path` is set."""
 
     omitted_bytes: int
     limit_bytes: int
+    """0 where the disk is the limit."""
+    reason: TruncationReason = "execution"
     path: str | None = None
 
 

@@ -8,13 +8,30 @@ Text is never shortened here: neighbouring writes are joined, and large text spr
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from carrel_wire.events import Clear, Display, Error, ExecutionEvent, Result, Stderr, Stdout, Truncated
+from carrel_wire.events import (
+    Clear,
+    Display,
+    Error,
+    ExecutionEvent,
+    Result,
+    Stderr,
+    Stdout,
+    Truncated,
+    TruncationReason,
+)
 
 Output: TypeAlias = dict[str, Any]
+
+_TRUNCATIONS: Final[dict[TruncationReason, str]] = {
+    "message": "An output over the limit of {limit} bytes",
+    "execution": "Output over the limit of {limit} bytes for one cell",
+    "session": "Output over the limit of {limit} bytes for the whole session",
+    "disk": "The disk of the session is nearly full",
+}
 
 _OVERHEAD_BYTES = 64
 """Of one output beside its text: enough that a million empty ones count."""
@@ -38,9 +55,10 @@ def output_of(event: ExecutionEvent) -> Output | None:
             output = {"output_type": "error", "ename": name, "evalue": value, "traceback": traceback}
         case Clear(wait=wait):
             output = {"output_type": "clear_output", "wait": wait}
-        case Truncated(omitted_bytes=omitted, limit_bytes=limit, path=path):
-            where = f"; the whole is in {path}" if path else ""
-            output = _stream("stderr", f"\n[Output over {limit} bytes: {omitted} bytes were left out here{where}.]\n")
+        case Truncated(omitted_bytes=omitted, limit_bytes=limit, reason=reason, path=path):
+            where = f"; what was left out is in {path}, as far as there was room" if path else ""
+            why = _TRUNCATIONS[reason].format(limit=limit)
+            output = _stream("stderr", f"\n[{why}: {omitted} bytes were left out{where}.]\n")
         case _:
             pass
     return output

@@ -12,10 +12,57 @@ _MAX_DEPTH: Final = 100
 _MAX_BITS: Final = 8192
 """Python refuses to write much longer integers, for that takes long."""
 _SEPARATORS: Final = (",", ":")
+MAX_DISPLAY_BYTES: Final = 64 * 1024 * 1024
+"""The host refuses messages of several times this, and what is around them is lost with them (see `connection`)."""
+MAX_BYTES: Final = 16 * 1024 * 1024
+"""Of any other message: the host looks at these more closely."""
+_LARGE_PART_BYTES: Final = 1024 * 1024
+_MAX_CHARACTERS: Final = 8 * 1024 * 1024
+OMITTED: Final = "carrel_omitted_bytes"
 
 
 def pack(message: Any) -> bytes:
-    """Return JSON in ASCII; lone surrogates are escaped, and what JSON does not have is replaced."""
+    """Return JSON in ASCII; lone surrogates are escaped, and what JSON has not or is too large is replaced."""
+    packed = _json(message)
+    if len(packed) <= MAX_BYTES:
+        return packed
+    members = cast("dict[str, Any]", message) if isinstance(message, dict) else {}
+    if not isinstance(members.get("data"), dict):
+        return _json(_Cut(_MAX_CHARACTERS).cut(message))
+    return packed if len(packed) <= MAX_DISPLAY_BYTES else _json(lightened(members, len(packed)))
+
+
+def lightened(display: dict[str, Any], size: int) -> dict[str, Any]:
+    """Return a display of so many bytes without its large forms."""
+    kept = {mime: part for mime, part in display["data"].items() if len(_json(part)) <= _LARGE_PART_BYTES}
+    rest = {key: display[key] for key in ("transient", "execution_count") if key in display}
+    return {**rest, "data": kept, "metadata": {OMITTED: size - len(_json(kept))}}
+
+
+class _Cut:
+    """Shortens texts, lists and objects until so many characters are left."""
+
+    def __init__(self, characters: int) -> None:
+        self._left = characters
+
+    def cut(self, value: Any) -> Any:
+        if isinstance(value, str):
+            kept = value[: max(0, self._left)]
+            self._left -= len(kept)
+            return kept if len(kept) == len(value) else f"{kept}… ({len(value) - len(kept)} characters were left out)"
+        if isinstance(value, dict):
+            items = cast("dict[Any, Any]", value).items()
+            return {text(key): self.cut(item) for key, item in items if self._has_room()}
+        if isinstance(value, list | tuple):
+            return [self.cut(item) for item in cast("list[Any]", value) if self._has_room()]
+        return value
+
+    def _has_room(self) -> bool:
+        self._left -= 1
+        return self._left > 0
+
+
+def _json(message: Any) -> bytes:
     try:
         return json.dumps(message, default=default, allow_nan=False, separators=_SEPARATORS).encode()
     except (TypeError, ValueError, RecursionError):  # odd keys and numbers, cycles, depth

@@ -18,6 +18,8 @@ from typing import Any, ClassVar, Final, cast
 from ipykernel.iostream import OutStream
 
 _MAX_AHEAD_CHARACTERS: Final = 1024 * 1024
+_PIECE_CHARACTERS: Final = 1024 * 1024
+"""What is written at once goes out in pieces: the host refuses very large messages."""
 
 
 class OrderedStream(OutStream):
@@ -115,7 +117,8 @@ class OrderedStream(OutStream):
         OrderedStream._sending = True
         while self._leaving:
             stream, parent, text = self._leaving.popleft()
-            stream.publish(parent, text)
+            for start in range(0, len(text), _PIECE_CHARACTERS):
+                stream.publish(parent, text[start : start + _PIECE_CHARACTERS])
         OrderedStream._sending = False
 
     def publish(self, parent: Any, text: str) -> None:

@@ -2,11 +2,13 @@
 
 Plan
 - 10 MB of text arrive whole; a million small writes and a thousand displays do, too.
-- Over the limit: one `truncated` with the bytes that are missing, which are in a file that can be read.
+- Over a limit, of the execution, of one message and of the session: one `truncated` with the limit and the bytes that
+  are missing, which are in a file that can be read. What is too large for any message is told, and nothing around it is
+  lost. A full disk is a limit, too, for events, uploads and the file; what frees it can still be run.
 - Text that is no Unicode, NaN, huge integers, deep nesting, and objects that raise while they are shown.
 - A kernel that speaks nonsense on its own sockets: unsigned messages, wrong types, foreign parents.
 - Output of forks, subprocesses and threads; a host that is flooded still answers.
-- Tables come as data beside their HTML; figures as PNG.
+- Tables come as data beside their HTML; figures as PNG, and as data when asked.
 """
 
 from __future__ import annotations
@@ -14,13 +16,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 from pathlib import Path
 
-from tests.integration.kernel.host import Host
+import pytest
+from tests.integration.kernel.host import Host, Refused
 
 from carrel_wire.events import Artifact, Display, Error, Finished, Result, Stderr, Stdout, Truncated
 
 TABLE = "application/vnd.carrel.table+json"
+CHART = "application/vnd.carrel.chart+json"
 
 
 async def test_ten_megabytes_arrive_whole(host: Host) -> None:
@@ -68,6 +73,77 @@ async def test_output_over_the_limit_is_cut_once_and_the_rest_is_in_a_file(tmp_p
         assert isinstance(finished, Finished)
         assert finished.bytes_out > 160_000
         assert truncated.omitted_bytes >= 160_001 - len(text.encode())
+
+
+async def test_a_large_display_keeps_its_text_and_the_whole_is_in_a_file(tmp_path: Path) -> None:
+    async with Host.running(tmp_path, "--message-bytes=1000000") as host:
+        await host.bind()
+        events = await host.run(
+            "from IPython.display import display\n"
+            "display({'text/plain': 'small', 'text/html': 'x' * 20_000_000}, raw=True, display_id='d')\nprint('on')",
+            execution="large",
+        )
+        (shown,) = (event for event in events if isinstance(event, Display))
+        assert (shown.data, shown.display_id) == ({"text/plain": "small"}, "d")
+        assert [event.text for event in events if isinstance(event, Stdout)] == ["on\n"]
+        (cut,) = (event for event in events if isinstance(event, Truncated))
+        assert (cut.reason, cut.limit_bytes, cut.path) == ("message", 1_000_000, ".carrel/overflow/large.txt")
+        async with host.request("GET", f"/v1/files/{cut.path}") as reply:
+            whole = json.loads(await reply.read())
+        assert whole["data"]["text/html"] == "x" * 20_000_000
+        assert abs(cut.omitted_bytes - 20_000_000) < 100
+        async with host.request("GET", "/metrics") as reply:
+            assert 'carrel_kernel_truncated_total{reason="message"} 1.0' in await reply.text()
+
+
+async def test_a_message_that_the_host_refuses_is_told_and_costs_nothing_around_it(host: Host) -> None:
+    events = await host.run(
+        "from IPython.display import display\nprint('before')\n"
+        "display({'text/plain': 'small', 'text/html': 'x' * 80_000_000}, raw=True)\nprint('after')"
+    )
+    assert "".join(event.text for event in events if isinstance(event, Stdout)) == "before\nafter\n"
+    assert [event.data for event in events if isinstance(event, Display)] == [{"text/plain": "small"}]
+    (cut,) = (event for event in events if isinstance(event, Truncated))
+    assert (cut.reason, cut.path) == ("message", None)
+    assert cut.omitted_bytes >= 80_000_000
+
+
+async def test_the_sessions_limit_cuts_each_further_execution(tmp_path: Path) -> None:
+    async with Host.running(tmp_path, "--session-output-bytes=100000") as host:
+        await host.bind()
+        await host.call("POST", "/v1/kernels", json={"id": "second"})
+        assert await host.text("print('x' * 60_000)") == "x" * 60_000 + "\n"
+        for kernel in ("second", "main"):
+            events = await host.run("print('y' * 60_000)\n1/0", kernel=kernel)
+            (cut,) = (event for event in events if isinstance(event, Truncated))
+            assert (cut.reason, cut.limit_bytes) == ("session", 100_000)
+            shown = "".join(event.text for event in events if isinstance(event, Stdout))
+            assert cut.path
+            assert shown + (host.workspace / cut.path).read_text() == "y" * 60_000 + "\n"
+            assert cut.omitted_bytes == 60_001 - len(shown)
+            assert [event.name for event in events if isinstance(event, Error)] == ["ZeroDivisionError"]
+        assert (await host.outcome("z = 1")).status == "ok"
+
+
+async def test_on_a_full_disk_the_host_writes_no_more_than_it_must(tmp_path: Path) -> None:
+    async with Host.running(tmp_path, "--output-bytes=3000000", small_disk_mib=32) as host:
+        await host.bind()
+        await host.run("open('ballast', 'wb').write(bytes(29 * 1024 ** 2))")
+        with pytest.raises(Refused) as refused:
+            await host.call("PUT", "/v1/files/upload", data=b"x")
+        assert (refused.value.status, refused.value.code) == (507, "disk_full")
+        events = await host.run("for _ in range(40): print('x' * 100_000)\n1/0")
+        (cut,) = (event for event in events if isinstance(event, Truncated))
+        assert (cut.reason, cut.path) == ("disk", None)
+        shown = sum(len(event.text) for event in events if isinstance(event, Stdout))
+        assert 500_000 < shown <= 1024 * 1024
+        assert shown + cut.omitted_bytes == 40 * 100_001
+        assert any(isinstance(event, Error) for event in events)
+        assert (await host.outcome("import os; os.remove('ballast')")).status == "ok"
+        await host.call("PUT", "/v1/files/upload", data=b"x")
+        (cut,) = (event for event in await host.run("print('x' * 4_000_000)") if isinstance(event, Truncated))
+        assert (cut.reason, cut.limit_bytes) == ("execution", 3_000_000)
+        assert cut.path
 
 
 async def test_a_flood_is_bounded_and_the_host_goes_on_answering(tmp_path: Path) -> None:
@@ -177,7 +253,7 @@ async def test_forks_subprocesses_and_threads_write_too(host: Host) -> None:
         assert text.count(word) == 1, text
 
 
-async def test_tables_come_as_data_and_figures_as_png(host: Host) -> None:
+async def test_tables_come_as_data(host: Host) -> None:
     events = await host.run(
         "import pandas as pd\npd.DataFrame({'n': range(60), 'when': pd.Timestamp('2026-01-02'), 'o': [object()] * 60})"
     )
@@ -188,9 +264,31 @@ async def test_tables_come_as_data_and_figures_as_png(host: Host) -> None:
     assert [field["name"] for field in table["schema"]["fields"]] == ["n", "when", "o"]
     assert len(table["rows"]) == 50
     assert table["rows"][1][:2] == [1, "2026-01-02T00:00:00.000"]
-    events = await host.run("import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show()")
-    (figure,) = (event for event in events if isinstance(event, Display))
-    assert base64.b64decode(figure.data["image/png"]).startswith(b"\x89PNG")
+    events = await host.run("import polars as pl\npl.DataFrame({'n': range(60), 's': ['x'] * 60})")
+    (result,) = (event for event in events if isinstance(event, Result))
+    assert {"text/plain", "text/html", TABLE} <= set(result.data)
+    assert (result.data[TABLE]["shape"], result.data[TABLE]["rows"][59:], result.data[TABLE]["rows"][1]) == (
+        [60, 2], [], [1, "x"],
+    )  # fmt: skip
+
+
+async def test_figures_come_as_png_and_as_data_when_asked(tmp_path: Path) -> None:
+    draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2], label='l'); plt.show()"
+    async with Host.running(tmp_path) as host:
+        await host.bind()
+        (figure,) = (event for event in await host.run(draw) if isinstance(event, Display))
+        assert base64.b64decode(figure.data["image/png"]).startswith(b"\x89PNG")
+        assert CHART not in figure.data
+        asked = await host.run(f"%env CARREL_CHART_DATA=1\n{draw}")
+        (figure,) = (event for event in asked if isinstance(event, Display))
+        assert figure.data["image/png"]
+        (axes,) = figure.data[CHART]["axes"]
+        assert axes["series"] == [{"kind": "line", "label": "l", "x": [0.0, 1.0], "y": [1, 2]}]
+    (tmp_path / "other").mkdir()
+    async with Host.running(tmp_path / "other") as host:
+        await host.bind(env={"CARREL_CHART_DATA": "1"})
+        (figure,) = (event for event in await host.run(draw) if isinstance(event, Display))
+        assert CHART in figure.data
 
 
 async def test_files_that_code_makes_are_reported_as_artifacts(host: Host) -> None:

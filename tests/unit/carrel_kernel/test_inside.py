@@ -83,6 +83,30 @@ def test_ordinary_data_is_untouched(value: Any) -> None:
     assert strict(packing.pack(value)) == packing.plain(value) == value
 
 
+def test_a_message_that_nobody_would_take_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "MAX_BYTES", 50_000)
+    monkeypatch.setattr(packing, "MAX_DISPLAY_BYTES", 100_000)
+    monkeypatch.setattr(packing, "_LARGE_PART_BYTES", 1000)
+    monkeypatch.setattr(packing, "_MAX_CHARACTERS", 10_000)
+    display = {
+        "data": {"text/plain": "small", "text/html": "x" * 200_000},
+        "metadata": {"m": 1},
+        "transient": {"display_id": "d"},
+    }
+    found = strict(packing.pack(display))
+    omitted = found["metadata"].pop(packing.OMITTED)
+    assert found == {"data": {"text/plain": "small"}, "metadata": {}, "transient": {"display_id": "d"}}
+    assert len(packing.pack({"text/html": "x" * 200_000})) < omitted < 201_000
+    whole = {"data": {"text/html": "x" * 80_000}}
+    assert strict(packing.pack(whole)) == whole
+    error = strict(packing.pack({"ename": "E", "evalue": "v" * 200_000, "traceback": ["t" * 200_000] * 50}))
+    assert error["ename"] == "E"
+    assert error["evalue"].endswith("characters were left out)")
+    assert len(packing.pack(error)) < 20_000
+    assert len(packing.pack({"matches": list(range(100_000))})) < 100_000
+    assert len(packing.pack([{str(number): number for number in range(100_000)}])) < 200_000
+
+
 def test_what_stands_for_what() -> None:
     cycle: list[Any] = []
     cycle.append(cycle)

@@ -6,11 +6,14 @@ Plan
 - Text is joined up to 64 KiB or 20 ms; another stream or output ends the joining.
 - Shapes that are none: nothing raises, and numbers stay without gaps.
 - Errors are told although there is no room, and shortened; the file has a limit and needs a disk.
+- Limits: a message over its own keeps what is small, and others follow; the session's is shared by its executions; a
+  full disk is one, too; the event names the widest that was met, and what was left out is counted and in the file.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,8 +22,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from carrel_kernel.caps import CHECK_BYTES, Allowance, Caps, DiskWatch, Meter, Overflow
 from carrel_kernel.executions import Execution
-from carrel_kernel.outputs import CHUNK_CHARACTERS, Outputs, Overflow
+from carrel_kernel.outputs import CHUNK_CHARACTERS, OMITTED, Outputs
+from carrel_kernel.protocol import MAX_VALUES, MalformedError
 from carrel_kernel.spool import Meta, Spool
 from carrel_wire.events import (
     Clear,
@@ -34,6 +39,7 @@ from carrel_wire.events import (
     decode_event,
 )
 
+PATH = "overflow/e.txt"
 META = Meta(id="e", kernel_id="main", incarnation="i", session_uid="s", code="")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -45,17 +51,34 @@ JSON = st.recursive(
 class Sink:
     """An execution in a folder, with its outputs."""
 
-    def __init__(self, folder: Path, *, limit: int = 10**6, file_limit: int = 10**6, room: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        limit: int = 10**7,
+        message: int = 10**7,
+        session: Allowance | None = None,
+        file_limit: int = 10**7,
+        room: bool = True,
+        unwatched: int = 10**9,
+    ) -> None:
         self.file = folder / "overflow" / "e.txt"
         self.execution = Execution(Spool.create(folder, META))
-        overflow = Overflow(self.file, file_limit, lambda: room)
-        self.outputs = Outputs(self.execution, overflow, limit_bytes=limit, overflow_path="overflow/e.txt")
+        self.room = room
+        self.meter = Meter(Caps(message, limit, file_limit), session or Allowance(10**9))
+        self.outputs = Outputs(
+            self.execution,
+            Overflow(self.file, file_limit, lambda: self.room),
+            self.meter,
+            DiskWatch(lambda: self.room, free_bytes=unwatched),
+            overflow_path=PATH,
+        )
 
     def text(self, text: Any, name: Any = "stdout") -> None:
-        assert self.outputs.take("stream", {"name": name, "text": text}, 0)
+        assert self.take("stream", {"name": name, "text": text})
 
-    def take(self, msg_type: str, content: dict[str, Any], size: int = 0) -> bool:
-        return self.outputs.take(msg_type, content, size)
+    def take(self, msg_type: str, content: dict[str, Any]) -> bool:
+        return self.outputs.take(msg_type, json.dumps(content).encode())
 
     def flushed(self) -> list[ExecutionEvent]:
         self.execution.flush()
@@ -88,8 +111,8 @@ def test_delivered_and_file_together_are_all_of_it(writes: list[tuple[str, str]]
         rest = sink.file.read_bytes().decode() if sink.file.exists() else ""
         assert shown + rest == "".join(text for _, text in writes)
         assert len(shown.encode()) <= limit
-        assert sink.outputs.bytes_out == len((shown + rest).encode())
-        assert sink.outputs.truncated == bool(cut)
+        assert sink.meter.bytes_out == len((shown + rest).encode())
+        assert (sink.meter.reason == "execution") == bool(cut)
         assert bool(cut) == bool(rest)
         if cut:
             assert cut == [events[-1]]
@@ -200,6 +223,15 @@ async def test_an_error_is_told_without_room_and_shortened(tmp_path: Path) -> No
     assert sink.file.read_text().endswith("after")
 
 
+async def test_further_errors_need_room(tmp_path: Path) -> None:
+    sink = Sink(tmp_path, limit=10_000)
+    for _ in range(100):
+        sink.take("error", {"ename": "E", "evalue": "v" * 1000, "traceback": []})
+    events = sink.end()
+    assert 5 < sum(isinstance(event, Error) for event in events) < 12
+    assert isinstance(events[-1], Truncated)
+
+
 async def test_many_empty_outputs_count_too(tmp_path: Path) -> None:
     sink = Sink(tmp_path, limit=1000)
     for _ in range(1000):
@@ -210,12 +242,117 @@ async def test_many_empty_outputs_count_too(tmp_path: Path) -> None:
 
 
 async def test_rich_output_over_the_limit_goes_to_the_file(tmp_path: Path) -> None:
-    sink = Sink(tmp_path, limit=100)
-    sink.take("display_data", {"data": {"text/html": "<b>whole</b>"}}, size=5000)
-    sink.take("display_data", {"data": {"text/html": "small"}}, size=1)  # nothing after the first that did not fit
+    sink = Sink(tmp_path, limit=200)
+    sink.take("display_data", {"data": {"text/html": "<b>" + "x" * 200}})
+    sink.take("display_data", {"data": {"text/html": "small"}})  # nothing after the first that did not fit
     (cut,) = sink.end()
-    assert cut == Truncated(n=1, omitted_bytes=5001, limit_bytes=100, path="overflow/e.txt")
-    assert sink.file.read_text() == '{"text/html":"<b>whole</b>"}\n{"text/html":"small"}\n'
+    assert cut == Truncated(n=1, omitted_bytes=sink.meter.bytes_out, limit_bytes=200, path="overflow/e.txt")
+    assert sink.file.read_text() == '{"text/html":"<b>' + "x" * 200 + '"}\n{"text/html":"small"}\n'
+
+
+LARGE = {"text/html": "x" * 5000, "text/plain": "small", "application/json": {"a": [1]}}
+
+
+async def test_of_a_large_message_what_is_small_goes_out_and_others_follow(tmp_path: Path) -> None:
+    sink = Sink(tmp_path, message=1000)
+    sink.take("display_data", {"data": LARGE, "metadata": {"m": 1}, "transient": {"display_id": "d"}})
+    sink.take("execute_result", {"data": LARGE, "execution_count": 3, "metadata": {"large": "y" * 70_000}})
+    sink.text("after")
+    kept = {"text/plain": "small", "application/json": {"a": [1]}}
+    *shown, cut = sink.end()
+    assert shown == [
+        Display(n=1, data=kept, metadata={"m": 1}, display_id="d"),
+        Result(n=2, data=kept, metadata={}, execution_count=3),
+        Stdout(n=3, text="after"),
+    ]
+    assert cut == Truncated(n=4, omitted_bytes=sink.meter.omitted_bytes, limit_bytes=1000, reason="message", path=PATH)
+    sizes = [len(json.dumps(part)) for part in (LARGE["text/html"], {"large": "y" * 70_000}, LARGE["text/html"])]
+    assert sum(sizes) < sink.meter.omitted_bytes < sink.meter.bytes_out
+    assert [json.loads(line)["data"] for line in sink.file.read_text().splitlines()] == [LARGE, LARGE]
+
+
+async def test_a_chart_of_very_many_values_keeps_its_text_and_picture(tmp_path: Path) -> None:
+    sink = Sink(tmp_path, message=10**8)
+    values = list(range(MAX_VALUES + 1))
+    data = {"text/plain": "chart", "application/vnd.plotly.v1+json": {"data": values}, "image/png": "cG5n"}
+    sink.take("display_data", {"data": {**data, "application/json": values}, "transient": {"display_id": "d"}})
+    shown, cut = sink.end()
+    assert shown == Display(n=1, data={"text/plain": "chart", "image/png": "cG5n"}, display_id="d")
+    assert isinstance(cut, Truncated)
+    assert cut.reason == "message"
+    assert json.loads(sink.file.read_text())["data"]["application/json"] == values
+
+
+async def test_what_the_kernel_left_out_itself_is_told(tmp_path: Path) -> None:
+    sink = Sink(tmp_path)
+    for told in (500, -1, "x", True, 2.5):
+        sink.take("display_data", {"data": {"text/plain": "p"}, "metadata": {OMITTED: told, "m": 1}})
+    *shown, cut = sink.end()
+    assert [event.metadata for event in shown if isinstance(event, Display)] == [{"m": 1}] * 5
+    assert cut == Truncated(n=6, omitted_bytes=500, limit_bytes=10**7, reason="message")
+
+
+async def test_a_large_message_that_is_none_harms_nobody(tmp_path: Path) -> None:
+    sink = Sink(tmp_path, message=10)
+    for raw in (b"[" * 10_000, b'{"data": 5, "x": "' + b"y" * 100, b'{"data": [1, 2, 3, 4, 5]}'):
+        with pytest.raises(MalformedError):
+            sink.outputs.take("display_data", raw)
+    sink.text("on")
+    assert sink.end() == [Stdout(n=1, text="on")]
+
+
+async def test_the_sessions_limit_is_shared_by_its_executions(tmp_path: Path) -> None:
+    session = Allowance(1000)
+    for number, (delivered, reason) in enumerate([(500, None), (1000 - 500 - 2 * 64, "session"), (0, "session")]):
+        (folder := tmp_path / str(number)).mkdir()
+        sink = Sink(folder, session=session)
+        sink.text("x" * 500)
+        sink.take("error", {"ename": "E"})  # is told all the same
+        events = sink.end()
+        assert sum(len(event.text) for event in events if isinstance(event, Stdout)) == delivered
+        assert sum(isinstance(event, Error) for event in events) == 1
+        cut = [event for event in events if isinstance(event, Truncated)]
+        assert [(event.reason, event.omitted_bytes, event.limit_bytes) for event in cut] == (
+            [(reason, 500 - delivered, 1000)] if reason else []
+        )
+    assert session.room == 0
+
+
+async def test_the_widest_limit_is_the_one_that_is_named(tmp_path: Path) -> None:
+    sink = Sink(tmp_path, message=100, limit=1000)
+    sink.take("display_data", {"data": {"text/html": "x" * 500}})
+    sink.text("y" * 2000)
+    *_, cut = sink.end()
+    assert isinstance(cut, Truncated)
+    assert (cut.reason, cut.limit_bytes) == ("execution", 1000)
+    assert cut.omitted_bytes > 1500
+
+
+async def test_on_a_full_disk_so_much_goes_out_and_no_more(tmp_path: Path) -> None:
+    sink = Sink(tmp_path, unwatched=1000)
+    sink.text("a" * 900)
+    sink.take("clear_output", {})
+    sink.room = False
+    sink.text("b" * 200)
+    sink.take("error", {"ename": "E"})
+    sink.text("c")
+    events = sink.end()
+    assert [type(event) for event in events] == [Stdout, Clear, Error, Truncated]
+    assert events[-1] == Truncated(n=4, omitted_bytes=201, limit_bytes=0, reason="disk")
+    assert not sink.file.exists()
+
+
+async def test_a_disk_that_has_room_again_is_written_to_again(tmp_path: Path) -> None:
+    watch = DiskWatch(lambda: sink.room, free_bytes=0)
+    sink = Sink(tmp_path, room=False)
+    assert not watch.allows(1)
+    sink.room = True
+    assert not watch.allows(CHECK_BYTES)
+    assert watch.allows(1)
+    sink.room = False
+    assert watch.allows(CHECK_BYTES)
+    assert not watch.allows(1)
+    sink.end()
 
 
 async def test_the_file_has_a_limit(tmp_path: Path) -> None:
