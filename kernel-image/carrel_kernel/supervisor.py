@@ -26,6 +26,7 @@ from carrel_kernel.kernel import Kernel
 from carrel_kernel.limits import thread_count, thread_environment
 from carrel_kernel.live import Binding, Place
 from carrel_kernel.metrics import Metrics
+from carrel_kernel.packages import pip_environment
 from carrel_kernel.settings import Settings
 from carrel_kernel.snapshots.service import Snapshots
 from carrel_kernel.spares import Spares
@@ -150,7 +151,11 @@ class Supervisor:
                 if request.folder:
                     await self._move_to(request.folder)
                 await asyncio.to_thread(self.executions.load, request.session_uid)
-                env = {**thread_environment(request.cpu_limit), **request.env}
+                env = {
+                    **thread_environment(request.cpu_limit),
+                    **pip_environment(self.workspace.root),
+                    **request.env,
+                }
                 self.binding = Binding(
                     request.session_uid, env, thread_count(request.cpu_limit), request.memory_limit_bytes
                 )

@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any, Final
 
 import zmq
@@ -96,6 +97,9 @@ def apply(handover: dict[str, Any]) -> None:
     if "MPLBACKEND" in env and "matplotlib" in sys.modules:  # it has read its variable already
         sys.modules["matplotlib"].rcParams["backend"] = env["MPLBACKEND"]
     os.chdir(handover["workspace"])
+    if packages := env.get("PIP_TARGET"):
+        Path(packages).mkdir(exist_ok=True)  # Python forgets a folder of its path that is not there
+        sys.path.append(packages)
     threads.use(handover["threads"])
     limit = handover["memory_limit_bytes"]
     if limit is not None:
