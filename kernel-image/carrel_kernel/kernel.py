@@ -24,6 +24,7 @@ from carrel_kernel.errors import IncarnationChanged, KernelBusy, KernelUnavailab
 from carrel_kernel.executions import Execution
 from carrel_kernel.live import LiveKernel
 from carrel_kernel.outcome import Verdict
+from carrel_kernel.questions import Questions
 from carrel_kernel.run import Run
 from carrel_kernel.surroundings import Surroundings
 from carrel_kernel.worker import Worker
@@ -61,11 +62,7 @@ class Kernel:
         self._starting = asyncio.Lock()
         self._alone = asyncio.Lock()
         """Held by an execution, or by what must have the idle process to itself."""
-        self._requests: dict[str, asyncio.Future[dict[str, Any]]] = {}
-        self._asked: dict[str, float] = {}
-        """Ids of the host's own requests that the kernel is not done with, and until when it should be."""
-        self._nothing_asked = asyncio.Event()
-        self._nothing_asked.set()
+        self._questions = Questions(around.hung_seconds)
         self._execution_count = 0
         self._restarts = 0
         self._cause: Literal["requested", "died"] = "died"
@@ -171,31 +168,14 @@ class Kernel:
         return await self.ask(live, msg_type, content, seconds=seconds)
 
     async def ask(self, live: LiveKernel, msg_type: str, content: dict[str, Any], *, seconds: float) -> dict[str, Any]:
-        """Send a request to a process and return its reply's content.
+        """Send a request to the process that `alone` gave, and return its reply's content.
 
         Raises
         ------
         KernelUnavailable, TimeoutError
             As `request` does.
         """
-        reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        msg_id = live.send("shell", msg_type, content)
-        self._requests[msg_id] = reply
-        self._asked[msg_id] = time.monotonic() + seconds
-        self._nothing_asked.clear()
-        try:
-            waited = (reply, live.death)
-            await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if reply.done():
-                return reply.result()
-            if live.death.done():
-                raise KernelUnavailable("the kernel died meanwhile")
-            live.connection.drain_now()
-            if live.busy_with == msg_id:  # nobody's cell must be hit
-                live.process.signal(signal.SIGINT)
-            raise TimeoutError
-        finally:
-            del self._requests[msg_id]
+        return await self._questions.ask(live, msg_type, content, seconds=seconds)
 
     @asynccontextmanager
     async def alone(self) -> AsyncGenerator[LiveKernel]:
@@ -257,7 +237,7 @@ class Kernel:
     def _clients_run(self) -> bool:
         """Whether a WebSocket client's code runs; the host's own short questions do not count."""
         busy_with = self._live.busy_with if self._live else None
-        return busy_with is not None and busy_with not in self._asked
+        return busy_with is not None and busy_with not in self._questions
 
     def info(self) -> KernelInfo:
         """Return the kernel's description."""
@@ -286,16 +266,9 @@ class Kernel:
         if live is None:
             return
         self._worker.check_memory(live)
-        now = time.monotonic()
-        overdue = [
-            id_ for id_, due in self._asked.items() if now > max(due, live.busy_since) + self._around.hung_seconds
-        ]
-        if live.busy_with in overdue:
+        if self._questions.hung(live):
             _log.warning("kernel_hung", kernel=self.id, incarnation=live.incarnation)
             live.process.signal(signal.SIGKILL)
-        elif live.busy_with is None:  # the kernel has not said that it is done with them, and does nothing
-            for id_ in overdue:
-                self._on_answered(id_)
 
     # ------------------------------------------------------------------ the process
 
@@ -356,8 +329,7 @@ class Kernel:
         if self._live is not live or live.death.cancelled():
             return
         self._live = None
-        self._asked.clear()
-        self._nothing_asked.set()
+        self._questions.on_death()
         self.incarnation = str(uuid.uuid4())
         self.changes += 1
         self._execution_count = 0
@@ -380,9 +352,8 @@ class Kernel:
         run = self._worker.run
         ours = run if run and message.parent.msg_id == run.execution.id else None
         if channel != "iopub":
-            reply = self._requests.get(message.parent.msg_id)
-            if reply and not reply.done():
-                reply.set_result(message.content())
+            if self._questions.awaits(message.parent.msg_id):
+                self._questions.on_reply(message.parent.msg_id, message.content())
             elif ours and message.header.msg_type == "execute_reply":
                 ours.on_reply(message.content())
             return
@@ -406,20 +377,15 @@ class Kernel:
         state = message.content().get("execution_state")
         if state == "busy":
             live.busy_with, live.busy_since = message.parent.msg_id, time.monotonic()
-            if message.parent.msg_id not in self._asked and message.parent.msg_type in _CHANGING:
+            if message.parent.msg_id not in self._questions and message.parent.msg_type in _CHANGING:
                 self.changes += 1
             if ours:
                 ours.on_busy()
         elif state == "idle":
             live.busy_with = None
-            self._on_answered(message.parent.msg_id)
+            self._questions.on_idle(message.parent.msg_id)
             if ours:
                 ours.on_idle()
-
-    def _on_answered(self, msg_id: str) -> None:
-        self._asked.pop(msg_id, None)
-        if not self._asked:
-            self._nothing_asked.set()
 
     def _on_batch(self) -> None:
         if self._worker.run:
@@ -467,8 +433,7 @@ class Kernel:
         KernelUnavailable
         """
         live = await self._ensure()
-        while self._asked:
-            await self._nothing_asked.wait()
+        while await self._questions.settled():
             live = await self._ensure()
         return live
 
