@@ -48,6 +48,8 @@ class Kernel:
         self.last_activity = time.time()
         self.changes = 0
         """Grows with whatever may change the variables; what it was at a snapshot tells whether that still holds."""
+        self.touched = False
+        """Something has run in this process that may have changed its variables."""
         self.sealed = False
         """Its state is in a snapshot for good: nothing runs in it any more."""
         self.on_new_process: set[Callable[[], None]] = set()
@@ -258,6 +260,7 @@ class Kernel:
             cpu_seconds=limits.cpu_seconds(pid) if pid else 0.0,
             restarts=self._restarts,
             fresh_because=self._live.process.fresh_because if self._live else None,
+            sealed=self.sealed,
         )
 
     def check(self) -> None:
@@ -332,6 +335,7 @@ class Kernel:
         self._questions.on_death()
         self.incarnation = str(uuid.uuid4())
         self.changes += 1
+        self.touched = False
         self._execution_count = 0
         cause, self._cause = self._cause, "died"
         if self._worker.run is None:
@@ -379,6 +383,7 @@ class Kernel:
             live.busy_with, live.busy_since = message.parent.msg_id, time.monotonic()
             if message.parent.msg_id not in self._questions and message.parent.msg_type in _CHANGING:
                 self.changes += 1
+                self.touched = True
             if ours:
                 ours.on_busy()
         elif state == "idle":
@@ -421,6 +426,7 @@ class Kernel:
             if verdict:
                 self._worker.end(execution, verdict)
             else:
+                self.touched = True
                 verdict = await self._worker.carry_out(execution, request, live)
         if verdict.status != "ok" and request.stop_on_error and not request.silent:
             self._abort(verdict)

@@ -75,6 +75,8 @@ class KernelInfo(_Reply, kw_only=True, frozen=True):
     restarts: int
     fresh_because: str | None = None
     """Why its process is a fresh interpreter; none when it was forked from one that had imported everything."""
+    sealed: bool = False
+    """Its state is in a snapshot, and nothing runs in it any more."""
 
 
 class UnacknowledgedExecution(_Reply, kw_only=True, frozen=True):

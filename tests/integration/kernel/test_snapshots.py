@@ -129,10 +129,11 @@ async def test_contents_that_are_not_what_their_digest_says_are_refused(host: Ho
         await get(host, OF_NOTHING)
     assert caught.value.code == "blob_not_found"
     # Code of the session can write where the host keeps contents: it is found out whenever they are read.
+    await host.call("POST", "/v1/kernels/main/restart")
     path = host.workspace / ".carrel" / "snapshots" / array
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     assert await refused(host, "POST", RESTORE, {"manifest": manifest}) == (400, "wrong_digest")
-    await host.run("open('file.txt', 'w').write('after!')")
+    (host.workspace / "file.txt").write_text("after!")
     for digest in (array, file):
         with pytest.raises(aiohttp.ClientError):
             await get(host, digest)
@@ -404,7 +405,7 @@ async def test_a_kernel_is_sealed_only_if_nothing_has_happened_since(host: Host)
     with pytest.raises(Refused) as caught:
         await host.call("DELETE", SEAL)
     assert (caught.value.status, caught.value.code) == sealed
-    assert (await host.main())["pid"] is None
+    assert ((await host.main())["pid"], (await host.main())["sealed"]) == (None, True)
     assert await get(host, last["variables"]["pickle"]["sha256"])
 
 
@@ -420,6 +421,18 @@ async def _through_websocket(host: Host, msg_type: str, content: dict[str, Any])
                 found = json.loads(frame.data)
                 if found["parent_header"].get("msg_id") == "m1" and found["content"].get("execution_state") == "idle":
                     return
+
+
+async def test_a_snapshot_is_restored_once_and_only_where_nothing_has_run(host: Host) -> None:
+    await host.run("x = [1]")
+    manifest = await taken(host)
+    assert await refused(host, "POST", RESTORE, {"manifest": manifest}) == (409, "kernel_changed")
+    await host.call("POST", "/v1/kernels/main/restart")
+    reply = await host.call("POST", RESTORE, json={"manifest": manifest})
+    assert reply == await host.call("POST", RESTORE, json={"manifest": manifest})
+    assert await host.text("x.append(2); print(x)") == "[1, 2]\n"
+    assert await refused(host, "POST", RESTORE, {"manifest": manifest}) == (409, "kernel_changed")
+    assert await host.text("print(x)") == "[1, 2]\n"
 
 
 async def test_contents_of_the_snapshot_before_are_removed(host: Host) -> None:

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from carrel_kernel.inside.deadline import TooLong, limit
 from carrel_kernel.inside.snapshots import codecs, settings
-from carrel_kernel.inside.snapshots.guard import DeadlinePassed, deadline, reason_of
 from carrel_kernel.inside.snapshots.pickling import NAMESPACE
+from carrel_kernel.inside.snapshots.reasons import reason_of
 
 _MAX_NAMES: Final = 100
 _SHARE: Final = 4
@@ -120,9 +121,9 @@ class _Values:
         self._at = end
         known = sys.getrefcount(self._missing)
         try:
-            with deadline(seconds):
+            with limit(seconds):
                 value = self._unpickler.load()
-        except (Exception, DeadlinePassed) as error:
+        except (Exception, TooLong) as error:
             self._lost.append(name)
             self._go_on(start, end)
             raise _Unreadable(reason_of(error)) from error
@@ -190,9 +191,9 @@ class Restoration:
 
     def _import(self, name: str, module: str) -> None:
         try:
-            with deadline(self._share()):
+            with limit(self._share()):
                 imported = importlib.import_module(module)
-        except (Exception, DeadlinePassed) as error:  # noqa: BLE001  a module's code raises anything
+        except (Exception, TooLong) as error:  # noqa: BLE001  a module's code raises anything
             self._fail(name, reason_of(error))
         else:
             self._set(name, imported)

@@ -14,10 +14,11 @@ import types
 from pathlib import Path
 from typing import Any, Final
 
+from carrel_kernel.inside.deadline import TooLong, limit
 from carrel_kernel.inside.snapshots import settings
 from carrel_kernel.inside.snapshots.blobs import Blobs
-from carrel_kernel.inside.snapshots.guard import NO_TIME, DeadlinePassed, deadline, reason_of, type_name
 from carrel_kernel.inside.snapshots.pickling import Nowhere, Outside, Pickler
+from carrel_kernel.inside.snapshots.reasons import NO_TIME, reason_of, type_name
 
 _SHARE: Final = 4
 """One variable's trial takes at most this part of the time that is left for trials, which is half of all."""
@@ -91,12 +92,12 @@ class Snapshot:
                 self._leave(name, value, reason)
                 return
         try:
-            with deadline((self._trials_until - time.monotonic()) / _SHARE):
+            with limit((self._trials_until - time.monotonic()) / _SHARE):
                 if issubclass(type(value), types.ModuleType):
                     self._imports.append({"name": name, "module": _importable(value)})
                     return
                 Pickler(Nowhere(), self._namespace, None).dump(value)
-        except (Exception, DeadlinePassed) as error:  # noqa: BLE001  objects of the session's raise anything
+        except (Exception, TooLong) as error:  # noqa: BLE001  objects of the session's raise anything
             self._leave(name, value, reason_of(error))
         else:
             self._saved[name] = value
@@ -109,10 +110,10 @@ class Snapshot:
         found: dict[str, Any] = {}
         for name, read in settings.READ.items():
             try:
-                with deadline((self._trials_until - time.monotonic()) / _SHARE):
+                with limit((self._trials_until - time.monotonic()) / _SHARE):
                     value = read(self._workspace)
                     Pickler(Nowhere(), self._namespace, None).dump(value)
-            except (Exception, DeadlinePassed):  # noqa: BLE001  libraries may have been changed by the session
+            except (Exception, TooLong):  # noqa: BLE001  libraries may have been changed by the session
                 value = None
             if value is not None:
                 found[name] = value
@@ -137,9 +138,9 @@ class Snapshot:
             for name, value in list(self._saved.items()):
                 mark, buffers = writer.mark(), len(outside.buffers)
                 try:
-                    with deadline(self._until - time.monotonic()):
+                    with limit(self._until - time.monotonic()):
                         pickler.dump(value)
-                except DeadlinePassed:  # what is written already stays; nothing after it can be
+                except TooLong:  # what is written already stays; nothing after it can be
                     writer.rollback(mark)
                     del outside.buffers[buffers:]
                     for late in list(self._saved)[len(items) :]:
