@@ -90,6 +90,11 @@ class Settings(BaseSettings):
     kernel_memory_bytes: int = _setting(
         "kernel_memory_bytes", 2048 * _MIB, "Memory of one kernel of the local executor.", ge=128 * _MIB
     )
+    kernel_preload: str = _setting(
+        "kernel_preload",
+        "numpy,pandas,matplotlib.pyplot,sklearn",
+        "Modules that kernels of the local executor have imported when they start.",
+    )
     spare_kernel_host: bool = _setting(
         "spare_kernel_host", True, "Whether the local executor keeps a kernel host ready for the next session."
     )

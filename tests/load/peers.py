@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import aiohttp
-from tests.integration.kernel.host import Host
+from tests.integration.kernel.host import LIBRARIES, Host
 
 from carrel_wire.events import Finished, Stdout
 
@@ -178,7 +178,7 @@ class HostServer:
     @asynccontextmanager
     async def start(cls, folder: Path) -> AsyncGenerator[HostServer]:
         await asyncio.to_thread(folder.mkdir)
-        async with Host.running(folder) as host:
+        async with Host.running(folder, LIBRARIES) as host:
             server = cls(host)
             await server.rest()
             await host.bind()

@@ -6,7 +6,7 @@ import random
 import time
 from pathlib import Path
 
-from tests.integration.kernel.host import Host
+from tests.integration.kernel.host import LIBRARIES, Host
 from tests.soak.conftest import Record
 from tests.support.kernel_siege import POINTS, VICTIMS, KernelSiege, LocalHost
 
@@ -18,7 +18,7 @@ async def test_random_kills(tmp_path: Path, record: Record):
     seed = time.time_ns() % 1_000_000
     chance = random.Random(seed)
     began = time.monotonic()
-    async with Host.running(tmp_path) as host:
+    async with Host.running(tmp_path, LIBRARIES) as host:
         await host.bind()
         siege = KernelSiege(LocalHost(host), seed)
         for _ in range(KILLS):

@@ -16,8 +16,9 @@ LEFT_ALIVE: list[subprocess.Popen[bytes]] = []
 
 
 def settings_for(data_dir: Path, **more: Any) -> Settings:
-    """Return the embedded product's settings for a folder, whatever the environment says; no host is made ahead."""
-    alone = {"database_url": None, "redis_url": None, "storage_type": "local", "spare_kernel_host": False}
+    """Return the embedded product's settings for a folder, whatever the environment says; nothing is ready ahead."""
+    alone = {"database_url": None, "redis_url": None, "storage_type": "local"}
+    alone |= {"spare_kernel_host": False, "kernel_preload": ""}
     return Settings(_env_file=None, data_dir=data_dir, **{**alone, **more})  # pyright: ignore[reportCallIssue]
 
 

@@ -34,14 +34,15 @@ SALES = (
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """Return the environment of a child: this project's sources, none of the developer's settings, no spare host."""
+    """Return the environment of a child: this project's sources, no developer's settings, nothing ready ahead."""
     own = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("CARREL_", "DSAGENT_", "LLM_", "OPENAI_"))
     }
     home = os.environ.get("HOME", "/root")
-    fixed = {"PYTHONPATH": os.pathsep.join(SOURCES), "HOME": home, "CARREL_SPARE_KERNEL_HOST": "false"}
+    fixed = {"PYTHONPATH": os.pathsep.join(SOURCES), "HOME": home}
+    fixed |= {"CARREL_SPARE_KERNEL_HOST": "false", "CARREL_KERNEL_PRELOAD": ""}
     return {**own, **fixed, **settings}
 
 

@@ -38,7 +38,9 @@ def python_path() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(sorted(roots))} if roots else {}
 
 
-def command(*, socket: Path, host_id: str, keys: Path, workspaces: Path, orphan_seconds: float) -> list[str]:
+def command(
+    *, socket: Path, host_id: str, keys: Path, workspaces: Path, preload: str, orphan_seconds: float
+) -> list[str]:
     """Return the command line of a host."""
     return [
         sys.executable,
@@ -48,6 +50,7 @@ def command(*, socket: Path, host_id: str, keys: Path, workspaces: Path, orphan_
         *("--keys", str(keys)),
         *("--workspace", str(workspaces)),
         *("--folder-at-bind", "yes"),
+        *("--preload", preload),
         *("--orphan-timeout", f"{orphan_seconds:g}"),
     ]
 

@@ -48,9 +48,10 @@ class Launched:
 class Launcher:
     """Starts hosts, and keeps one ready when it shall."""
 
-    def __init__(self, folders: Folders, *, start_seconds: float, spare: bool) -> None:
+    def __init__(self, folders: Folders, *, start_seconds: float, preload: str, spare: bool) -> None:
         self._folders = folders
         self._start_seconds = start_seconds
+        self._preload = preload
         self._keeps_spare = spare
         self._spare: asyncio.Task[Launched] | None = None
         self._refill: asyncio.TimerHandle | None = None
@@ -148,6 +149,7 @@ class Launcher:
                     host_id=host_id,
                     keys=folders.keys,
                     workspaces=folders.workspaces,
+                    preload=self._preload,
                     orphan_seconds=ORPHAN_SECONDS,
                 ),
                 env=child.environment(folders),

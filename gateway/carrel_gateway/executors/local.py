@@ -62,7 +62,10 @@ class LocalExecutor:
     def __init__(self, settings: Settings, folders: Folders) -> None:
         self._folders = folders
         self._launcher = Launcher(
-            folders, start_seconds=settings.kernel_start_seconds, spare=settings.spare_kernel_host
+            folders,
+            start_seconds=settings.kernel_start_seconds,
+            preload=settings.kernel_preload,
+            spare=settings.spare_kernel_host,
         )
         self._children: dict[UUID, subprocess.Popen[bytes]] = {}
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()

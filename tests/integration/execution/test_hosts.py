@@ -228,7 +228,7 @@ async def ready_host(data_dir: Path, *, but: set[int]) -> int:
 
 async def test_a_host_is_kept_ready_for_the_next_session(tmp_path: Path):
     first, second = new_session(), new_session()
-    async with gateway(tmp_path, spare_kernel_host=True) as pool:
+    async with gateway(tmp_path, spare_kernel_host=True, kernel_preload="pandas") as pool:
         spare = await ready_host(tmp_path, but=set())
         code = "import os, sys; print(os.getcwd(), 'pandas' in sys.modules)"
         assert text_of(await run(pool, first, code)) == f"{tmp_path / 'workspaces' / str(first.session_id)} True\n"

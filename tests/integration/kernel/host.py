@@ -23,6 +23,8 @@ from carrel_wire.tokens import ALL_SCOPES, KeySet, PublicKey, Signer, generate_p
 ROOT = Path(__file__).parents[3]
 DEADLINE = 60.0
 SESSION = "session-1"
+LIBRARIES = "--preload=numpy,pandas,matplotlib.pyplot,sklearn"
+"""The flag that makes a host's kernels as they are in the product."""
 
 
 async def until(check: Callable[[], Any], *, seconds: float = DEADLINE, what: str = "the condition") -> Any:
@@ -207,6 +209,7 @@ class Host(HostClient):
             f"--keys={self.short / 'keys.json'}",
             f"--workspace={self.workspace}",
             f"--runtime-dir={self.short}",
+            "--preload=",  # what a test does not need is not imported; a later flag wins
             *self.flags,
         ]
         if self.small_disk_mib is not None:

@@ -15,13 +15,26 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.kernel.host import Host, until
+from tests.integration.kernel.host import LIBRARIES, Host, until
 
 from carrel_wire.events import Display
+
+
+@pytest.fixture
+async def unbound(tmp_path: Path) -> AsyncIterator[Host]:
+    async with Host.running(tmp_path, LIBRARIES) as host:
+        yield host
+
+
+@pytest.fixture
+async def host(unbound: Host) -> Host:
+    await unbound.bind()
+    return unbound
 
 
 async def zygote_of(host: Host) -> int:
@@ -114,7 +127,7 @@ async def test_figures_show_themselves_and_the_session_may_choose_a_backend(unbo
     assert any(isinstance(event, Display) and "image/png" in event.data for event in events)
     other = tmp_path / "other"
     other.mkdir()
-    async with Host.running(other) as host:
+    async with Host.running(other, LIBRARIES) as host:
         await zygote_of(host)
         await host.bind(env={"MPLBACKEND": "agg", "TZ": "Asia/Tokyo"})
         code = "import matplotlib.pyplot as plt, time\nplt.plot([1])\nprint(plt.get_backend().lower(), time.tzname[0])"

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from tests.support.local import settings_for
 from tests.support.scripted_model import ScriptedModel
 
 from carrel_gateway.agents.protocols import Turn
@@ -26,7 +27,6 @@ from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
 from carrel_gateway.opening import open_context
 from carrel_gateway.runs.repository import Run
 from carrel_gateway.sessions.service import SessionService
-from carrel_gateway.settings import Settings
 
 PRINCIPAL = Principal(tenant_id=DEFAULT_TENANT_ID, user_id=DEFAULT_USER_ID)
 LEASE_SECONDS = 0.6
@@ -62,7 +62,7 @@ class SilentModel:
 
 @pytest.fixture
 async def context(tmp_path):
-    opened = await open_context(Settings(data_dir=tmp_path, run_lease_seconds=LEASE_SECONDS, _env_file=None))
+    opened = await open_context(settings_for(tmp_path, run_lease_seconds=LEASE_SECONDS))
     yield opened
     await opened.aclose()
 

@@ -35,7 +35,12 @@ def test_the_environment_is_an_allow_list(tmp_path: Path, extra: dict[str, str])
 
 def test_the_command_runs_this_interpreter(tmp_path: Path):
     command = child.command(
-        socket=tmp_path / "k.sock", host_id="h", keys=tmp_path / "keys.json", workspaces=tmp_path, orphan_seconds=60
+        socket=tmp_path / "k.sock",
+        host_id="h",
+        keys=tmp_path / "keys.json",
+        workspaces=tmp_path,
+        preload="numpy",
+        orphan_seconds=60,
     )
     assert command[:3] == [sys.executable, "-m", "carrel_kernel"]
     assert f"unix:{tmp_path / 'k.sock'}" in command
