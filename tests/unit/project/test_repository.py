@@ -113,3 +113,13 @@ def test_rows_name_tests_that_exist(page: str) -> None:
         assert re.search(rf"^\s*(async )?def {name}\b", (ROOT / path).read_text(), re.MULTILINE), (
             f"{number}: {reference}"
         )
+
+
+def test_the_page_of_the_kernel_image_has_what_is_locked() -> None:
+    page = (ROOT / "docs" / "reference" / "kernel-image.md").read_text()
+    lock = (ROOT / "requirements" / "kernel.txt").read_text()
+    asked = (ROOT / "requirements" / "kernel.in").read_text().partition("# data science")[2].split()
+    listed = dict(re.findall(r"^\| ([a-z0-9-]+) \| ([0-9][^ ]*) \|", page, re.MULTILINE))
+    assert set(listed) == {*asked, "ipywidgets"}
+    for name, version in listed.items():
+        assert re.search(rf"^{name}=={re.escape(version)} ", lock, re.MULTILINE), f"{name} {version} is not in the lock"
