@@ -394,6 +394,7 @@ class Kernel:
 
     def _on_batch(self) -> None:
         if self._worker.run:
+            self._worker.run.on_message()
             self._worker.run.execution.flush()
 
     # ------------------------------------------------------------------ executions

@@ -15,7 +15,8 @@ from carrel_wire.events import Started
 from carrel_wire.host import ExecuteRequest
 
 LAST_WORDS_SECONDS: Final = 5.0
-"""Reply and idle status come over two sockets; longer than this nothing is waited for when one of them has come."""
+"""Reply and idle status come over two sockets; when the kernel is silent for so long after one of them, the other one
+is not waited for."""
 
 
 class Run:
@@ -38,8 +39,14 @@ class Run:
         self.peak_memory_bytes = 0
         """Largest memory seen."""
         self._idle = False
+        self._heard = 0.0
+        """Monotonic time of the kernel's last message."""
         self._last_words: asyncio.TimerHandle | None = None
         limits.reset_peak(pid)
+
+    def on_message(self) -> None:
+        """The kernel said something, whatever it was."""
+        self._heard = time.monotonic()
 
     def on_busy(self) -> None:
         """The kernel takes the code up."""
@@ -64,7 +71,17 @@ class Run:
         if self._idle and self.reply is not None:
             self._finish()
         elif self._last_words is None:
-            self._last_words = asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self._finish)
+            self._wait_for_last_words(LAST_WORDS_SECONDS)
+
+    def _wait_for_last_words(self, seconds: float) -> None:
+        self._last_words = asyncio.get_running_loop().call_later(seconds, self._on_silence)
+
+    def _on_silence(self) -> None:
+        left = self._heard + LAST_WORDS_SECONDS - time.monotonic()
+        if left > 0:  # it has more to say than could be read by now
+            self._wait_for_last_words(left)
+        else:
+            self._finish()
 
     def _finish(self) -> None:
         if not self.done.done():

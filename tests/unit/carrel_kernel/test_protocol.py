@@ -132,9 +132,9 @@ PADDING = '"' + "x" * 70_000 + '"'  # what is short is not looked at
 def test_documents_with_more_values_than_the_limit_are_refused(value: Any, more: int) -> None:
     count = counted(value) + 2
     document = f"[{PADDING},{json.dumps(value)}]".encode()
-    if more < 0:
+    if more <= 0:
         with pytest.raises(TooComplexError):
-            protocol.check_values(document, count + more)
+            protocol.check_values(document, max(1, count + more))
     else:
         protocol.check_values(document, count + more)
 
@@ -151,17 +151,18 @@ def counted(value: Any) -> int:
         b"[" + b"[]," * 10**6 + b"1]",
         b"[" + b'"",' * 10**6 + b"1]",
         b'{"a":{}},' * 10**6,
-        b'","' * 10**6,
         b"," * 40_000_000,
     ],
-    ids=["lists", "strings", "objects", "no JSON", "too long to look"],
+    ids=["lists", "strings", "objects", "too long to look"],
 )
 def test_bombs_of_values_are_refused_before_they_are_made(data: bytes) -> None:
     with pytest.raises(TooComplexError):
         protocol.loads(data)
 
 
-@pytest.mark.parametrize("data", [b'["' + b'\\",' * 10**6, b'"' + b"\\," * 10**6, b'"' * 10**6 + b"," * 10**6])
+@pytest.mark.parametrize(
+    "data", [b'","' * 10**6, b'["' + b'\\",' * 10**6, b'"' + b"\\," * 10**6, b'"' * 10**6 + b"," * 10**6]
+)
 def test_texts_without_end_take_no_time(data: bytes) -> None:
     """Were the search to begin anew at each quote, this would take hours."""
     with pytest.raises(MalformedError):
@@ -174,9 +175,9 @@ def test_text_may_have_any_number_of_commas() -> None:
 
 def test_what_is_not_quite_json_has_a_lower_limit() -> None:
     for unit, fine in ((b"1,", True), (b'"\xff",', False)):
-        data = b"[" + unit * 60_000 + b"1]"
+        data = b"[" + unit * 30_000 + b"1]"
         if fine:
-            assert len(protocol.loads(data)) == 60_001
+            assert len(protocol.loads(data)) == 30_001
         else:
             with pytest.raises(TooComplexError):
                 protocol.loads(data)

@@ -1,0 +1,53 @@
+"""When an execution is over: by reply and idle status, and without one of them only when the kernel has gone silent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from carrel_kernel import run as module
+from carrel_kernel.executions import Execution
+from carrel_kernel.outputs import Outputs
+from carrel_kernel.run import Run
+from carrel_kernel.spool import Meta, Spool
+
+
+@pytest.fixture
+async def run(tmp_path: Path) -> Run:
+    meta = Meta(id="e", kernel_id="k", incarnation="i", session_uid="s", code="")
+    execution = Execution(Spool.create(tmp_path, meta))
+    return Run(execution, Outputs.__new__(Outputs), kernel_id="k", incarnation="i", pid=os.getpid())
+
+
+async def test_reply_and_idle_end_it_in_either_order(run: Run) -> None:
+    run.on_idle()
+    assert not run.done.done()
+    run.on_reply({"status": "ok"})
+    assert run.done.done()
+    run.close()
+
+
+@pytest.mark.parametrize("which", ["reply", "idle"])
+async def test_one_of_them_is_enough_when_nothing_else_comes(
+    run: Run, which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LAST_WORDS_SECONDS", 0.01)
+    if which == "reply":
+        run.on_reply({"status": "ok"})
+    else:
+        run.on_idle()
+    await run.done
+    run.close()
+
+
+async def test_output_that_still_comes_is_waited_for(run: Run) -> None:
+    """A host that is behind reads the reply before the output that was sent before it."""
+    run.on_reply({"status": "ok"})
+    run.on_message()
+    run._on_silence()
+    assert not run.done.done()
+    run.on_idle()
+    assert run.done.done()
+    run.close()
