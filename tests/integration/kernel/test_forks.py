@@ -5,7 +5,7 @@ Plan
   random numbers, session, descriptors, environment.
 - Libraries use the session's threads, although one was allowed while they were imported; figures show themselves.
 - The zygote is killed, stopped, or a module starts threads: kernels go on, new ones are fresh and say why, and forks
-  come back. Nobody can read its memory.
+  come back. (That nobody reads its memory is in `test_access`.)
 - What kernels leave behind is reaped.
 """
 
@@ -186,25 +186,6 @@ async def test_orphans_of_a_cell_are_reaped(host: Host) -> None:
 def _zombies(parent: int) -> list[str]:
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return [child for child in children if " Z " in Path(f"/proc/{child}/stat").read_text()]
-
-
-async def test_nobody_reads_the_memory_of_the_zygote(unprivileged: Host) -> None:
-    host = unprivileged
-    pid = await zygote_of(host)
-    await host.bind()
-    code = f"""
-found = {{}}
-for name in ("mem", "environ", "maps"):
-    try:
-        open("/proc/{pid}/" + name, "rb").read(1)
-        found[name] = "read"
-    except OSError as error:
-        found[name] = type(error).__name__
-found["own"] = len(open("/proc/self/environ", "rb").read()) > 0
-print(json.dumps(found))
-"""
-    refused = dict.fromkeys(("mem", "environ", "maps"), "PermissionError")
-    assert await data(host, code) == {**refused, "own": True}
 
 
 async def test_a_host_that_is_told_so_does_not_fork(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@
 * no module is longer than 500 lines; `operator/` stays a plain folder
 * no file carries a path of one machine
 * the documentation's tables of features and threats name tests that exist
+* nothing outside a kernel's own process can unpickle
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import tomllib
@@ -123,3 +125,26 @@ def test_the_page_of_the_kernel_image_has_what_is_locked() -> None:
     assert set(listed) == {*asked, "ipywidgets"}
     for name, version in listed.items():
         assert re.search(rf"^{name}=={re.escape(version)} ", lock, re.MULTILINE), f"{name} {version} is not in the lock"
+
+
+UNPICKLERS = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "jsonpickle", "shelve", "marshal", "torch"}
+LOADERS = {"read_pickle", "unpickle", "allow_pickle"}
+
+
+def test_nothing_outside_a_kernel_unpickles() -> None:
+    """Files, snapshots and notebooks of people are bytes for gateway, operator and kernel host."""
+    inside = ROOT / "kernel-image" / "carrel_kernel" / "inside"
+    sources = [path for path in tracked("*.py") if "tests" not in path.parts and inside not in path.parents]
+    assert len(sources) > 100
+    for path in sources:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names: set[str] = set()
+            if isinstance(node, ast.Import):
+                names = {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names = {(node.module or "").partition(".")[0]}
+            elif isinstance(node, ast.Attribute):
+                names = {node.attr} & LOADERS
+            elif isinstance(node, ast.keyword):
+                names = {node.arg or ""} & LOADERS
+            assert not names & (UNPICKLERS | LOADERS), f"{path.relative_to(ROOT)}: {names}"
