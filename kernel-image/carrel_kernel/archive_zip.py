@@ -40,7 +40,11 @@ def members(file: BinaryIO) -> Iterator[tuple[str, Iterator[bytes] | None]]:
             _check(info)
         _check_overlap(infos)
         for info in infos:
-            yield info.orig_filename, None if info.is_dir() else _content(archive, info)
+            yield info.orig_filename, None if _is_folder(info) else _content(archive, info)
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    return info.orig_filename.endswith("/")
 
 
 def _check(info: zipfile.ZipInfo) -> None:
@@ -53,7 +57,7 @@ def _check(info: zipfile.ZipInfo) -> None:
         raise ArchiveRefused("the archive has links; pack what they lead to", reason="link", entry=info.filename)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise ArchiveRefused("the archive has devices or pipes", reason="special", entry=info.filename)
-    if info.is_dir() and info.file_size:
+    if _is_folder(info) and info.file_size:
         raise ArchiveRefused("a folder of the archive has content", reason="malformed")
 
 
@@ -82,7 +86,7 @@ def _errors() -> Generator[None]:
         yield
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OverflowError) as error:
         raise ArchiveRefused("the archive is damaged", reason="malformed") from error
-    except (ValueError, RuntimeError) as error:  # offsets before the beginning, names that are no UTF-8
+    except (ValueError, RuntimeError, LookupError) as error:  # offsets before the beginning, names that are no UTF-8
         raise ArchiveRefused("the archive is damaged", reason="malformed") from error
 
 

@@ -164,9 +164,9 @@ def unpack(file: BinaryIO, folder: NewFolder, budget: Budget) -> None:
     """
     seen: set[tuple[str, ...]] = set()
     for name, content in _members(file, budget):
-        parts = _checked(name, seen)
-        if not parts:
+        if content is None and name in ("./", "."):  # the archive's own folder
             continue
+        parts = _checked(name, seen)
         try:
             if content is None:
                 folder.make(parts)
@@ -209,12 +209,9 @@ def _counted(content: Iterator[bytes], budget: Budget) -> Iterator[bytes]:
 
 
 def _checked(name: str, seen: set[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the components of a member's name, none of the archive's own folder, and count what it needs."""
-    plain = name.removeprefix("./").rstrip("/")
-    if plain in ("", ".") and not name.startswith("/"):
-        return ()
+    """Return the components of a member's name, and count what it needs."""
     try:
-        parts = parts_of(plain)
+        parts = parts_of(name.removeprefix("./").rstrip("/"))
     except PathRefused as error:
         raise ArchiveRefused("a name in the archive is refused", reason="name", entry=name) from error
     if len(parts) > MAX_DEPTH:

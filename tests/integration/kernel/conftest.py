@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,13 +27,17 @@ async def unbound(tmp_path: Path) -> AsyncIterator[Host]:
 
 
 @pytest.fixture
-async def unprivileged(tmp_path: Path) -> AsyncIterator[Host]:
+def open_folder() -> Iterator[Path]:
+    """A folder that other users reach; pytest's own are its user's alone, and every pytest of that user sees to it."""
+    with tempfile.TemporaryDirectory(prefix="ck-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
+
+
+@pytest.fixture
+async def unprivileged(open_folder: Path) -> AsyncIterator[Host]:
     """A host under a user id without rights, as in a pod: root may read everything."""
-    uid = 65534 if os.geteuid() == 0 else None
-    if uid is not None:
-        for folder in (tmp_path, *tmp_path.parents):
-            if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
-                folder.chmod(folder.stat().st_mode | 0o011)
-    async with Host.running(tmp_path, user=uid) as host:
+    async with Host.running(open_folder, user=65534 if os.geteuid() == 0 else None) as host:
         await host.bind()
         yield host

@@ -309,6 +309,8 @@ def seen(pid):
     return found
 
 def is_zygote(pid):
+    if fields(pid)[1] != b"%d" % host:
+        return False
     words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
     return b"zygote.py" in words and len(os.listdir(f"/proc/{pid}/task")) == 1
 
@@ -317,12 +319,13 @@ if child == 0:
     signal.pause()
 host = os.getppid()
 others = [int(pid) for pid in os.listdir("/proc") if pid.isdigit()]
-zygotes = [pid for pid in others if fields(pid)[1] == b"%d" % host and is_zygote(pid)]
-environments = {}
+zygotes, environments = [], {}
 for pid in others:
     try:
+        if is_zygote(pid):
+            zygotes.append(pid)
         environments[pid] = pathlib.Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "replace")
-    except OSError:
+    except OSError:  # it has ended, or is another user's
         pass
 print(json.dumps({
     "uid": os.getuid(), "host": seen(host), "zygotes": [seen(pid) for pid in zygotes],

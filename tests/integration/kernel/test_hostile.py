@@ -137,9 +137,14 @@ async def test_forged_parents_reach_no_other_execution(host: Host) -> None:
     theirs = (await host.text(PRELUDE + "print(me['session'])", kernel="second")).strip()
     victim = asyncio.create_task(host.run(waiting, kernel="second", execution="victim"))
     await until(lambda: _runs(host, "second", "victim"), what="the victim")
-    code = f"{PRELUDE}\nVICTIMS = [(name, {theirs!r}) for name in ('before', 'later', 'victim')]\n{FORGE}\n{waiting}"
+    victims = f"VICTIMS = [(name, {theirs!r}) for name in ('before', 'later', 'victim')]"
+    ready = "import time\nwhile not os.path.exists('.ready'): time.sleep(0.02)"
+    code = f"{PRELUDE}\n{victims}\n{ready}\n{FORGE}\n{waiting}"
     hostile = asyncio.create_task(host.run(code, execution="hostile"))
+    await until(lambda: _runs(host, "main", "hostile"), what="the hostile cell")
     later = asyncio.create_task(host.run("print('later')", execution="later"))
+    await until(lambda: _waits(host, "later"), what="one that waits")
+    (host.workspace / ".ready").touch()
     await until((host.workspace / ".told").exists, what="the forgeries")
     assert await _runs(host, "second", "victim")
     assert await _runs(host, "main", "hostile")
@@ -158,6 +163,10 @@ async def test_forged_parents_reach_no_other_execution(host: Host) -> None:
 async def _runs(host: Host, kernel: str, execution: str) -> bool:
     info = await host.call("GET", f"/v1/kernels/{kernel}")
     return info["current_execution"] == execution
+
+
+async def _waits(host: Host, execution: str) -> bool:
+    return any(each["id"] == execution for each in (await host.state())["unacknowledged"])
 
 
 async def test_a_cell_that_forges_its_own_end_ends_no_other(host: Host) -> None:

@@ -197,6 +197,16 @@ def flagged(flag: int) -> bytes:
     return bytes(data)
 
 
+def nameless() -> bytes:
+    """Return a zip whose member has an empty name."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        info = zipfile.ZipInfo("a")
+        info.filename = ""
+        archive.writestr(info, b"x")
+    return data.getvalue()
+
+
 def through_a_link() -> bytes:
     link = tar_with("door", tarfile.SYMTYPE, linkname="../../outside")
     return link[:-10240] + tar_of({"door/secret": b"changed"}) if len(link) > 10240 else link
@@ -247,6 +257,8 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "twice in a zip": ("duplicate", lambda: zip_with(("a", b"1"), ("./a", b"2"))),
     "a folder in a file": ("duplicate", lambda: tar_with("honest/below", tarfile.REGTYPE, b"x")),
     "a folder in the place of a file": ("duplicate", lambda: tar_with("honest", tarfile.DIRTYPE)),
+    "a file without a name": ("name", nameless),
+    "a file with the folder's name": ("name", lambda: tar_of({"./": b"x"})),
     "deep": ("name", lambda: tar_of({"/".join("a" * (MAX_DEPTH + 1)): b""})),
     "a long name": ("name", lambda: tar_of({"x" * 256: b""})),
     "a longer name": ("name", lambda: tar_of({"/".join(["x" * 200] * 25): b""})),
