@@ -1,6 +1,17 @@
-"""Code for a hostile kernel: cells with it speak the kernel's side of the wire themselves, with the right key."""
+"""A hostile kernel: cells that speak the kernel's side of the wire themselves, and what the host is like meanwhile."""
 
 from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.integration.kernel.host import Host, until
+
+from carrel_wire.events import ExecutionEvent
 
 PRELUDE = r"""
 import json, os, random, threading, uuid
@@ -98,3 +109,89 @@ for wrong in [*WRONG, *RAW]:
 print("sent", sent)
 """
 """Every kind of message with every field of every wrong type, without it, and as bytes that are no JSON."""
+
+FLOOD = """
+chance = random.Random(SEED)
+CONTENTS = [
+    ("stream", {"name": "stdout", "text": "x"}), ("stream", {"name": "stderr", "text": ""}),
+    ("display_data", {"data": {"text/plain": "x"}, "transient": {"display_id": None}}),
+    ("update_display_data", {"data": {}}), ("clear_output", {}), ("status", {"execution_state": "busy"}),
+    ("status", {"execution_state": "idle"}), ("execute_input", {"execution_count": -1}), ("comm_msg", {"comm_id": "c"}),
+    ("unknown", {}),
+]
+def flood(count):
+    for number in range(count):
+        kind, content = chance.choice(CONTENTS)
+        if kind.endswith("display_data"):
+            content = {**content, "transient": {"display_id": f"id-{number}"}}
+        mine = chance.random() < 0.5 and kind != "status"
+        parent = {"msg_id": uuid.uuid4().hex, "session": me["session"] if mine else uuid.uuid4().hex}
+        yield frames(kind, content, parent)
+publish(flood(COUNT))
+print("end")
+"""
+
+DEFECTS = ("kernel_message_failed", "execution_failed", "request_failed", "Traceback")
+
+
+async def second_kernel(host: Host) -> None:
+    await host.call("POST", "/v1/kernels", json={"id": "second"})
+    assert await host.text("print('ready')", kernel="second") == "ready\n"
+
+
+def check_no_defects(host: Host) -> None:
+    log = host.log.read_text()
+    assert not [defect for defect in DEFECTS if defect in log], log
+
+
+class Watch:
+    """What the host's memory and its answers to others were like meanwhile."""
+
+    def __init__(self) -> None:
+        self.growth = 0
+        self.answers = 0
+
+
+@asynccontextmanager
+async def watching(host: Host) -> AsyncIterator[Watch]:
+    """Ask the host for its state and a second kernel for a sum, again and again; each within a deadline."""
+    assert host.process
+    statm = Path(f"/proc/{host.process.pid}/statm")
+    watch, over = Watch(), asyncio.Event()
+
+    def resident() -> int:
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    before = resident()
+
+    async def measure() -> None:
+        while not over.is_set():
+            watch.growth = max(watch.growth, resident() - before)
+            await asyncio.sleep(0.005)
+
+    async def ask() -> None:
+        while not over.is_set():
+            execution = str(uuid.uuid4())
+            async with asyncio.timeout(20):
+                assert (await host.state())["session_uid"]
+                assert await host.text("print(1 + 1)", kernel="second", execution=execution) == "2\n"
+                await host.ack(execution, 3, kernel="second")
+            watch.answers += 1
+            await asyncio.sleep(0.05)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(measure())
+        group.create_task(ask())
+        try:
+            yield watch
+            await until(lambda: watch.answers, what="an answer")
+        finally:
+            over.set()
+
+
+async def flooded(host: Host, count: int, *, seed: int) -> list[ExecutionEvent]:
+    """Let a kernel send so many small messages, each about something else."""
+    execution = str(uuid.uuid4())
+    events = await host.run(f"{PRELUDE}\nSEED, COUNT = {seed}, {count}\n{FLOOD}", execution=execution)
+    await host.ack(execution, events[-1].n)
+    return events

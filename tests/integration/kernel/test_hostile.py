@@ -18,18 +18,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from tests.integration.kernel.host import Host, until
-from tests.integration.kernel.hostile import PRELUDE, WRONG_TYPES
+from tests.integration.kernel.hostile import (
+    PRELUDE,
+    WRONG_TYPES,
+    check_no_defects,
+    flooded,
+    second_kernel,
+    watching,
+)
 
 from carrel_wire.events import Display, ExecutionEvent, Finished, Started, Stdout
 
 MIB = 1024 * 1024
-DEFECTS = ("kernel_message_failed", "execution_failed", "request_failed", "Traceback")
 
 
 def texts(events: list[ExecutionEvent]) -> str:
@@ -45,59 +48,6 @@ async def malformed(host: Host) -> int:
     async with host.request("GET", "/metrics") as reply:
         lines = (await reply.text()).splitlines()
     return int(float(next(line for line in lines if line.startswith("carrel_kernel_malformed")).split()[1]))
-
-
-async def second_kernel(host: Host) -> None:
-    await host.call("POST", "/v1/kernels", json={"id": "second"})
-    assert await host.text("print('ready')", kernel="second") == "ready\n"
-
-
-def check_no_defects(host: Host) -> None:
-    log = host.log.read_text()
-    assert not [defect for defect in DEFECTS if defect in log], log
-
-
-class Watch:
-    """What the host's memory and its answers to others were like meanwhile."""
-
-    def __init__(self) -> None:
-        self.growth = 0
-        self.answers = 0
-
-
-@asynccontextmanager
-async def watching(host: Host) -> AsyncIterator[Watch]:
-    """Ask the host for its state and a second kernel for a sum, again and again; each within a deadline."""
-    assert host.process
-    statm = Path(f"/proc/{host.process.pid}/statm")
-    watch, over = Watch(), asyncio.Event()
-
-    def resident() -> int:
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-
-    before = resident()
-
-    async def measure() -> None:
-        while not over.is_set():
-            watch.growth = max(watch.growth, resident() - before)
-            await asyncio.sleep(0.005)
-
-    async def ask() -> None:
-        while not over.is_set():
-            async with asyncio.timeout(20):
-                assert (await host.state())["session_uid"]
-                assert await host.text("print(1 + 1)", kernel="second") == "2\n"
-            watch.answers += 1
-            await asyncio.sleep(0.05)
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(measure())
-        group.create_task(ask())
-        try:
-            yield watch
-            await until(lambda: watch.answers, what="an answer")
-        finally:
-            over.set()
 
 
 async def test_wrong_types_in_every_field(host: Host) -> None:
@@ -215,38 +165,10 @@ print("sent", len(bad))
     check_no_defects(host)
 
 
-FLOOD = """
-chance = random.Random(SEED)
-CONTENTS = [
-    ("stream", {"name": "stdout", "text": "x"}), ("stream", {"name": "stderr", "text": ""}),
-    ("display_data", {"data": {"text/plain": "x"}, "transient": {"display_id": None}}),
-    ("update_display_data", {"data": {}}), ("clear_output", {}), ("status", {"execution_state": "busy"}),
-    ("status", {"execution_state": "idle"}), ("execute_input", {"execution_count": -1}), ("comm_msg", {"comm_id": "c"}),
-    ("unknown", {}),
-]
-def flood(count):
-    for number in range(count):
-        kind, content = chance.choice(CONTENTS)
-        if kind.endswith("display_data"):
-            content = {**content, "transient": {"display_id": f"id-{number}"}}
-        mine = chance.random() < 0.5 and kind != "status"
-        parent = {"msg_id": uuid.uuid4().hex, "session": me["session"] if mine else uuid.uuid4().hex}
-        yield frames(kind, content, parent)
-publish(flood(COUNT))
-print("end")
-"""
-
-
-async def flooded(host: Host, count: int, *, seed: int) -> tuple[list[ExecutionEvent], Watch]:
-    """Let a kernel send so many small messages, each about something else."""
-    async with watching(host) as watch:
-        events = await host.run(f"{PRELUDE}\nSEED, COUNT = {seed}, {count}\n{FLOOD}")
-    return events, watch
-
-
 async def test_a_flood_of_small_messages_starves_nobody(host: Host) -> None:
     await second_kernel(host)
-    events, watch = await flooded(host, 20_000, seed=7)
+    async with watching(host) as watch:
+        events = await flooded(host, 20_000, seed=7)
     assert status(events) == "ok", events[-1]
     assert texts(events).endswith("end\n")
     assert sum(isinstance(event, Display) for event in events) > 500

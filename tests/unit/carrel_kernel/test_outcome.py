@@ -6,9 +6,11 @@ import signal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from carrel_kernel.outcome import Seen, Verdict, judge
-from carrel_wire.events import Error
+from carrel_wire.events import Error, Finished, decode_event, encode_event
 
 MIB = 1024**2
 OK, FAILED = {"status": "ok"}, {"status": "error", "ename": "ValueError"}
@@ -131,3 +133,33 @@ def test_a_memory_error_without_its_output() -> None:
 def test_an_interrupt_wins_over_the_exception_it_caused() -> None:
     seen = Seen(reply=FAILED, error=error("MemoryError"), ladder="interrupted", rungs="SIGINT")
     assert judge(seen).status == "interrupted"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+REPLIES = st.dictionaries(st.sampled_from(["status", "ename", "evalue", "traceback", "execution_count"]), JSON)
+
+
+@given(
+    st.none() | REPLIES,
+    st.sampled_from(["ok", "error", "aborted", 5, None]),
+    st.none() | st.builds(error, st.text(max_size=20), st.text(max_size=40)),
+    st.none() | st.integers(-100, 300),
+)
+def test_whatever_a_kernel_says_there_is_one_verdict(
+    reply: dict[str, Any] | None, status: object, told: Error | None, exit_code: int | None
+) -> None:
+    """And it can be told; a kernel that lives cannot say that it has died, nor the other way round."""
+    reply = None if reply is None else {**reply, "status": reply.get("status", status)}
+    verdict = judge(Seen(reply=reply, error=told, exit_code=exit_code))
+    event = Finished(n=1, status=verdict.status, wall_seconds=0.0, message=verdict.message)
+    assert decode_event(encode_event(event)) == event
+    assert verdict.lost_state == (exit_code is not None)
+    if exit_code is None:
+        assert verdict.status in ("ok", "error", "interrupted", "out_of_memory")
+        assert (verdict.status == "ok") == bool(reply and reply["status"] == "ok")
+    else:
+        assert verdict.status in ("kernel_died", "out_of_memory")
