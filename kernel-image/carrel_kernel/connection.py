@@ -26,6 +26,8 @@ _BATCH_MESSAGES: Final = 64
 _BATCH_BYTES: Final = 2 * 1024 * 1024
 _BATCH_SECONDS: Final = 0.02
 """Whatever the messages are: a small one may take long."""
+_LAST_BATCHES: Final = 20
+"""What a dead kernel left is no more than the system's buffers hold; its children may go on sending."""
 _RECEIVE_QUEUE: Final = 8
 """Messages that ZeroMQ reads ahead: few, for each may be large. The kernel's own queue blocks when it is full (see
 `inside.app`), so a slow host slows a kernel down instead of losing its output or filling memory."""
@@ -136,11 +138,15 @@ class KernelConnection:
     def drain_now(self) -> None:
         """Deliver what has already arrived, such as the last words of a kernel that died."""
         for channel in self._sockets:
-            self._drain(channel)
+            for _ in range(_LAST_BATCHES):
+                if not self._drain(channel):
+                    break
 
-    def _drain(self, channel: Channel) -> None:
+    def _drain(self, channel: Channel) -> bool:
+        """Deliver a batch; whether more may wait."""
         if self._closed:
-            return
+            return False
+        more = False
         socket = self._sockets[channel]
         taken = size = 0
         until = self._loop.time() + _BATCH_SECONDS
@@ -151,14 +157,16 @@ class KernelConnection:
                 size += sum(map(len, frames))
                 self._deliver(channel, frames)
                 if self._closed:
-                    return
-            self._loop.call_soon(self._drain, channel)  # more may wait; others get their turn first
+                    return False
+            more = True
+            self._loop.call_soon(self._drain, channel)  # others get their turn first
         except zmq.Again:
             pass
         except zmq.ZMQError as error:
             _log.warning("kernel_receive_failed", channel=channel, reason=str(error))
         if taken:
             self._on_batch()
+        return more
 
     def _deliver(self, channel: Channel, frames: list[bytes]) -> None:
         try:

@@ -11,7 +11,7 @@ HostError
 ├── EventsReleased 410
 ├── TooLarge 413
 ├── RangeNotSatisfiable 416
-├── QueueFull 429 ── TooManyKernels
+├── QueueFull 429 ── TooManyKernels, TooManyClients
 ├── KernelUnavailable 503
 ├── DeadlineExceeded 504
 ├── NoSpace 507 ── SpoolFull, DiskFull
@@ -183,6 +183,10 @@ class QueueFull(HostError):
 
 class TooManyKernels(QueueFull):
     code = "too_many_kernels"
+
+
+class TooManyClients(QueueFull):
+    code = "too_many_clients"
 
 
 class KernelUnavailable(HostError):

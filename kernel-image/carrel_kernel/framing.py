@@ -6,15 +6,43 @@ metadata, content and buffers. What a client sends is checked; anything else tha
 
 from __future__ import annotations
 
+import re
 import struct
 from itertools import pairwise
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import msgspec
+
+from carrel_kernel import protocol
 
 V1: Final = "v1.kernel.websocket.jupyter.org"
 _NAMES: Final = ("header", "parent_header", "metadata", "content")
 _MAX_PARTS: Final = 1000
+_OBJECT: Final = re.compile(rb"\s*{")
+_EMPTY: Final = msgspec.Raw(b"{}")
+_NULL: Final = msgspec.Raw(b"null")
+
+
+class _Named(msgspec.Struct):
+    """What the legacy framing repeats of a header."""
+
+    msg_id: msgspec.Raw = _NULL
+    msg_type: msgspec.Raw = _NULL
+
+
+class _Document(msgspec.Struct):
+    """A message in the legacy framing; older clients leave fields out."""
+
+    channel: str | None = None
+    header: msgspec.Raw = _EMPTY
+    parent_header: msgspec.Raw = _EMPTY
+    metadata: msgspec.Raw = _EMPTY
+    content: msgspec.Raw = _EMPTY
+
+
+_raw_decoder: Final = msgspec.json.Decoder(msgspec.Raw)
+_named_decoder: Final = msgspec.json.Decoder(_Named)
+_document_decoder: Final = msgspec.json.Decoder(_Document)
 
 
 class FramingError(Exception):
@@ -53,10 +81,17 @@ def unpack_v1(frame: bytes) -> tuple[str, list[bytes]]:
 
 
 def pack_legacy(channel: str, parts: list[bytes]) -> str | bytes:
-    """Return a JSON text, or a binary frame where there are buffers."""
-    fields = {name: msgspec.Raw(part) for name, part in zip(_NAMES, parts, strict=False)}
-    header = _object(parts[0])
-    document = {**fields, "msg_id": header.get("msg_id"), "msg_type": header.get("msg_type"), "channel": channel}
+    """Return a JSON text, or a binary frame where there are buffers.
+
+    Raises
+    ------
+    FramingError
+        A kernel's part is no object in JSON, and cannot be made one.
+    """
+    objects = [_repaired(part) for part in parts[:4]]
+    fields = {name: msgspec.Raw(part) for name, part in zip(_NAMES, objects, strict=True)}
+    named = _named_decoder.decode(objects[0])
+    document = {**fields, "msg_id": named.msg_id, "msg_type": named.msg_type, "channel": channel}
     buffers = parts[4:]
     if not buffers:
         return msgspec.json.encode({**document, "buffers": []}).decode()
@@ -90,14 +125,14 @@ def unpack_legacy(frame: str | bytes) -> tuple[str, list[bytes]]:
 
 
 def _document(data: bytes, buffers: list[bytes]) -> tuple[str, list[bytes]]:
-    document = _object(data)
-    channel = document.get("channel", "shell")
-    if not isinstance(channel, str):
-        raise FramingError("`channel` is not a string")
-    values = (document.get(name) for name in _NAMES)
-    parts = [msgspec.json.encode({} if value is None else value) for value in values]
+    try:
+        document = _document_decoder.decode(_object(data))
+    except msgspec.ValidationError as error:
+        raise FramingError("`channel` is not a string") from error
+    raw = (document.header, document.parent_header, document.metadata, document.content)
+    parts = [b"{}" if part == _NULL else bytes(part) for part in raw]
     _check(parts)
-    return channel, [*parts, *buffers]
+    return document.channel or "shell", [*parts, *buffers]
 
 
 def _check(parts: list[bytes]) -> None:
@@ -105,11 +140,23 @@ def _check(parts: list[bytes]) -> None:
         _object(part)
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def _object(data: bytes) -> bytes:
+    """Return an object in JSON as it is, when it is one; nothing is made of its values, which may be very many."""
     try:
-        value = msgspec.json.decode(data)
+        _raw_decoder.decode(data.decode())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FramingError("a part is not JSON") from error
-    if not isinstance(value, dict):
+    if not _OBJECT.match(data):
         raise FramingError("a part is not an object")
-    return cast("dict[str, Any]", value)
+    return data
+
+
+def _repaired(data: bytes) -> bytes:
+    """Return an object of a kernel's in JSON, with what is no Unicode in it replaced."""
+    try:
+        return _object(data)
+    except FramingError:
+        try:
+            return _object(msgspec.json.encode(protocol.loads(data)))
+        except protocol.MalformedError as error:
+            raise FramingError("a part is no object in JSON") from error

@@ -12,7 +12,7 @@ import signal
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Literal
 
@@ -22,7 +22,7 @@ from carrel_kernel import limits, protocol
 from carrel_kernel.connection import Channel
 from carrel_kernel.errors import IncarnationChanged, KernelBusy, KernelUnavailable, QueueFull, Sealed
 from carrel_kernel.executions import Execution
-from carrel_kernel.live import LiveKernel
+from carrel_kernel.live import LiveKernel, Watcher
 from carrel_kernel.outcome import Verdict
 from carrel_kernel.questions import Questions
 from carrel_kernel.run import Run
@@ -52,8 +52,7 @@ class Kernel:
         """Something has run in this process that may have changed its variables."""
         self.sealed = False
         """Its state is in a snapshot for good: nothing runs in it any more."""
-        self.on_new_process: set[Callable[[], None]] = set()
-        """Called when another process has taken over; WebSocket clients connect anew."""
+        self.watchers: set[Watcher] = set()
         self._around = around
         self._queue: deque[Execution] = deque()
         self._wanted = asyncio.Event()
@@ -150,6 +149,8 @@ class Kernel:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._current and self._current.finished is None:  # it waited for a process
             self._worker.end(self._current, Verdict("kernel_died", f"not run: {reason}", lost_state=True))
+        for watcher in list(self.watchers):
+            watcher.on_delete()
         if live:
             live.close()
 
@@ -238,8 +239,7 @@ class Kernel:
 
     def _clients_run(self) -> bool:
         """Whether a WebSocket client's code runs; the host's own short questions do not count."""
-        busy_with = self._live.busy_with if self._live else None
-        return busy_with is not None and busy_with not in self._questions
+        return self._live is not None and any(msg_id not in self._questions for msg_id in self._live.busy_with)
 
     def info(self) -> KernelInfo:
         """Return the kernel's description."""
@@ -298,8 +298,8 @@ class Kernel:
                 except KernelUnavailable as error:
                     _log.warning("kernel_not_started", kernel=self.id, reason=error.message)
                     raise
-                for callback in list(self.on_new_process):
-                    callback()
+                for watcher in list(self.watchers):
+                    watcher.on_start(self._live)
             return self._live
 
     async def _start(self) -> LiveKernel:
@@ -342,6 +342,8 @@ class Kernel:
             live.close()
         if self._closed:
             return
+        for watcher in list(self.watchers):
+            watcher.on_end()
         self._restarts += 1
         self._around.metrics.kernel_restarts.labels(cause).inc()
         _log.warning("kernel_ended", kernel=self.id, incarnation=live.incarnation, code=live.death.result())
@@ -380,14 +382,14 @@ class Kernel:
     def _on_status(self, live: LiveKernel, message: protocol.Message, ours: Run | None) -> None:
         state = message.content().get("execution_state")
         if state == "busy":
-            live.busy_with, live.busy_since = message.parent.msg_id, time.monotonic()
+            live.on_busy(message.parent.msg_id)
             if message.parent.msg_id not in self._questions and message.parent.msg_type in _CHANGING:
                 self.changes += 1
                 self.touched = True
             if ours:
                 ours.on_busy()
         elif state == "idle":
-            live.busy_with = None
+            live.on_idle(message.parent.msg_id)
             self._questions.on_idle(message.parent.msg_id)
             if ours:
                 ours.on_idle()

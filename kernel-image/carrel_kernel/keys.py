@@ -6,8 +6,10 @@ from typing import Final
 
 from aiohttp import web
 
+from carrel_kernel.clients import Clients
 from carrel_kernel.supervisor import Supervisor
 from carrel_wire.tokens import Grant
 
 SUPERVISOR: Final = web.AppKey("supervisor", Supervisor)
+CLIENTS: Final = web.AppKey("clients", Clients)
 GRANT: Final = web.RequestKey("grant", Grant)

@@ -1,4 +1,4 @@
-"""One kernel process with its connection, from the handover to its death."""
+"""One kernel process with its connection, from the handover to its death; and who is told of either."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Protocol
 
 import zmq
 
@@ -16,6 +16,10 @@ from carrel_kernel.connection import Channel, ConnectionInfo, KernelConnection
 from carrel_kernel.errors import KernelUnavailable
 from carrel_kernel.memory import MemoryReserve, reserve_of
 from carrel_kernel.process import Handover, KernelProcess
+
+LAST_OUTPUT_SECONDS: Final = 0.05
+"""What a process wrote before it died is still on its way through the socket for about so long."""
+_MAX_BUSY_WITH: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,8 @@ class LiveKernel:
         self.over_limit = False
         self.reserve = MemoryReserve(process.pid, memory_limit_bytes)
         self._out_of_memory_kills = limits.out_of_memory_kills()
-        self.busy_with: str | None = None
-        """Id of the request that the kernel works on, whoever sent it."""
-        self.busy_since = 0.0
-        """Monotonic time at which it began."""
+        self.busy_with: dict[str, float] = {}
+        """When it took up what it works on, by the requests' ids: subshells and control work beside the code."""
         self.connection: KernelConnection
         self.death: asyncio.Task[int] = asyncio.create_task(process.wait())
         self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -129,6 +131,16 @@ class LiveKernel:
         if not self._welcome.done():
             self._welcome.set_result(None)
 
+    def on_busy(self, msg_id: str) -> None:
+        """The kernel says that it takes a request up; of one that makes ids up, the latest are believed."""
+        self.busy_with[msg_id] = time.monotonic()
+        if len(self.busy_with) > _MAX_BUSY_WITH:
+            del self.busy_with[next(iter(self.busy_with))]
+
+    def on_idle(self, msg_id: str) -> None:
+        """The kernel says that it is done with a request."""
+        self.busy_with.pop(msg_id, None)
+
     def send(self, channel: Channel, msg_type: str, content: dict[str, Any], msg_id: str | None = None) -> str:
         """Send a request and return its id."""
         return self.connection.send(channel, msg_type, content, msg_id)
@@ -138,3 +150,16 @@ class LiveKernel:
         if hasattr(self, "connection"):
             self.connection.close()
         self.info.remove_sockets()
+
+
+class Watcher(Protocol):
+    """Somebody who is told of the kernel's processes."""
+
+    def on_start(self, live: LiveKernel) -> None:
+        """A process has taken over."""
+
+    def on_end(self) -> None:
+        """The process has ended; another one comes, at the latest when somebody wants it."""
+
+    def on_delete(self) -> None:
+        """The kernel is no more."""

@@ -53,7 +53,7 @@ class Questions:
             if live.death.done():
                 raise KernelUnavailable("the kernel died meanwhile")
             live.connection.drain_now()
-            if live.busy_with == msg_id:  # nobody's cell must be hit
+            if msg_id in live.busy_with:  # nobody's cell must be hit
                 live.process.signal(signal.SIGINT)
             raise TimeoutError
         finally:
@@ -87,9 +87,9 @@ class Questions:
 
     def hung(self, live: LiveKernel) -> bool:
         """Whether the process hangs over a question; those that it has forgotten are given up."""
-        now = time.monotonic()
-        overdue = [id_ for id_, due in self._due.items() if now > max(due, live.busy_since) + self._hung_seconds]
-        if live.busy_with is None:  # the kernel has not said that it is done with them, and does nothing
+        now, working = time.monotonic(), live.busy_with
+        overdue = [id_ for id_, due in self._due.items() if now > max(due, working.get(id_, due)) + self._hung_seconds]
+        if not working:  # the kernel has not said that it is done with them, and does nothing
             for id_ in overdue:
                 self.on_idle(id_)
-        return live.busy_with in overdue
+        return not working.keys().isdisjoint(overdue)

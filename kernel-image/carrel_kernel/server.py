@@ -22,8 +22,9 @@ from carrel_kernel import (
     snapshot_routes,
 )
 from carrel_kernel.auth import KeyFile, authenticate, authorize
+from carrel_kernel.clients import Clients
 from carrel_kernel.errors import HostError, NotFound, RefusedByServer, Unbound
-from carrel_kernel.keys import GRANT, SUPERVISOR
+from carrel_kernel.keys import CLIENTS, GRANT, SUPERVISOR
 from carrel_kernel.replies import error_reply
 from carrel_kernel.supervisor import Supervisor
 from carrel_wire.tokens import BIND, EXECUTE, FILES, STATE
@@ -101,6 +102,7 @@ def create_app(supervisor: Supervisor, keys: KeyFile) -> web.Application:
 
     app = web.Application(middlewares=[guard], client_max_size=MAX_BODY_BYTES)
     app[SUPERVISOR] = supervisor
+    app[CLIENTS] = Clients(supervisor.zmq_context, supervisor.metrics)
     for method, path, _, handler in ROUTES:
         app.router.add_route(method, path, handler)
     return app

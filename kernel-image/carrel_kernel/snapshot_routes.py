@@ -26,21 +26,23 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 async def take(request: web.Request) -> web.Response:
     """`POST …/snapshot`."""
+    kernel = kernel_of(request)
     wanted = await body_of(request, SnapshotRequest)
-    return reply(await request.app[SUPERVISOR].snapshots.take(kernel_of(request), wanted.timeout_seconds))
+    return reply(await request.app[SUPERVISOR].snapshots.take(kernel, wanted.timeout_seconds))
 
 
 async def restore(request: web.Request) -> web.Response:
     """`POST …/restore`."""
+    kernel = kernel_of(request)
     wanted = await body_of(request, RestoreRequest)
-    snapshots = request.app[SUPERVISOR].snapshots
-    return reply(await snapshots.restore(kernel_of(request), wanted.manifest, wanted.timeout_seconds))
+    return reply(await request.app[SUPERVISOR].snapshots.restore(kernel, wanted.manifest, wanted.timeout_seconds))
 
 
 async def seal(request: web.Request) -> web.Response:
     """`POST …/seal`."""
+    kernel = kernel_of(request)
     wanted = await body_of(request, SealRequest)
-    await request.app[SUPERVISOR].snapshots.seal(kernel_of(request), wanted.digest)
+    await request.app[SUPERVISOR].snapshots.seal(kernel, wanted.digest)
     return web.Response(status=204)
 
 

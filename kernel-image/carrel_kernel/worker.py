@@ -15,7 +15,7 @@ from carrel_kernel import limits
 from carrel_kernel.caps import CHECK_BYTES, DiskWatch, Meter, Overflow
 from carrel_kernel.executions import Execution
 from carrel_kernel.ladder import Ladder, Reason
-from carrel_kernel.live import LiveKernel
+from carrel_kernel.live import LAST_OUTPUT_SECONDS, LiveKernel
 from carrel_kernel.outcome import Verdict, judge
 from carrel_kernel.outputs import Outputs
 from carrel_kernel.run import Run, execute_content
@@ -24,8 +24,6 @@ from carrel_wire.events import Finished
 from carrel_wire.host import ExecuteRequest
 
 _POLL_SECONDS: Final = 0.2
-_LAST_OUTPUT_SECONDS: Final = 0.05
-"""What a dying kernel wrote is still on its way through the socket for about so long."""
 
 _log = structlog.get_logger(__name__)
 
@@ -56,7 +54,7 @@ class Worker:
             live.send("shell", "execute_request", execute_content(request), execution.id)
             await self._watch(run, live, request.timeout_seconds)
             if live.death.done():
-                await asyncio.sleep(_LAST_OUTPUT_SECONDS)
+                await asyncio.sleep(LAST_OUTPUT_SECONDS)
                 live.connection.drain_now()
             return await self._conclude(run, live)
         finally:

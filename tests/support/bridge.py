@@ -24,8 +24,8 @@ from typing import Any, Final
 import aiohttp
 import zmq
 import zmq.asyncio
-from jupyter_client.session import Session
 
+from carrel_kernel import protocol
 from carrel_kernel.framing import V1, pack_v1, unpack_v1
 from carrel_wire.tokens import ALL_SCOPES, Signer
 
@@ -36,7 +36,8 @@ class Front:
     """The sockets of a kernel, as a client finds them in its connection file."""
 
     def __init__(self, connection: dict[str, Any]) -> None:
-        self._session = Session(key=connection["key"].encode(), signature_scheme=connection["signature_scheme"])
+        self._key = connection["key"].encode()
+        self._seen = protocol.Signatures()
         self.context = zmq.asyncio.Context()
         self._sockets = {name: self._bind(connection, name, zmq.ROUTER) for name in REQUESTS}
         self._sockets["iopub"] = self._bind(connection, "iopub", zmq.XPUB)
@@ -63,15 +64,16 @@ class Front:
         while True:
             change = await self._sockets["iopub"].recv()
             if change[:1] == b"\1":
-                content = {"subscription": change[1:].decode()}
-                self._session.send(self._sockets["iopub"], "iopub_welcome", content, ident=change[1:])
+                header = protocol.header("iopub_welcome", uuid.uuid4().hex, "bridge")
+                frames = protocol.pack(self._key, header, {"subscription": change[1:].decode()})
+                await self._sockets["iopub"].send_multipart([change[1:], *frames])
 
     async def requests(self, channel: str, remote: aiohttp.ClientWebSocketResponse) -> None:
         """Carry what clients send on a channel."""
         while True:
-            identities, frames = self._session.feed_identities(await self._sockets[channel].recv_multipart())
-            parts = frames[1:]  # without the signature
-            self._senders[json.loads(parts[0])["msg_id"]] = identities
+            frames = await self._sockets[channel].recv_multipart()
+            parts = protocol.verify(self._key, frames, self._seen)
+            self._senders[json.loads(parts[0])["msg_id"]] = frames[: frames.index(protocol.DELIMITER)]
             await remote.send_bytes(pack_v1(channel, parts))
 
     async def messages(self, remote: aiohttp.ClientWebSocketResponse) -> None:
@@ -82,8 +84,7 @@ class Front:
             if header["msg_type"] == "iopub_welcome":  # the bridge's own subscription
                 continue
             identities = [header["msg_type"].encode()] if channel == "iopub" else self._senders[parent["msg_id"]]
-            signed = [b"<IDS|MSG>", self._session.sign(parts[:4]), *parts]
-            await self._sockets[channel].send_multipart([*identities, *signed])
+            await self._sockets[channel].send_multipart([*identities, *protocol.sign(self._key, parts)])
             died = header["msg_type"] == "status" and content["execution_state"] == "restarting"
             if died or header["msg_type"] == "shutdown_reply":
                 return

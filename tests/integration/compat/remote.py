@@ -47,9 +47,10 @@ class Results:
 
 
 def install_kernels(host: Host, folder: Path) -> dict[str, str]:
-    """Write the kernelspecs, and return the variables by which a program finds them and nothing else."""
+    """Write kernelspecs into a new folder, and return the variables by which programs find them, and them alone."""
     where = {"socket": str(host.socket), "host_id": host.host_id, "session": SESSION}
     where |= {"kid": host.signer.kid, "private_key": host.private_key}
+    folder.mkdir()
     config = folder / "bridge.json"
     config.write_text(json.dumps(where))
     spec = {
@@ -69,14 +70,16 @@ def install_kernels(host: Host, folder: Path) -> dict[str, str]:
 async def run_suite(host: Host, folder: Path, suite: Path, *flags: str, seconds: float) -> Results:
     """Run the pytest suite in a folder with its own settings, and return how each of its tests ended.
 
+    What is written on the way is in another folder, which is made.
+
     Raises
     ------
     TimeoutError
         It did not end in time.
     """
     report, log = folder / "report.xml", folder / "suite.log"
-    environment = {**os.environ, **install_kernels(host, folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    environment.pop("PYTEST_ADDOPTS", None)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # suites call programs of their packages by name
+    environment = {**os.environ, **install_kernels(host, folder), "PATH": path}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *flags]
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(

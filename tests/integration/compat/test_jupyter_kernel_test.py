@@ -19,11 +19,10 @@ TESTS = 13
 
 @pytest.mark.parametrize(("fork_server", "origin"), [("yes", "forked"), ("no", "fresh")])
 async def test_every_test_passes(tmp_path: Path, fork_server: str, origin: str) -> None:
-    (tmp_path / "suite").mkdir()
-    (tmp_path / "suite" / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
     async with Host.running(tmp_path, f"--fork-server={fork_server}") as host:
         await host.bind()
-        results = await run_suite(host, tmp_path, tmp_path / "suite", str(SUITE), seconds=100)
+        results = await run_suite(host, tmp_path / "suite", tmp_path, str(SUITE), seconds=100)
         assert results.failed == {}
         assert results.skipped == set()
         assert len(results.passed) == TESTS

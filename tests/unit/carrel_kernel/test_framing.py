@@ -63,6 +63,27 @@ def same(found: tuple[str, list[bytes]], wanted: tuple[str, list[bytes]]) -> boo
 
 
 @settings(max_examples=500)
+@given(st.lists(st.binary(max_size=40) | st.sampled_from([b'{"a":1},"channel":"x"', b"{}", b"[]"]), min_size=4))
+def test_whatever_a_kernel_sends_is_one_message_or_refused(parts: list[bytes]) -> None:
+    try:
+        frame = pack_legacy("iopub", parts)
+    except FramingError:
+        return
+    message = json.loads(frame) if isinstance(frame, str) else deserialize_binary_message(frame)
+    assert message["channel"] == "iopub"
+    assert set(message) == {
+        "header",
+        "parent_header",
+        "metadata",
+        "content",
+        "msg_id",
+        "msg_type",
+        "channel",
+        "buffers",
+    }
+
+
+@settings(max_examples=500)
 @given(st.binary(max_size=200), st.text(max_size=100))
 def test_any_frame_is_a_message_or_refused(data: bytes, text: str) -> None:
     for unpack, frame in ((unpack_v1, data), (unpack_legacy, data), (unpack_legacy, text)):
@@ -135,5 +156,5 @@ def test_malformed_legacy(frame: str | bytes) -> None:
 def test_a_legacy_message_may_leave_parts_out() -> None:
     assert unpack_legacy('{"header": {"msg_id": "1"}, "content": null}') == (
         "shell",
-        [b'{"msg_id":"1"}', b"{}", b"{}", b"{}"],
+        [b'{"msg_id": "1"}', b"{}", b"{}", b"{}"],
     )
