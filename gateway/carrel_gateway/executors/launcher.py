@@ -7,6 +7,7 @@ is, is `local`'s business.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import subprocess
 from contextlib import suppress
@@ -62,8 +63,10 @@ class Launcher:
         self._prepare()
 
     def _tidy(self) -> None:
-        for log in self._folders.hosts.glob(f"*{_LOG}"):
-            self._remove(log.name.removesuffix(_LOG))
+        for path in self._folders.hosts.glob(f"*{_LOG}"):
+            with path.open("rb") as log, suppress(BlockingIOError):  # it is another gateway's, and lives
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._remove(path.name.removesuffix(_LOG))
 
     async def take(self) -> Launched:
         """Return a host: the spare, or one that is started now.
@@ -200,4 +203,7 @@ class Launcher:
 
 
 def _open_log(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+    """Return the descriptor of a new log, locked: the lock is the host's as soon as it has the descriptor."""
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+    fcntl.flock(log, fcntl.LOCK_EX)
+    return log

@@ -70,7 +70,7 @@ async def test_what_is_no_folder_of_the_workspace_is_refused(host: Host, path: s
         with pytest.raises(Refused) as refused:
             await host.call(method, f"/v1/archives{path}", data=zip_of({"a": b"x"}) if method == "PUT" else None)
         assert refused.value.status in (400, 404, 405, 409), (method, path, refused.value)
-    assert sorted(path.name for path in host.workspace.iterdir()) == [".carrel", "out", "top"]
+    assert sorted(path.name for path in host.workspace.iterdir()) == [".carrel", ".packages", "out", "top"]
 
 
 def zip_of(files: dict[str, bytes]) -> bytes:
