@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from tests.integration.kernel.host import LIBRARIES, Host, until
+from tests.support.kernel_siege import children, is_zygote, started_at
 
 from carrel_wire.events import Display
 
@@ -41,18 +42,8 @@ async def zygote_of(host: Host) -> int:
     """Return the zygote's process id, once it has imported everything."""
     await until(lambda: host.log.read_text().count("fork_server_loaded"), what="the zygote")
     assert host.process
-    (pid,) = filter(is_zygote, children(host.process.pid))
-    return pid
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def is_zygote(pid: int) -> bool:
-    """Whether a child of the host is the zygote itself: forks have its command line, but many threads."""
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    return any(word.endswith(b"zygote.py") for word in words) and len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
+    # A process that has just been forked has one thread, too; its parent is older.
+    return min(filter(is_zygote, children(host.process.pid)), key=started_at)
 
 
 async def data(host: Host, code: str, **options: Any) -> Any:
