@@ -111,8 +111,19 @@ class ArtifactService:
         NotFound
             There is no such file, or it is another tenant's.
         """
-        artifact = await self._newest(session_id, name, category)
+        artifact = await self.newest(session_id, name, category)
         return artifact, await self._objects.get(self._key(artifact))
+
+    async def newest(self, session_id: UUID, name: str, category: FileCategory) -> Artifact:
+        """Return the newest version of a name.
+
+        Raises
+        ------
+        NotFound
+            There is no such file, or it is another tenant's.
+        """
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            return _require(await repository.newest(tx, session_id, name, category))
 
     async def read(self, artifact: Artifact) -> AsyncIterator[bytes]:
         """Return the bytes of this version as they come.
@@ -195,10 +206,6 @@ class ArtifactService:
             actor = "user" if artifact.execution_id is None else "kernel"
             await self._history.append(session_id, [stored], actor=actor, fence=fence, tx=tx)
         return artifact
-
-    async def _newest(self, session_id: UUID, name: str, category: FileCategory) -> Artifact:
-        async with self._database.transaction(self._tenant_id, write=False) as tx:
-            return _require(await repository.newest(tx, session_id, name, category))
 
     async def _discard(self, artifact_id: UUID, session_id: UUID) -> None:
         """Remove the object and settle the row now; when that fails, the sweep does it."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
-from carrel_gateway.artifacts.service import Artifact, ArtifactService
+from carrel_gateway.artifacts.service import ArtifactService
+from carrel_gateway.errors import NotFound
 from carrel_gateway.kernels.connection import HostConnection
 
 CATEGORY: Final = "data"
+_MAX_TURNS: Final = 10
+"""Versions that come one after the other while each is placed; whoever stores a later one places it, too."""
 
 
 def workspace_path(name: str) -> str:
@@ -16,10 +20,30 @@ def workspace_path(name: str) -> str:
     return f"data/{name}"
 
 
-async def place(artifacts: ArtifactService, artifact: Artifact, connection: HostConnection) -> None:
-    """Write one upload into the workspace."""
-    _, chunks = await artifacts.open(artifact.session_id, artifact.name, artifact.category)
-    await connection.put_file(workspace_path(artifact.name), chunks)
+async def place(artifacts: ArtifactService, session_id: UUID, name: str, connection: HostConnection) -> None:
+    """Have the workspace hold the newest version of an upload, or nothing when it was deleted meanwhile.
+
+    Others, in other gateways perhaps, upload and delete the same name at the same time, and what they did may have come
+    to the workspace before what this one does: so it looks again afterwards, as all of them do.
+    """
+    placed: UUID | None = None
+    for _ in range(_MAX_TURNS):
+        try:
+            newest = await artifacts.newest(session_id, name, CATEGORY)
+            if newest.id == placed:
+                return
+            await connection.put_file(workspace_path(name), await artifacts.read(newest))
+            placed = newest.id
+        except NotFound:
+            if placed is not None:
+                await remove(name, connection)
+            return
+
+
+async def remove(name: str, connection: HostConnection) -> None:
+    """Remove an upload from the workspace, unless code has done so already."""
+    with suppress(NotFound):
+        await connection.delete_file(workspace_path(name))
 
 
 async def place_missing(artifacts: ArtifactService, session_id: UUID, connection: HostConnection) -> int:
@@ -35,6 +59,6 @@ async def place_missing(artifacts: ArtifactService, session_id: UUID, connection
     for upload in uploads:
         file = there.get(workspace_path(upload.name))
         if file is None or upload.created_at.timestamp() > file.modified:
-            await place(artifacts, upload, connection)
+            await place(artifacts, session_id, upload.name, connection)
             placed += 1
     return placed

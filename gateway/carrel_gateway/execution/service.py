@@ -17,7 +17,7 @@ from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError, NotFound
 from carrel_gateway.execution.cell import Cell, RecordedElsewhereError
 from carrel_gateway.execution.hosts import SessionHosts
-from carrel_gateway.execution.placement import place, workspace_path
+from carrel_gateway.execution.placement import place, remove
 from carrel_gateway.execution.recorders import Recorders
 from carrel_gateway.execution.subscription import Subscription
 from carrel_gateway.history.service import HistoryService
@@ -193,16 +193,13 @@ class ExecutionService:
         """Write an upload into the workspace of a live kernel; without one it is placed when there is one."""
         connection = await self._hosts.find(await self._hosts.ref(session_id))
         if connection:
-            await place(ArtifactService(self._context, self._principal), artifact, connection)
+            await place(ArtifactService(self._context, self._principal), session_id, artifact.name, connection)
 
     async def remove_file(self, session_id: UUID, artifact: Artifact) -> None:
         """Remove an upload from the workspace of a live kernel."""
         connection = await self._hosts.find(await self._hosts.ref(session_id))
         if connection:
-            try:
-                await connection.delete_file(workspace_path(artifact.name))
-            except NotFound:
-                return  # code has removed it already
+            await remove(artifact.name, connection)
 
     # ------------------------------------------------------------------ helpers
 
