@@ -103,6 +103,7 @@ class Client:
             self._tell_end()
         self._disconnect()
         self._live = live
+        live.has_clients = True
         self._connection = KernelConnection(
             self._context,
             live.info,

@@ -55,6 +55,8 @@ class LiveKernel:
         self._out_of_memory_kills = limits.out_of_memory_kills()
         self.busy_with: dict[str, float] = {}
         """When it took up what it works on, by the requests' ids: subshells and control work beside the code."""
+        self.has_clients = False
+        """Whether Jupyter clients have been there: otherwise nobody's requests but the host's can be among these."""
         self.connection: KernelConnection
         self.death: asyncio.Task[int] = asyncio.create_task(process.wait())
         self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final, TypeAlias, cast
 
 import msgspec
 
@@ -42,12 +42,15 @@ class TooComplexError(MalformedError):
     """A kernel sent more values in one message than anything is made of."""
 
 
+_Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=1000)]  # what is kept of messages must not be large
+
+
 class Header(msgspec.Struct, frozen=True):
     """The part of a header that is looked at."""
 
-    msg_id: str = ""
-    msg_type: str = ""
-    session: str = ""
+    msg_id: _Name = ""
+    msg_type: _Name = ""
+    session: _Name = ""
 
 
 _NOTHING: Final = msgspec.Raw(b"")

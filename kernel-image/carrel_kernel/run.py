@@ -19,6 +19,10 @@ LAST_WORDS_SECONDS: Final = 5.0
 is not waited for."""
 
 
+SILENT_SECONDS: Final = 10.0
+"""A kernel says at once that it takes up what it is given; when it does not for so long, that is presumed."""
+
+
 class Run:
     """The execution that a kernel has been given. The kernel calls the `on_…` methods."""
 
@@ -38,6 +42,8 @@ class Run:
         self._cpu = limits.cpu_seconds(pid)
         self.peak_memory_bytes = 0
         """Largest memory seen."""
+        self._given = time.monotonic()
+        """When the kernel had nothing else to do any more."""
         self._idle = False
         self._heard = 0.0
         """Monotonic time of the kernel's last message."""
@@ -103,6 +109,20 @@ class Run:
     def wall_seconds(self) -> float:
         """Time since the kernel took the code up."""
         return 0.0 if self.started is None else time.monotonic() - self.started
+
+    def limited_seconds(self, *, others: bool) -> float:
+        """Time that counts for the limit, also of a kernel that does not say that it took the code up.
+
+        Parameters
+        ----------
+        others
+            Whether the kernel works for somebody else, behind whom this has to wait.
+        """
+        if self.started is not None:
+            return self.wall_seconds
+        if others:
+            self._given = time.monotonic()
+        return max(0.0, time.monotonic() - self._given - SILENT_SECONDS)
 
     def cpu_seconds(self) -> float | None:
         """CPU time since the start; none when the process is gone."""

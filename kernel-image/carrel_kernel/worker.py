@@ -75,8 +75,10 @@ class Worker:
             if not done:
                 run.measure()
                 self.check_memory(live)
-                if timeout_seconds is not None and run.started is not None and run.wall_seconds >= timeout_seconds:
-                    self.climb(live, "timeout")
+                if timeout_seconds is not None:
+                    seconds = run.limited_seconds(others=live.has_clients and bool(live.busy_with))
+                    if seconds >= timeout_seconds:
+                        self.climb(live, "timeout")
 
     def climb(self, live: LiveKernel, reason: Reason) -> None:
         """Begin to interrupt what runs, unless that has begun already."""

@@ -8,6 +8,8 @@ Plan
 - Frames that are no messages, are unsigned, signed otherwise, or sent before: dropped, each of them counted.
 - A flood of small messages with a parent each, and bombs of values, depth and size: the host's memory grows by less
   than 64 MiB, and it answers others meanwhile. (The full million is in `tests/soak`.)
+- A kernel that says nothing any more, or that it works for somebody who is not there: its cells end by their time
+  limit.
 - Other processes at a kernel's sockets: without a key, with another one, with recorded messages, as another user.
 """
 
@@ -183,6 +185,7 @@ BOMBS = {
     "depth": "b'[' * 500_000 + b']' * 500_000",
     "digits": "b'[' + b'9' * 500_000 + b']'",
     "quotes": "b'[\"' + b'\\\\\\\\\",' * 300_000",
+    "ids": "json.dumps({'msg_id': 'x' * 1_000_000, 'session': me['session']}).encode()",
     "names": "b'{' + b'\"a\":1,' * 300_000 + b'\"b\":1}'",
 }
 """JSON as code of the kernel's."""
@@ -210,6 +213,24 @@ async def test_bombs_starve_nobody(host: Host, bomb: str) -> None:
     assert texts(events) == "end\n"
     assert watch.growth < 64 * MIB, watch.growth
     check_no_defects(host)
+
+
+MUTE = """
+from ipykernel.kernelbase import Kernel
+Kernel._publish_status = lambda *args, **kwargs: None
+Kernel._publish_status_and_flush = lambda *args, **kwargs: None
+Kernel._send_abort_reply = lambda *args, **kwargs: None
+"""
+
+
+@pytest.mark.parametrize(
+    "claim", ["", 'publish([frames("status", {"execution_state": "busy"}, {"msg_id": "nobody"})])']
+)
+async def test_cells_of_a_kernel_that_says_nothing_end_by_their_time_limit(host: Host, claim: str) -> None:
+    await host.run(f"{PRELUDE}\n{claim}\n{MUTE}")
+    events = await host.run("import time\ntime.sleep(600)", timeout_seconds=1)
+    assert status(events) == "timeout", events[-1]
+    assert await host.text("print('on')", timeout_seconds=60) == "on\n"
 
 
 # ---------------------------------------------------------------------- others at a kernel's sockets

@@ -92,7 +92,10 @@ def test_missing_frames_are_refused(frames: list[bytes]) -> None:
         verify(KEY, frames)
 
 
-@pytest.mark.parametrize("header", [b"", b"[]", b"5", b"{", b"\xff", b'{"msg_id": 5}', b'{"a":' * 100_000])
+LONG = json.dumps({"msg_id": "x" * 1001}).encode()
+
+
+@pytest.mark.parametrize("header", [b"", b"[]", b"5", b"{", b"\xff", b'{"msg_id": 5}', b'{"a":' * 100_000, LONG])
 def test_a_header_of_another_shape_is_refused(header: bytes) -> None:
     for parts in ([header, b"{}", b"{}", b"{}"], [b"{}", header, b"{}", b"{}"]):
         with pytest.raises(MalformedError):

@@ -51,3 +51,14 @@ async def test_output_that_still_comes_is_waited_for(run: Run) -> None:
     run.on_idle()
     assert run.done.done()
     run.close()
+
+
+async def test_the_limit_counts_from_when_the_code_was_taken_up_or_could_have_been(run: Run) -> None:
+    run._given -= 100.0
+    assert run.limited_seconds(others=False) == pytest.approx(100.0 - module.SILENT_SECONDS, abs=5.0)
+    assert run.limited_seconds(others=True) == 0.0  # it waits behind a client's cell, however long that is
+    assert run.limited_seconds(others=False) == 0.0
+    run._given -= 100.0
+    run.on_busy()
+    assert run.limited_seconds(others=True) < 50.0
+    run.close()
