@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from itertools import takewhile
 from typing import Any
 
 from carrel_kernel.errors import KernelUnavailable
@@ -23,6 +24,8 @@ class Questions:
         self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._due: dict[str, float] = {}
         """Ids that the kernel is not done with, and until when it should be."""
+        self._sign: str | None = None
+        """The question by which a kernel that says nothing is to show that it lives."""
         self._none = asyncio.Event()
         self._none.set()
 
@@ -61,15 +64,24 @@ class Questions:
 
     def awaits(self, msg_id: str) -> bool:
         """Whether somebody waits for the reply to a message."""
+        if msg_id == self._sign:
+            return True
         reply = self._replies.get(msg_id)
         return reply is not None and not reply.done()
 
     def on_reply(self, msg_id: str, content: dict[str, Any]) -> None:
         """The reply that was awaited has come."""
-        self._replies[msg_id].set_result(content)
+        if msg_id == self._sign:
+            self.on_idle(msg_id)
+        else:
+            self._replies[msg_id].set_result(content)
 
     def on_idle(self, msg_id: str) -> None:
         """The kernel is done with a message, perhaps with a question."""
+        if msg_id == self._sign:  # it takes them up in their order: what it was asked before, it has forgotten
+            self._sign = None
+            for id_ in list(takewhile(lambda id_: id_ != msg_id, self._due)):
+                del self._due[id_]
         self._due.pop(msg_id, None)
         if not self._due:
             self._none.set()
@@ -77,6 +89,7 @@ class Questions:
     def on_death(self) -> None:
         """There is no process any more that could answer."""
         self._due.clear()
+        self._sign = None
         self._none.set()
 
     async def settled(self) -> bool:
@@ -86,10 +99,16 @@ class Questions:
         return waited
 
     def hung(self, live: LiveKernel) -> bool:
-        """Whether the process hangs over a question; those that it has forgotten are given up."""
+        """Whether the process hangs over a question.
+
+        One that has not said what it works on may have forgotten a question, or hang so hard that it could not say so:
+        it is asked for a sign of life.
+        """
         now, working = time.monotonic(), live.busy_with
-        overdue = [id_ for id_, due in self._due.items() if now > max(due, working.get(id_, due)) + self._hung_seconds]
-        if not working:  # the kernel has not said that it is done with them, and does nothing
-            for id_ in overdue:
-                self.on_idle(id_)
-        return not working.keys().isdisjoint(overdue)
+        overdue = {id_ for id_, due in self._due.items() if now > max(due, working.get(id_, due)) + self._hung_seconds}
+        if working:
+            return not working.keys().isdisjoint(overdue)
+        if overdue and self._sign is None:
+            self._sign = live.send("shell", "kernel_info_request", {})
+            self._due[self._sign] = now
+        return self._sign in overdue

@@ -6,7 +6,7 @@ Plan
 - Hostile objects, which sleep, allocate, recurse, print, exit, raise and change the namespace: listing variables runs
   none of their code; completion and documentation end within the deadline, and the kernel keeps its variables.
 - A cell that comes while a question hangs is not interrupted by it; a question that withstands everything costs the
-  kernel.
+  kernel, also one that could not say what it works on; one that forgot a question and does nothing is kept.
 - Completion counts characters, not bytes; documentation is found or not.
 - The state and the metrics say what happens.
 """
@@ -139,18 +139,41 @@ async def test_a_cell_behind_a_question_that_hangs_is_not_interrupted(host: Host
     assert (refused.value.status, refused.value.code) == (504, "deadline_exceeded")
 
 
-async def test_a_question_that_withstands_everything_costs_the_kernel(tmp_path: Path) -> None:
+MUTE = """
+from ipykernel.kernelbase import Kernel
+say = Kernel._publish_status
+def say_of_cells(self, status, channel, parent=None):
+    if (parent or self.get_parent(channel))["header"].get("msg_type") == "execute_request":
+        say(self, status, channel, parent)
+Kernel._publish_status = say_of_cells
+"""
+"""The kernel does not say any more that it works on questions."""
+
+
+@pytest.mark.parametrize("mute", ["", MUTE], ids=["", "without a word"])
+async def test_a_question_that_withstands_everything_costs_the_kernel(tmp_path: Path, mute: str) -> None:
     async with Host.running(tmp_path, "--hung-seconds=1") as host:
         await host.bind()
         deaf = "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGINT})"
         immune = f"import ctypes, signal; {deaf}; ctypes.PyDLL(None).sleep(3600)"  # nothing of Python runs beside it
-        await host.run(SLOW.replace("{}", immune))
+        await host.run(f"{SLOW.replace('{}', immune)}\n{mute}")
         incarnation = (await host.main())["incarnation"]
         with pytest.raises(Refused) as refused:
             await host.call("POST", COMPLETE, json=ASKED)
         assert (refused.value.status, refused.value.code) == (504, "deadline_exceeded")
         assert await host.text("print('on')") == "on\n"
         assert (await host.main())["incarnation"] != incarnation
+
+
+async def test_a_kernel_that_forgets_a_question_and_says_nothing_is_kept(tmp_path: Path) -> None:
+    async with Host.running(tmp_path, "--hung-seconds=1") as host:
+        await host.bind()
+        drop = "async def drop(*args): ...\nget_ipython().kernel.shell_handlers['complete_request'] = drop"
+        await host.run(f"kept = 'kept'\n{drop}\n{MUTE}")
+        with pytest.raises(Refused) as refused:
+            await host.call("POST", COMPLETE, json=ASKED)
+        assert refused.value.code == "deadline_exceeded"
+        assert await host.text("print(kept)") == "kept\n"
 
 
 async def test_a_busy_kernel_says_so(host: Host) -> None:
