@@ -125,7 +125,7 @@ class Kernel:
         run = self._stop("the kernel was restarted")
         if self._live:
             self._cause = "requested"
-            self._live.process.signal(signal.SIGKILL)
+            self._live.kill()
             await asyncio.wait((self._live.death,))
         if run:
             await asyncio.wait((run.done,))
@@ -140,7 +140,7 @@ class Kernel:
             if grace_seconds and not run:
                 live.process.signal(signal.SIGTERM)
                 await asyncio.wait((live.death,), timeout=grace_seconds)
-            live.process.signal(signal.SIGKILL)
+            live.kill()
             await asyncio.wait((live.death,))
         if run:
             await asyncio.wait((run.done,))
@@ -161,10 +161,8 @@ class Kernel:
         ------
         KernelBusy
             Something runs or waits.
-        KernelUnavailable
-            The kernel died.
-        TimeoutError
-            No reply came in time; the kernel was interrupted, and is replaced if that does not help.
+        KernelUnavailable, TimeoutError
+            As `Questions.ask` does.
         """
         live = await self._ensure()
         self._check_idle()
@@ -176,7 +174,7 @@ class Kernel:
         Raises
         ------
         KernelUnavailable, TimeoutError
-            As `request` does.
+            As `Questions.ask` does.
         """
         return await self._questions.ask(live, msg_type, content, seconds=seconds)
 
@@ -263,15 +261,28 @@ class Kernel:
             sealed=self.sealed,
         )
 
-    def check(self) -> None:
-        """Kill the process if its resident memory is over the limit, or if a question of the host's has hung it."""
+    async def check(self) -> None:
+        """Kill the process if it uses more memory than it may, or if a question of the host's has hung it."""
         live = self._live
         if live is None:
             return
-        self._worker.check_memory(live)
+        used = await asyncio.to_thread(live.family.memory_bytes)
+        if self._live is not live:
+            return
+        self._worker.check_memory(live, used)
         if self._questions.hung(live):
             _log.warning("kernel_hung", kernel=self.id, incarnation=live.incarnation)
-            live.process.signal(signal.SIGKILL)
+            live.kill()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the process and those below it. Blocks shortly."""
+        return self._live.family.memory_bytes() if self._live else 0
+
+    def relieve(self) -> None:
+        """Kill the process, for the container is nearly out of memory."""
+        if self._live:
+            self._live.kill("container")
 
     # ------------------------------------------------------------------ the process
 

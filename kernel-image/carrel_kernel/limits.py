@@ -17,7 +17,6 @@ from carrel_kernel.inside.threads import VARIABLES
 
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-_MEMORY_EVENTS: Final = Path("/sys/fs/cgroup/memory.events")
 _KEPT_FREE_BYTES: Final = 1024**3
 
 
@@ -40,6 +39,11 @@ def resident_bytes(pid: int) -> int:
     return 0
 
 
+def proportional_bytes(pid: int) -> int:
+    """Return the memory of a process, its share of what others have, too; 0 when it is gone. Source: proc(5), smaps."""
+    return field_of(Path(f"/proc/{pid}/smaps_rollup"), b"Pss:") * 1024 or resident_bytes(pid)
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time of a process and its ended children; 0 when it is gone. Source: proc(5), stat."""
     with suppress(OSError, ValueError, IndexError):
@@ -50,12 +54,12 @@ def cpu_seconds(pid: int) -> float:
 
 def peak_bytes(pid: int) -> int:
     """Return the largest resident memory since `reset_peak`; 0 when unknown. Source: proc(5), status."""
-    return _field(Path(f"/proc/{pid}/status"), b"VmHWM:") * 1024
+    return field_of(Path(f"/proc/{pid}/status"), b"VmHWM:") * 1024
 
 
 def data_bytes(pid: int) -> int:
     """Return what `RLIMIT_DATA` counts of a process; 0 when unknown. Source: proc(5), status."""
-    return _field(Path(f"/proc/{pid}/status"), b"VmData:") * 1024
+    return field_of(Path(f"/proc/{pid}/status"), b"VmData:") * 1024
 
 
 def reset_peak(pid: int) -> None:
@@ -64,12 +68,8 @@ def reset_peak(pid: int) -> None:
         file.write(b"5")
 
 
-def out_of_memory_kills() -> int:
-    """Return how many processes of this container the system has killed for memory. Source: cgroup v2."""
-    return _field(_MEMORY_EVENTS, b"oom_kill")
-
-
-def _field(file: Path, name: bytes) -> int:
+def field_of(file: Path, name: bytes) -> int:
+    """Return a number of a file with a name and a number in each line; 0 when it is not there."""
     with suppress(OSError, ValueError):
         for line in file.read_bytes().splitlines():
             match line.split():

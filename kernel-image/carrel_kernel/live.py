@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from typing import Any, Final, Protocol
 
 import zmq
 
-from carrel_kernel import limits
 from carrel_kernel.connection import Channel, ConnectionInfo, KernelConnection
+from carrel_kernel.container import ContainerMemory
 from carrel_kernel.errors import KernelUnavailable
+from carrel_kernel.family import Family
 from carrel_kernel.memory import MemoryReserve, reserve_of
-from carrel_kernel.process import Handover, KernelProcess
+from carrel_kernel.outcome import OverLimit
+from carrel_kernel.process import Handover, KernelProcess, ProcessLimits
 
 LAST_OUTPUT_SECONDS: Final = 0.05
 """What a process wrote before it died is still on its way through the socket for about so long."""
@@ -41,18 +44,25 @@ class Place:
     runtime: Path
     context: zmq.Context[zmq.Socket[bytes]]
     start_seconds: float
+    limits: ProcessLimits
+    container: ContainerMemory
 
 
 class LiveKernel:
     """A kernel that answered; `death` ends with the process's exit code."""
 
-    def __init__(self, process: KernelProcess, incarnation: str, memory_limit_bytes: int | None) -> None:
+    def __init__(
+        self, process: KernelProcess, incarnation: str, memory_limit_bytes: int | None, container: ContainerMemory
+    ) -> None:
         self.process = process
         self.incarnation = incarnation
         self.started = time.monotonic()
-        self.over_limit = False
+        self.family = Family(process.pid)
+        self.over_limit: OverLimit | None = None
+        """Whose limit the host has killed the process for."""
         self.reserve = MemoryReserve(process.pid, memory_limit_bytes)
-        self._out_of_memory_kills = limits.out_of_memory_kills()
+        self._container = container
+        self._out_of_memory_kills = container.kills()
         self.busy_with: dict[str, float] = {}
         """When it took up what it works on, by the requests' ids: subshells and control work beside the code."""
         self.has_clients = False
@@ -80,7 +90,7 @@ class LiveKernel:
         KernelUnavailable
             It ended, or did not answer in time.
         """
-        live = cls(process, incarnation, binding.memory_limit_bytes)
+        live = cls(process, incarnation, binding.memory_limit_bytes, place.container)
         try:
             async with asyncio.timeout(place.start_seconds):
                 await process.hand_over(
@@ -90,6 +100,7 @@ class LiveKernel:
                         threads=binding.threads,
                         memory_limit_bytes=binding.memory_limit_bytes,
                         memory_reserve_bytes=reserve_of(binding.memory_limit_bytes or 0),
+                        limits=place.limits,
                     )
                 )
                 live.connection = KernelConnection(
@@ -126,7 +137,18 @@ class LiveKernel:
 
     def killed_for_memory(self) -> bool:
         """Whether the system has killed a process of the container for memory since this one started."""
-        return limits.out_of_memory_kills() > self._out_of_memory_kills
+        return self._container.kills() > self._out_of_memory_kills
+
+    def kill(self, over_limit: OverLimit | None = None) -> None:
+        """End the process, its group, and what is known to be below it."""
+        self.over_limit = self.over_limit or over_limit
+        self.signal(signal.SIGKILL)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process and its group; of a killed one, the rest is ended by `close`."""
+        if number is signal.SIGKILL:
+            self.family.look()
+        self.process.signal(number)
 
     def welcomed(self) -> None:
         """The subscription to the kernel's output is in force: nothing can be missed from now on."""
@@ -149,6 +171,7 @@ class LiveKernel:
 
     def close(self) -> None:
         """Close the connection and remove what the process left."""
+        self.family.end()
         if hasattr(self, "connection"):
             self.connection.close()
         self.info.remove_sockets()

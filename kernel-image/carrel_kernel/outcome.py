@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from carrel_kernel.ladder import Reason
 from carrel_wire.events import Error, Outcome
@@ -14,6 +14,8 @@ _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
 _LINE: Final = re.compile(r"Cell In\[\d+\], line (\d+)")
 _MEMORY_ERRORS: Final = frozenset({"MemoryError", "_ArrayMemoryError", "ArrowMemoryError", "bad_alloc"})
 _MIB: Final = 1024 * 1024
+OverLimit: TypeAlias = Literal["kernel", "container"]
+"""Whose limit of memory it was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +30,14 @@ class Seen:
     ladder: Reason | None = None
     rungs: str = ""
     killed_by_ladder: bool = False
-    over_limit: bool = False
-    """The host killed the kernel because its resident memory was over the limit."""
+    over_limit: OverLimit | None = None
+    """The host killed the kernel because its memory was over this limit."""
     out_of_memory_kill: bool = False
     """The system killed a process of the container for memory meanwhile."""
     stopped: str | None = None
     """Why the host ended the kernel on somebody's wish."""
     memory_limit_bytes: int | None = None
+    container_limit_bytes: int | None = None
     peak_memory_bytes: int = 0
 
 
@@ -80,7 +83,7 @@ def _died(seen: Seen, code: int) -> Verdict:
     if seen.killed_by_ladder:
         message = f"the code did not let itself be interrupted; sent {seen.rungs}"
         return Verdict("kernel_died", message, lost_state=True)
-    if seen.over_limit or seen.out_of_memory_kill or _starved(seen, code):
+    if seen.over_limit or (seen.out_of_memory_kill and code == -signal.SIGKILL) or _starved(seen, code):
         return Verdict("out_of_memory", _memory_message(seen) + f"; the kernel {_ending(code)}", lost_state=True)
     return Verdict("kernel_died", f"the kernel {_ending(code)}", lost_state=True)
 
@@ -106,6 +109,9 @@ def _ending(code: int) -> str:
 def _memory_message(seen: Seen) -> str:
     limit = seen.memory_limit_bytes
     limited = f"the limit is {limit // _MIB} MiB" if limit is not None else "there is no limit of its own"
+    if seen.over_limit == "container" or seen.out_of_memory_kill:
+        container = (seen.container_limit_bytes or 0) // _MIB
+        limited += f", and what runs in the container used up its {container} MiB"
     return f"out of memory: the kernel's peak was {seen.peak_memory_bytes // _MIB} MiB, {limited}"
 
 

@@ -36,6 +36,15 @@ class Start(msgspec.Struct, frozen=True):
     connection_file: str
 
 
+class ProcessLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of one process beside its memory; 0 is no limit of the host's own."""
+
+    open_files: int = 0
+    processes: int = 0
+    """Of the user id, and its threads: the system counts no others."""
+    file_bytes: int = 0
+
+
 class Handover(msgspec.Struct, frozen=True):
     """What makes a spare process a kernel: the host's second line."""
 
@@ -46,6 +55,7 @@ class Handover(msgspec.Struct, frozen=True):
     memory_limit_bytes: int | None
     memory_reserve_bytes: int = 0
     """The soft limit is this much below; see `memory`."""
+    limits: ProcessLimits = ProcessLimits()
 
 
 def environment(caches: Path) -> dict[str, str]:

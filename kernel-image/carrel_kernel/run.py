@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from carrel_kernel import limits, protocol
 from carrel_kernel.executions import Execution
+from carrel_kernel.family import Family
 from carrel_kernel.ladder import Ladder
-from carrel_kernel.outcome import Seen
+from carrel_kernel.outcome import OverLimit, Seen
 from carrel_kernel.outputs import Outputs
 from carrel_wire.events import Started
 from carrel_wire.host import ExecuteRequest
@@ -18,6 +19,8 @@ LAST_WORDS_SECONDS: Final = 5.0
 """Reply and idle status come over two sockets; when the kernel is silent for so long after one of them, the other one
 is not waited for."""
 
+_LOOK_SECONDS: Final = 0.05
+"""Processes that a shorter execution has started have used nothing yet, and looking for them takes a while, too."""
 
 SILENT_SECONDS: Final = 10.0
 """A kernel says at once that it takes up what it is given; when it does not for so long, that is presumed."""
@@ -26,7 +29,9 @@ SILENT_SECONDS: Final = 10.0
 class Run:
     """The execution that a kernel has been given. The kernel calls the `on_…` methods."""
 
-    def __init__(self, execution: Execution, outputs: Outputs, *, kernel_id: str, incarnation: str, pid: int) -> None:
+    def __init__(
+        self, execution: Execution, outputs: Outputs, *, kernel_id: str, incarnation: str, family: Family
+    ) -> None:
         self.execution = execution
         self.outputs = outputs
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -38,17 +43,17 @@ class Run:
         self.stopped: str | None = None
         self._kernel_id = kernel_id
         self._incarnation = incarnation
-        self._pid = pid
-        self._cpu = limits.cpu_seconds(pid)
+        self._family = family
+        self._cpu = family.cpu_seconds()
         self.peak_memory_bytes = 0
-        """Largest memory seen."""
+        """Largest memory of the kernel's process, and of all below it as often as that was looked at."""
         self._given = time.monotonic()
         """When the kernel had nothing else to do any more."""
         self._idle = False
         self._heard = 0.0
         """Monotonic time of the kernel's last message."""
         self._last_words: asyncio.TimerHandle | None = None
-        limits.reset_peak(pid)
+        limits.reset_peak(self._family.pid)
 
     def on_message(self) -> None:
         """The kernel said something, whatever it was."""
@@ -95,8 +100,12 @@ class Run:
 
     def measure(self) -> None:
         """Look at the process's memory while it is still there."""
-        seen = limits.peak_bytes(self._pid) or limits.resident_bytes(self._pid)
-        self.peak_memory_bytes = max(self.peak_memory_bytes, seen)
+        pid = self._family.pid
+        self.saw_memory(limits.peak_bytes(pid) or limits.resident_bytes(pid))
+
+    def saw_memory(self, used_bytes: int) -> None:
+        """Take note of memory in use."""
+        self.peak_memory_bytes = max(self.peak_memory_bytes, used_bytes)
 
     def close(self) -> None:
         """Stop the timers."""
@@ -125,12 +134,21 @@ class Run:
         return max(0.0, time.monotonic() - self._given - SILENT_SECONDS)
 
     def cpu_seconds(self) -> float | None:
-        """CPU time since the start; none when the process is gone."""
-        now = limits.cpu_seconds(self._pid)
-        return max(0.0, round(now - self._cpu, 3)) if now else None
+        """CPU time since the start, of all processes; none when the kernel's is gone."""
+        if not limits.cpu_seconds(self._family.pid):
+            return None
+        if self.wall_seconds > _LOOK_SECONDS:
+            self._family.look()
+        return max(0.0, round(self._family.cpu_seconds() - self._cpu, 3))
 
     def seen(
-        self, *, exit_code: int | None, over_limit: bool, out_of_memory_kill: bool, memory_limit_bytes: int | None
+        self,
+        *,
+        exit_code: int | None,
+        over_limit: OverLimit | None,
+        out_of_memory_kill: bool,
+        memory_limit_bytes: int | None,
+        container_limit_bytes: int | None,
     ) -> Seen:
         """Return what is to be judged."""
         ladder = self.ladder
@@ -145,6 +163,7 @@ class Run:
             out_of_memory_kill=out_of_memory_kill,
             stopped=self.stopped,
             memory_limit_bytes=memory_limit_bytes,
+            container_limit_bytes=container_limit_bytes,
             peak_memory_bytes=self.peak_memory_bytes,
         )
 

@@ -114,6 +114,11 @@ class Settings:
         "Time after its deadline until a question that hangs costs the kernel.", 20.0, parse=_positive
     )
     max_kernels: int = _setting("Kernels at the same time.", 16, parse=_count)
+    max_open_files: int = _setting("Files that a kernel may have open; 0: as many as the host.", 8192, parse=_whole)
+    max_processes: int = _setting(
+        "Processes and threads of the kernel's user, beyond which it starts none; 0: no limit.", 0, parse=_whole
+    )
+    max_file_bytes: int = _setting("Largest file that a kernel may write; 0: no limit.", 0, parse=_whole)
     max_queue: int = _setting("Executions that wait for one kernel.", 100, parse=_count)
     max_unacknowledged: int = _setting("Executions whose events are kept until acknowledged.", 1000, parse=_count)
     spool_bytes: int = _setting("Disk for unacknowledged events of all executions.", 1024 * _MIB, parse=_count)

@@ -19,6 +19,7 @@ import zmq
 
 from carrel_kernel.caps import Allowance, Caps
 from carrel_kernel.changes import Workspace
+from carrel_kernel.container import ContainerMemory, watch
 from carrel_kernel.errors import AlreadyBound, BadRequest, KernelExists, KernelNotFound, TooManyKernels, WrongHost
 from carrel_kernel.executions import Execution, Executions
 from carrel_kernel.forkserver import ForkServer
@@ -27,6 +28,7 @@ from carrel_kernel.limits import thread_count, thread_environment
 from carrel_kernel.live import Binding, Place
 from carrel_kernel.metrics import Metrics
 from carrel_kernel.packages import pip_environment
+from carrel_kernel.process import ProcessLimits
 from carrel_kernel.settings import Settings
 from carrel_kernel.snapshots.service import Snapshots
 from carrel_kernel.spares import Spares
@@ -52,6 +54,7 @@ class Supervisor:
         self.boot_id = str(uuid.uuid4())
         self.metrics = Metrics()
         self._runtime = runtime
+        self._container = ContainerMemory()
         self.zmq_context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._work_in(runtime / "unbound" if settings.folder_at_bind else settings.workspace.resolve())
         self.binding: Binding | None = None
@@ -68,7 +71,7 @@ class Supervisor:
         self._last_call = time.monotonic()
         self._last_activity = time.time()
         self._binding_lock = asyncio.Lock()
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._housekeeping: asyncio.Future[tuple[None, None]] | None = None
 
     def _work_in(self, root: Path) -> None:
         settings = self.settings
@@ -82,7 +85,18 @@ class Supervisor:
         self.snapshots = Snapshots(
             self.workspace, self.metrics, max_bytes=settings.snapshot_bytes, seconds=settings.snapshot_seconds
         )
-        self._place = Place(root, self._runtime, self.zmq_context, settings.start_seconds)
+        self._place = Place(
+            root,
+            self._runtime,
+            self.zmq_context,
+            settings.start_seconds,
+            ProcessLimits(
+                open_files=settings.max_open_files,
+                processes=settings.max_processes,
+                file_bytes=settings.max_file_bytes,
+            ),
+            self._container,
+        )
 
     def _prepare(self) -> None:
         self.workspace.prepare()
@@ -101,7 +115,7 @@ class Supervisor:
             self._fork_server.start()
         if not self._fork_server or self._fork_server.reason:
             self._spares.fill()
-        self._housekeeping = asyncio.create_task(self._keep_house())
+        self._housekeeping = asyncio.gather(self._keep_house(), watch(self._container, self._relieve))
 
     async def aclose(self) -> None:
         """End the kernels within the grace time; what they put out stays in the spool."""
@@ -322,7 +336,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
             for kernel in self.kernels:
-                kernel.check()
+                await kernel.check()
             self._spares.reap_orphans()
             await self.snapshots.sweep()
             if self.busy or self.connections:
@@ -330,6 +344,13 @@ class Supervisor:
             elif why := self._why_orphaned():
                 _log.info("orphaned", reason=why)
                 self.orphaned.set()
+
+    def _relieve(self, limit_bytes: int) -> None:
+        """End the kernel that uses most, before the system ends anything; small ones are not what fills a container."""
+        hog = max(self.kernels, key=lambda kernel: kernel.memory_bytes, default=None)
+        if hog and hog.memory_bytes > limit_bytes // 10:
+            _log.warning("container_nearly_out_of_memory", kernel=hog.id, limit_bytes=limit_bytes)
+            hog.relieve()
 
     def _why_orphaned(self) -> str | None:
         """Return why the host shall end; none while somebody wants it, or may."""

@@ -6,7 +6,6 @@ The queue, and which process it is, are `kernel`'s.
 from __future__ import annotations
 
 import asyncio
-import signal
 from typing import Final
 
 import structlog
@@ -48,7 +47,7 @@ class Worker:
             DiskWatch(may_write, free_bytes=CHECK_BYTES),
             overflow_path=path,
         )
-        run = Run(execution, outputs, kernel_id=self._kernel_id, incarnation=live.incarnation, pid=live.process.pid)
+        run = Run(execution, outputs, kernel_id=self._kernel_id, incarnation=live.incarnation, family=live.family)
         self.run = run
         try:
             live.send("shell", "execute_request", execute_content(request), execution.id)
@@ -74,7 +73,7 @@ class Worker:
             done, _ = await asyncio.wait(waited, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
             if not done:
                 run.measure()
-                self.check_memory(live)
+                self.check_memory(live, limits.resident_bytes(live.process.pid))
                 if timeout_seconds is not None:
                     seconds = run.limited_seconds(others=live.has_clients and bool(live.busy_with))
                     if seconds >= timeout_seconds:
@@ -83,7 +82,7 @@ class Worker:
     def climb(self, live: LiveKernel, reason: Reason) -> None:
         """Begin to interrupt what runs, unless that has begun already."""
         if self.run and self.run.ladder is None:
-            self.run.ladder = Ladder(live.process.signal, reason, self._around.metrics, self._kernel_id)
+            self.run.ladder = Ladder(live.signal, reason, self._around.metrics, self._kernel_id)
 
     async def _conclude(self, run: Run, live: LiveKernel) -> Verdict:
         """Emit what is left: held output, artifacts, and the end."""
@@ -97,6 +96,7 @@ class Worker:
                 over_limit=live.over_limit,
                 out_of_memory_kill=live.death.done() and live.killed_for_memory(),
                 memory_limit_bytes=self._around.binding.memory_limit_bytes,
+                container_limit_bytes=self._around.place.container.limit_bytes(),
             )
         )
         verdict = await self._keep_usable(live, verdict)
@@ -122,7 +122,7 @@ class Worker:
             return verdict
         if live.reserve.after_memory_error():
             return verdict
-        live.process.signal(signal.SIGKILL)
+        live.kill()
         await asyncio.wait((live.death,))  # nothing must be sent to it any more
         message = f"{verdict.message}; nothing could run beside what it holds, so the kernel was replaced"
         return Verdict("out_of_memory", message, lost_state=True)
@@ -148,10 +148,11 @@ class Worker:
         if run:
             metrics.execution_seconds.observe(wall)
 
-    def check_memory(self, live: LiveKernel) -> None:
-        """Kill a process whose resident memory is over the limit in spite of `RLIMIT_DATA`."""
+    def check_memory(self, live: LiveKernel, used_bytes: int) -> None:
+        """Kill a process that, with those below it, uses more than the limit in spite of `RLIMIT_DATA`."""
+        if self.run:
+            self.run.saw_memory(used_bytes)
         limit = self._around.binding.memory_limit_bytes
-        if limit is not None and limits.resident_bytes(live.process.pid) > limit:
-            live.over_limit = True
+        if limit is not None and used_bytes > limit:
             _log.warning("kernel_over_memory_limit", kernel=self._kernel_id)
-            live.process.signal(signal.SIGKILL)
+            live.kill("kernel")

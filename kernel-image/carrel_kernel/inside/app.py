@@ -12,6 +12,7 @@ import os
 import resource
 import socket
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -21,9 +22,10 @@ import zmq
 from ipykernel.kernelapp import IPKernelApp
 from traitlets.config import Config
 
-from carrel_kernel.inside import packing, streams, support, system, threads
+from carrel_kernel.inside import packing, shortage, streams, support, system, threads
 from carrel_kernel.inside.kernel import CarrelKernel
 
+_OPEN_SECONDS: Final = 10.0
 _IOPUB_QUEUE: Final = 256
 """Messages that wait for the host. When they are full, printing waits: nothing is lost and memory is bounded."""
 
@@ -62,17 +64,11 @@ def configuration(connection_file: str, stream_class: str) -> Config:
     )
 
 
-def survive_memory_errors(shell: Any) -> None:
-    """Take the reserve of memory before a MemoryError is told of: ZeroMQ ends the process when it gets no memory."""
-    show = shell.showtraceback
-
-    def showtraceback(*args: Any, **kwargs: Any) -> None:
-        if isinstance(sys.exc_info()[1], MemoryError):
-            _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-            resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
-        show(*args, **kwargs)
-
-    shell.showtraceback = showtraceback
+def open_pipes(output: Any) -> None:
+    """Open what this thread and the output thread need to write: later, the process may have no file to open left."""
+    opened = threading.Event()
+    output.schedule(lambda: output.schedule(opened.set))
+    opened.wait(_OPEN_SECONDS)
 
 
 def listen(connection_file: str) -> CarrelKernelApp:
@@ -83,13 +79,14 @@ def listen(connection_file: str) -> CarrelKernelApp:
     app.session.pack = packing.pack
     shell: Any = app.shell
     support.install(shell)
-    survive_memory_errors(shell)
+    shortage.tell_of_errors(shell)
+    open_pipes(app.iopub_thread)
     shell.run_cell("None", silent=True, store_history=False)
     return app
 
 
 def apply(handover: dict[str, Any]) -> None:
-    """Take on what the session decides: environment, folder, threads and limit of memory."""
+    """Take on what the session decides: environment, folder, threads and limits."""
     env: dict[str, str] = handover["env"]
     os.environ.update(env)
     if "TZ" in env:
@@ -101,6 +98,11 @@ def apply(handover: dict[str, Any]) -> None:
         Path(packages).mkdir(exist_ok=True)  # Python forgets a folder of its path that is not there
         sys.path.append(packages)
     threads.use(handover["threads"])
+    system.be_killed_first()
+    limits: dict[str, int] = handover["limits"]
+    shortage.limit_files(limits["open_files"])
+    system.lower_limit(resource.RLIMIT_NPROC, limits["processes"])
+    system.lower_limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
     limit = handover["memory_limit_bytes"]
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit - handover["memory_reserve_bytes"], limit))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h, as the next
 _PR_SET_DUMPABLE: Final = 4
+_OOM_SCORE: Final = 100
+"""A tenth of the container's memory more than the process has."""
+_MAX_OOM_SCORE: Final = 1000
 
 
 def _prctl(option: int, value: int) -> None:
@@ -28,6 +33,21 @@ def die_with(parent: int) -> None:
 def let_memory_be_read(allowed: bool) -> None:
     """Decide whether other processes of the same user may read this one's memory. Source: prctl(2), ptrace(2)."""
     _prctl(_PR_SET_DUMPABLE, int(allowed))
+
+
+def lower_limit(which: int, most: int) -> None:
+    """Let this process have at most so much of something, for good; 0 leaves it as it is. Source: setrlimit(2)."""
+    if most:
+        _, hard = resource.getrlimit(which)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(which, (most, most))
+
+
+def be_killed_first() -> None:
+    """Have the system take this process when the container is out of memory, and not the host. Source: proc(5)."""
+    file = Path("/proc/self/oom_score_adj")
+    with suppress(OSError, ValueError):
+        file.write_text(str(min(_MAX_OOM_SCORE, int(file.read_text()) + _OOM_SCORE)))
 
 
 def inherit_nothing(kept: int | None = None) -> None:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -153,13 +153,13 @@ class HostClient:
 class Host(HostClient):
     """One host process on a workspace; `restart_program` starts another on the same."""
 
-    def __init__(self, folder: Path, *flags: str, user: int | None = None, small_disk_mib: int | None = None) -> None:
+    def __init__(self, folder: Path, *flags: str, user: int | None = None, within: Sequence[str] = ()) -> None:
         super().__init__(f"host-{uuid.uuid4().hex[:8]}")
         self.folder = folder
         self.workspace = folder / "workspace"
         self.flags = flags
         self.user = user
-        self.small_disk_mib = small_disk_mib
+        self.within = within
         # Socket paths have 107 characters at most, and pytest's folders are long.
         self.short = Path(tempfile.mkdtemp(prefix="ck-"))
         self.socket = self.short / "host.sock"
@@ -169,9 +169,10 @@ class Host(HostClient):
     @classmethod
     @asynccontextmanager
     async def running(
-        cls, folder: Path, *flags: str, user: int | None = None, small_disk_mib: int | None = None
+        cls, folder: Path, *flags: str, user: int | None = None, within: Sequence[str] = ()
     ) -> AsyncIterator[Host]:
-        host = cls(folder, *flags, user=user, small_disk_mib=small_disk_mib)
+        """Run a host; `within` is what its command begins with, such as a disk or a control group of its own."""
+        host = cls(folder, *flags, user=user, within=within)
         host.workspace.mkdir(exist_ok=True)
         host.write_keys(PublicKey("gateway-1", public_key_of(host.private_key), sorted(ALL_SCOPES)))
         if user is not None:
@@ -212,15 +213,8 @@ class Host(HostClient):
             "--preload=",  # what a test does not need is not imported; a later flag wins
             *self.flags,
         ]
-        if self.small_disk_mib is not None:
-            return [*self.small_disk(self.small_disk_mib), *command]
-        return command if self.user is None else [*self.drop_rights(self.user), *command]
-
-    def small_disk(self, mib: int) -> list[str]:
-        """Return what a command begins with to see a small disk of its own in place of the workspace."""
-        mounted = f'mount -t tmpfs -o size={mib}m none "$0" && exec "$@"'
-        rights = [] if os.geteuid() == 0 else ["--map-root-user"]
-        return ["unshare", *rights, "--mount", "sh", "-c", mounted, str(self.workspace)]
+        rights = () if self.user is None else self.drop_rights(self.user)
+        return [*self.within, *rights, *command]
 
     def drop_rights(self, user: int) -> list[str]:
         """Return what a command begins with to run as a user without rights.

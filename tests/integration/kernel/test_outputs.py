@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.kernel.host import Host, Refused
+from tests.integration.kernel.surroundings import small_disk
 
 from carrel_wire.events import Artifact, Display, Error, Finished, Result, Stderr, Stdout, Truncated
 
@@ -126,7 +127,7 @@ async def test_the_sessions_limit_cuts_each_further_execution(tmp_path: Path) ->
 
 
 async def test_on_a_full_disk_the_host_writes_no_more_than_it_must(tmp_path: Path) -> None:
-    async with Host.running(tmp_path, "--output-bytes=3000000", small_disk_mib=32) as host:
+    async with Host.running(tmp_path, "--output-bytes=3000000", within=small_disk(tmp_path / "workspace", 32)) as host:
         await host.bind()
         await host.run("open('ballast', 'wb').write(bytes(29 * 1024 ** 2))")
         with pytest.raises(Refused) as refused:

@@ -43,26 +43,25 @@ def test_ended_children_count() -> None:
 
 def test_a_process_that_is_gone_uses_nothing() -> None:
     assert limits.resident_bytes(GONE) == limits.peak_bytes(GONE) == limits.data_bytes(GONE) == 0
+    assert limits.proportional_bytes(GONE) == 0
     assert limits.cpu_seconds(GONE) == 0.0
     limits.reset_peak(GONE)
 
 
 @pytest.mark.parametrize(
-    ("text", "kills"),
+    ("text", "value"),
     [
-        ("low 0\nhigh 1\nmax 2\noom 3\noom_kill 4\noom_group_kill 5\n", 4),
+        ("low 0\noom 3\noom_kill 4\noom_group_kill 5\n", 4),
         ("oom 3\n", 0),
         ("", 0),
         ("oom_kill\n", 0),
         ("oom_kill many\n", 0),
     ],
 )
-def test_kills_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, kills: int) -> None:
-    (tmp_path / "memory.events").write_text(text)
-    monkeypatch.setattr(limits, "_MEMORY_EVENTS", tmp_path / "memory.events")
-    assert limits.out_of_memory_kills() == kills
-    monkeypatch.setattr(limits, "_MEMORY_EVENTS", tmp_path / "none")
-    assert limits.out_of_memory_kills() == 0
+def test_a_number_of_a_file(tmp_path: Path, text: str, value: int) -> None:
+    (tmp_path / "file").write_text(text)
+    assert limits.field_of(tmp_path / "file", b"oom_kill") == value
+    assert limits.field_of(tmp_path / "none", b"oom_kill") == 0
 
 
 @pytest.mark.parametrize(("cpu", "threads"), [(None, None), (0.1, "1"), (1, "1"), (1.5, "2"), (8, "8")])

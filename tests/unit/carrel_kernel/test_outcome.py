@@ -88,8 +88,15 @@ DEAD: list[tuple[str, dict[str, Any], str, str]] = [
         "kernel_died",
         f"did not let itself be interrupted; sent {RUNGS}",
     ),
-    ("over the limit", {"exit_code": KILLED, "over_limit": True}, "out_of_memory", "was killed by SIGKILL"),
+    ("over the limit", {"exit_code": KILLED, "over_limit": "kernel"}, "out_of_memory", "was killed by SIGKILL"),
+    (
+        "the container is full",
+        {"exit_code": KILLED, "over_limit": "container", "container_limit_bytes": 2**30},
+        "out_of_memory",
+        "what runs in the container used up its 1024 MiB",
+    ),
     ("killed by the system", {"exit_code": KILLED, "out_of_memory_kill": True}, "out_of_memory", "no limit of its own"),
+    ("the system killed another", {"exit_code": 3, "out_of_memory_kill": True}, "kernel_died", "ended with code 3"),
     (
         "aborted by a library without memory",
         {"exit_code": ABORTED, "memory_limit_bytes": 100 * MIB, "peak_memory_bytes": 51 * MIB},

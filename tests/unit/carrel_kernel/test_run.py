@@ -9,6 +9,7 @@ import pytest
 
 from carrel_kernel import run as module
 from carrel_kernel.executions import Execution
+from carrel_kernel.family import Family
 from carrel_kernel.outputs import Outputs
 from carrel_kernel.run import Run
 from carrel_kernel.spool import Meta, Spool
@@ -18,7 +19,7 @@ from carrel_kernel.spool import Meta, Spool
 async def run(tmp_path: Path) -> Run:
     meta = Meta(id="e", kernel_id="k", incarnation="i", session_uid="s", code="")
     execution = Execution(Spool.create(tmp_path, meta))
-    return Run(execution, Outputs.__new__(Outputs), kernel_id="k", incarnation="i", pid=os.getpid())
+    return Run(execution, Outputs.__new__(Outputs), kernel_id="k", incarnation="i", family=Family(os.getpid()))
 
 
 async def test_reply_and_idle_end_it_in_either_order(run: Run) -> None:
