@@ -74,6 +74,22 @@ class Execution:
                 parts.append(str(output["data"].get("text/plain", "")))
         return "".join(parts)
 
+    @property
+    def result(self) -> str | None:
+        """Text of the last expression's value; None when there was none."""
+        texts = [
+            output["data"].get("text/plain") for output in self.outputs if output["output_type"] == "execute_result"
+        ]
+        return texts[-1] if texts else None
+
+    @property
+    def error(self) -> str | None:
+        """Why it did not end well: the exception's name and value, or what ended it; None when it did."""
+        if self.status == "ok":
+            return None
+        raised = [output for output in self.outputs if output["output_type"] == "error"]
+        return f"{raised[-1]['ename']}: {raised[-1]['evalue']}" if raised else self.message or self.status
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

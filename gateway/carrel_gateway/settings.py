@@ -87,13 +87,19 @@ class Settings(BaseSettings):
     execution_timeout_seconds: float = _setting(
         "execution_timeout_seconds", 300.0, "Longest time of one cell.", "SANDBOX_MAX_EXECUTION_TIME", gt=0
     )
-    kernel_memory_bytes: int = _setting(
-        "kernel_memory_bytes", 2048 * _MIB, "Memory of one kernel of the local executor.", ge=128 * _MIB
+    kernel_memory_mb: int = _setting(
+        "kernel_memory_mb", 2048, "Memory of one kernel of the local executor, MiB.", "SANDBOX_MAX_MEMORY_MB", ge=128
     )
     kernel_preload: str = _setting(
         "kernel_preload",
         "numpy,pandas,matplotlib.pyplot,sklearn",
         "Modules that kernels of the local executor have imported when they start.",
+    )
+    kernel_allowed_imports: str = _setting(
+        "kernel_allowed_imports",
+        "",
+        "Modules that cells of the local executor may import (a lint, no boundary); empty means any, `standard` those "
+        "of data analysis.",
     )
     spare_kernel_host: bool = _setting(
         "spare_kernel_host", True, "Whether the local executor keeps a kernel host ready for the next session."

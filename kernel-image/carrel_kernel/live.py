@@ -45,6 +45,7 @@ class Place:
     context: zmq.Context[zmq.Socket[bytes]]
     start_seconds: float
     limits: ProcessLimits
+    allowed_imports: tuple[str, ...]
     container: ContainerMemory
 
 
@@ -101,6 +102,7 @@ class LiveKernel:
                         memory_limit_bytes=binding.memory_limit_bytes,
                         memory_reserve_bytes=reserve_of(binding.memory_limit_bytes or 0),
                         limits=place.limits,
+                        allowed_imports=place.allowed_imports,
                     )
                 )
                 live.connection = KernelConnection(

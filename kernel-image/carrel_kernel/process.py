@@ -56,6 +56,8 @@ class Handover(msgspec.Struct, frozen=True):
     memory_reserve_bytes: int = 0
     """The soft limit is this much below; see `memory`."""
     limits: ProcessLimits = ProcessLimits()
+    allowed_imports: tuple[str, ...] = ()
+    """Which modules cells may import; without any, cells are not checked."""
 
 
 def environment(caches: Path) -> dict[str, str]:

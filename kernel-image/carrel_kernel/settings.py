@@ -108,6 +108,12 @@ class Settings:
         "numpy,pandas,matplotlib.pyplot,sklearn",
         parse=_modules,
     )
+    allowed_imports: tuple[str, ...] = _setting(
+        "Modules that cells may import, with commas between them; `standard` stands for those of data analysis. "
+        "None: cells are not checked.",
+        "",
+        parse=_modules,
+    )
     spare_kernels: int = _setting("Kernels that are kept ready for whoever wants one next.", 1, parse=_whole)
     start_seconds: float = _setting("Longest wait for a new kernel to answer.", 60.0, parse=_positive)
     hung_seconds: float = _setting(

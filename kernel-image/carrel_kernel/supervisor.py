@@ -95,6 +95,7 @@ class Supervisor:
                 processes=settings.max_processes,
                 file_bytes=settings.max_file_bytes,
             ),
+            settings.allowed_imports,
             self._container,
         )
 

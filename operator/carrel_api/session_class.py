@@ -134,6 +134,8 @@ class Kernels(Model):
     """Modules that kernels have imported when they start. One that starts threads is left out, and named in the log."""
     spare: Annotated[int, Field(ge=0, le=8)] = 1
     """Kernels that a pod keeps ready, besides those in use; some 30 MiB each."""
+    allowed_imports: list[ModuleName] = Field(default=[], max_length=64, json_schema_extra=SET)
+    """Modules that cells may import; `standard`: those of data analysis; none: any. A lint; the pod is the boundary."""
 
 
 class SessionClassSpec(Model):

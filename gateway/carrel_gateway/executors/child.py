@@ -39,7 +39,14 @@ def python_path() -> dict[str, str]:
 
 
 def command(
-    *, socket: Path, host_id: str, keys: Path, workspaces: Path, preload: str, orphan_seconds: float
+    *,
+    socket: Path,
+    host_id: str,
+    keys: Path,
+    workspaces: Path,
+    preload: str,
+    allowed_imports: str,
+    orphan_seconds: float,
 ) -> list[str]:
     """Return the command line of a host."""
     return [
@@ -51,6 +58,7 @@ def command(
         *("--workspace", str(workspaces)),
         *("--folder-at-bind", "yes"),
         *("--preload", preload),
+        *("--allowed-imports", allowed_imports),
         *("--orphan-timeout", f"{orphan_seconds:g}"),
     ]
 

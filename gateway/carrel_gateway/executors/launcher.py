@@ -49,10 +49,13 @@ class Launched:
 class Launcher:
     """Starts hosts, and keeps one ready when it shall."""
 
-    def __init__(self, folders: Folders, *, start_seconds: float, preload: str, spare: bool) -> None:
+    def __init__(
+        self, folders: Folders, *, start_seconds: float, preload: str, allowed_imports: str, spare: bool
+    ) -> None:
         self._folders = folders
         self._start_seconds = start_seconds
         self._preload = preload
+        self._allowed_imports = allowed_imports
         self._keeps_spare = spare
         self._spare: asyncio.Task[Launched] | None = None
         self._refill: asyncio.TimerHandle | None = None
@@ -153,6 +156,7 @@ class Launcher:
                     keys=folders.keys,
                     workspaces=folders.workspaces,
                     preload=self._preload,
+                    allowed_imports=self._allowed_imports,
                     orphan_seconds=ORPHAN_SECONDS,
                 ),
                 env=child.environment(folders),

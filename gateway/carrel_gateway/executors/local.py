@@ -65,6 +65,7 @@ class LocalExecutor:
             folders,
             start_seconds=settings.kernel_start_seconds,
             preload=settings.kernel_preload,
+            allowed_imports=settings.kernel_allowed_imports,
             spare=settings.spare_kernel_host,
         )
         self._children: dict[UUID, subprocess.Popen[bytes]] = {}

@@ -145,7 +145,7 @@ class KernelPool:
                     session_uid=endpoint.session_uid,
                     pod_uid=endpoint.audience,
                     folder=endpoint.folder,
-                    memory_limit_bytes=self._settings.kernel_memory_bytes,
+                    memory_limit_bytes=self._settings.kernel_memory_mb * 1024**2,
                 )
             )
             connection.fresh = not reply.already

@@ -22,7 +22,7 @@ import zmq
 from ipykernel.kernelapp import IPKernelApp
 from traitlets.config import Config
 
-from carrel_kernel.inside import packing, shortage, streams, support, system, threads
+from carrel_kernel.inside import code_check, packing, shortage, streams, support, system, threads
 from carrel_kernel.inside.kernel import CarrelKernel
 
 _OPEN_SECONDS: Final = 10.0
@@ -85,8 +85,8 @@ def listen(connection_file: str) -> CarrelKernelApp:
     return app
 
 
-def apply(handover: dict[str, Any]) -> None:
-    """Take on what the session decides: environment, folder, threads and limits."""
+def apply(handover: dict[str, Any], shell: Any) -> None:
+    """Take on what the session decides: environment, folder, threads, limits, and what cells may import."""
     env: dict[str, str] = handover["env"]
     os.environ.update(env)
     if "TZ" in env:
@@ -106,6 +106,8 @@ def apply(handover: dict[str, Any]) -> None:
     limit = handover["memory_limit_bytes"]
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit - handover["memory_reserve_bytes"], limit))
+    if allowed := handover["allowed_imports"]:
+        code_check.enforce(shell, allowed)
 
 
 def run(host: socket.socket, host_pid: int) -> None:
@@ -135,7 +137,7 @@ def run(host: socket.socket, host_pid: int) -> None:
         second = lines.readline()
         if not second:
             return
-        apply(json.loads(second))
+        apply(json.loads(second), app.shell)
         host.sendall(b"ready\n")
     except BrokenPipeError:
         return  # the host has ended

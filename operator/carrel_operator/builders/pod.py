@@ -101,6 +101,7 @@ def _container(settled: Settlement) -> Manifest:
             {"name": "CARREL_KERNEL_LISTEN", "value": f"tcp:0.0.0.0:{names.KERNEL_PORT}"},
             {"name": "CARREL_KERNEL_WORKSPACE", "value": WORKSPACE},
             {"name": "CARREL_KERNEL_PRELOAD", "value": ",".join(settled.allowed.kernels.preload)},
+            *_allowed_imports(settled.allowed),
             {"name": "CARREL_KERNEL_SPARE_KERNELS", "value": str(settled.allowed.kernels.spare)},
             {"name": "HOME", "value": HOME},
             {"name": "MPLCONFIGDIR", "value": f"{HOME}/matplotlib"},
@@ -120,6 +121,11 @@ def _container(settled: Settlement) -> Manifest:
             ),
         ],
     }
+
+
+def _allowed_imports(allowed: SessionClassSpec) -> list[Manifest]:
+    modules = allowed.kernels.allowed_imports
+    return [{"name": "CARREL_KERNEL_ALLOWED_IMPORTS", "value": ",".join(modules)}] if modules else []
 
 
 def _resources(settled: Settlement) -> Manifest:

@@ -3,7 +3,8 @@
 Plan: a host is started once and bound; its environment and account are what they shall be; it outlives a gateway that
 is killed and is adopted by the next, with its variables; an ended one is not adopted; release ends it and removes its
 files; closing ends all; a host that cannot start is a clear error. A host is kept ready, becomes the next session's
-with its forked kernel, is replaced when it has ended, and ends with a gateway that is killed.
+with its forked kernel, is replaced when it has ended, and ends with a gateway that is killed. Limits of the settings
+hold in it: memory, and the list of imports.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.executors.local import HostRecord, LocalExecutor
 from carrel_gateway.kernels.pool import KernelPool
 from carrel_gateway.kernels.signing import load_host_keys
-from carrel_wire.events import ExecutionEvent
+from carrel_wire.events import Error, ExecutionEvent
 from carrel_wire.host import ExecuteRequest
 
 
@@ -242,6 +243,19 @@ async def test_a_host_is_kept_ready_for_the_next_session(tmp_path: Path):
         assert spare not in hosts_of(tmp_path)
     assert hosts_of(tmp_path) == set()
     assert not list((tmp_path / "hosts").glob("*.host.log"))
+
+
+async def test_limits_of_the_settings_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SANDBOX_MAX_MEMORY_MB", "256")
+    session = new_session()
+    async with gateway(tmp_path, kernel_allowed_imports="standard") as pool:
+        refused = await run(pool, session, "x = 1\nimport os")
+        assert [event.name for event in refused if isinstance(event, Error)] == ["CodeNotAllowed"]
+        end = end_of(await run(pool, session, "hog = bytearray(b'x' * (300 << 20))"))
+        assert (end.status, end.lost_state) == ("out_of_memory", False)
+        assert end.message
+        assert "the limit is 256 MiB" in end.message
+        assert text_of(await run(pool, session, "print('x' in dir())")) == "False\n"
 
 
 async def test_a_host_that_is_nobodys_ends_with_a_gateway_that_is_killed(tmp_path: Path):

@@ -1,7 +1,7 @@
 """Code in the session's kernel over HTTP.
 
 Plan: JSON, NDJSON and SSE tell the same; state stays between calls; the same id never runs twice; interrupt, restart,
-reset, complete, variables; files that code makes; a busy kernel says so.
+reset, complete, variables; files that code makes; a busy kernel says so; the SDK tells a result or an error.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import threading
 from uuid import uuid4
 
 from tests.support.serving import server_events, until
+
+from carrel_client import Client
 
 DEADLINE_SECONDS = 60
 
@@ -27,6 +29,20 @@ def test_json(api, session):
     assert [output["output_type"] for output in done["outputs"]] == ["stream", "execute_result"]
     assert done["outputs"][1]["data"]["text/plain"] == "42"
     assert execute(api, session, "x")["outputs"][0]["data"]["text/plain"] == "21"
+
+
+def test_the_sdk_tells_result_and_error(gateway, session):
+    session_id = session.rpartition("/")[2]
+    with Client(gateway.url, gateway.key) as carrel:
+        ran = carrel.execute(session_id, "print('hello')\n6 * 7")
+        assert (ran.result, ran.error, ran.text) == ("42", None, "hello\n42")
+        failed = carrel.execute(session_id, "1 / 0")
+        assert (failed.result, failed.error) == (None, "ZeroDivisionError: division by zero")
+        late = carrel.execute(session_id, "while True: pass", timeout_seconds=0.5)
+        assert late.error
+        assert late.error.startswith("KeyboardInterrupt")
+        died = carrel.execute(session_id, "import os; os._exit(3)")
+        assert (died.result, died.error) == (None, "the kernel ended with code 3")
 
 
 def test_streams_tell_the_same(api, session):

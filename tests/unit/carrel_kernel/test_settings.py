@@ -27,12 +27,14 @@ def test_every_setting_can_be_a_variable_and_a_flag_wins() -> None:
         f"{PREFIX}FORK_SERVER": "no",
         f"{PREFIX}FOLDER_AT_BIND": "no",
         f"{PREFIX}PRELOAD": "json, os.path,",
+        f"{PREFIX}ALLOWED_IMPORTS": "standard",
     }
     found = load(["--max-queue=9"], values)
     assert found.max_queue == 9
     assert (found.host_id, found.keys, found.orphan_timeout, found.max_kernels) == ("7", Path("7"), 7.0, 7)
     assert (found.listen, found.log_level) == ("unix:/run/host.sock", "debug")
     assert (found.fork_server, found.preload) == (False, ("json", "os.path"))
+    assert (found.allowed_imports, load(NEEDED, {}).allowed_imports) == (("standard",), ())
     assert load([*NEEDED, "--preload="], {}).preload == ()
 
 

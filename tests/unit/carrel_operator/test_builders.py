@@ -51,7 +51,11 @@ FULL_CLASS = session_class(
         "runtimeClassName": "gvisor",
         "userNamespace": "Required",
         "runAsUser": 65532,
-        "kernels": {"preload": ["polars", "xgboost.sklearn"], "spare": 3},
+        "kernels": {
+            "preload": ["polars", "xgboost.sklearn"],
+            "spare": 3,
+            "allowedImports": ["standard", "scipy.stats"],
+        },
         "nodeSelector": {"example.org/pool": "kernels"},
         "tolerations": [
             {"key": "example.org/kernels", "operator": "Exists", "effect": "NoSchedule"},

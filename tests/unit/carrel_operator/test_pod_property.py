@@ -75,7 +75,13 @@ CLASSES = some(
     pullSecrets=st.lists(NAMES, max_size=3, unique=True),
     egress=EGRESS,
     datasets=st.just([{"name": "weather", "claimName": "weather"}, {"name": "other", "claimName": "other"}]),
-    kernels=st.fixed_dictionaries({"preload": st.lists(MODULES, max_size=3, unique=True), "spare": st.integers(0, 8)}),
+    kernels=st.fixed_dictionaries(
+        {
+            "preload": st.lists(MODULES, max_size=3, unique=True),
+            "spare": st.integers(0, 8),
+            "allowedImports": st.lists(MODULES, max_size=3, unique=True),
+        }
+    ),
     workspace=st.fixed_dictionaries({"maximumSize": st.just("2T"), "defaultSize": st.sampled_from(["1Gi", "100M"])}),
 )
 

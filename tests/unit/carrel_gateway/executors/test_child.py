@@ -40,11 +40,13 @@ def test_the_command_runs_this_interpreter(tmp_path: Path):
         keys=tmp_path / "keys.json",
         workspaces=tmp_path,
         preload="numpy",
+        allowed_imports="standard,json",
         orphan_seconds=60,
     )
     assert command[:3] == [sys.executable, "-m", "carrel_kernel"]
     assert f"unix:{tmp_path / 'k.sock'}" in command
     assert command[command.index("--orphan-timeout") + 1] == "60"
+    assert command[command.index("--allowed-imports") + 1] == "standard,json"
 
 
 def test_an_ordinary_user_has_no_other_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

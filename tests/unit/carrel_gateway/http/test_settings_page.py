@@ -51,3 +51,10 @@ def test_names_are_read(variable, name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(variable, "from-the-environment")
     assert getattr(Settings(), name) == "from-the-environment"
+
+
+@pytest.mark.parametrize("variable", ["SANDBOX_MAX_MEMORY_MB", "CARREL_KERNEL_MEMORY_MB"])
+def test_memory_is_in_mebibytes(variable, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, "512")
+    assert Settings().kernel_memory_mb == 512
