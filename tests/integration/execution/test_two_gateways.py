@@ -27,12 +27,15 @@ from carrel_wire.log import CellFinished, CellOutputs
 LEASE_SECONDS = 1.5
 TICKS = 30
 SLOW = f"""
-import time
+import os, time
 for n in range({TICKS}):
     open("ticks.txt", "a").write(f"{{n}}\\n")
     print(n, flush=True)
-    time.sleep(0.15)
+    time.sleep(0.1)
+    while n == 10 and not os.path.exists("go"):
+        time.sleep(0.05)
 """
+"""It goes on to its end when it is let."""
 PRINTED = "".join(f"{n}\n" for n in range(TICKS))
 
 
@@ -71,6 +74,10 @@ def begin(desk: Desk, execution) -> asyncio.Task[list[ExecutionEvent]]:
     return asyncio.create_task(desk.run(SLOW, execution_id=execution, durable=True))
 
 
+def let(desk: Desk) -> None:
+    (desk.workspace / "go").touch()
+
+
 async def some_committed(desk: Desk) -> bool:
     return any(isinstance(event.payload, CellOutputs) for event in await desk.history.events(desk.session_id))
 
@@ -80,7 +87,9 @@ async def test_the_same_id_at_both_runs_once(desks: tuple[Desk, Desk]):
     execution = new_id()
     running = begin(first, execution)
     await until(lambda: some_committed(first))
-    both = await asyncio.gather(running, begin(second, execution))
+    joined = begin(second, execution)
+    let(first)
+    both = await asyncio.gather(running, joined)
     for events in both:
         assert text_of(events) == PRINTED
         assert end_of(events).status == "ok"
@@ -95,6 +104,7 @@ async def test_one_goes_on_where_the_other_stopped(desks: tuple[Desk, Desk]):
     recording = first.context.kernels.in_flight.get(execution)
     assert recording
     recording.task.cancel()  # as when its process is stopped in the middle
+    let(first)
     events = await second.run(SLOW, execution_id=execution, durable=True)
     assert text_of(events) == PRINTED
     assert end_of(events).status == "ok"
@@ -108,6 +118,7 @@ async def test_both_record_and_nothing_is_twice(desks: tuple[Desk, Desk]):
     running = begin(first, new_id())
     await until(lambda: some_committed(first))
     await second.executions.recover(second.session_id)  # it believes that the first is dead
+    let(first)
     assert end_of(await running).status == "ok"
     for desk in desks:
         await desk.context.kernels.in_flight.wait(desk.session_id, seconds=60)
@@ -122,8 +133,15 @@ async def test_a_plain_request_that_another_gateway_finds_is_recorded_once(desks
     async def busy() -> bool:
         return (await first.executions.state(first.session_id)).busy
 
+    async def looked(desk: Desk) -> bool:
+        held = desk.context.kernels.held(desk.session_id)
+        return held is not None and held.prepared
+
     await until(busy)
-    assert text_of(await second.run("print(end='')")) == ""  # its first look at the host finds the other's cell
+    behind = asyncio.create_task(second.run("print(end='')"))  # its first look at the host finds the other's cell
+    await until(lambda: looked(second))
+    let(first)
+    assert text_of(await behind) == ""
     assert end_of(await running).status == "ok"
     for desk in desks:
         await desk.context.kernels.in_flight.wait(desk.session_id, seconds=60)
