@@ -45,6 +45,7 @@ class CarrelKernelApp(IPKernelApp):
         finally:
             for option in options:
                 context.sockopts.pop(option, None)
+        streams.never_wait_for_itself(self.iopub_thread)
 
 
 def configuration(connection_file: str, stream_class: str) -> Config:

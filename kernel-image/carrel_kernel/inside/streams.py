@@ -13,9 +13,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any, ClassVar, Final, cast
 
-from ipykernel.iostream import OutStream
+from ipykernel.iostream import IOPubThread, OutStream
 
 _MAX_AHEAD_CHARACTERS: Final = 1024 * 1024
 _PIECE_CHARACTERS: Final = 1024 * 1024
@@ -129,3 +130,18 @@ class OrderedStream(OutStream):
             if message is None:
                 return
         self.session.send(self.pub_thread, message, ident=self.topic)
+
+
+def never_wait_for_itself(thread: IOPubThread) -> None:
+    """Let the output thread schedule its own work without its pipe, which it alone empties: it would wait for ever."""
+    output: Any = thread
+    schedule: Callable[[Callable[[], object]], None] = output.schedule
+
+    def schedule_from_anywhere(work: Callable[[], object]) -> None:
+        if threading.current_thread() is output.thread:
+            output._events.append(work)  # noqa: SLF001  as `schedule` does
+            output.io_loop.add_callback(output._handle_event, None)  # noqa: SLF001  as the pipe's other end does
+        else:
+            schedule(work)
+
+    output.schedule = schedule_from_anywhere

@@ -1,7 +1,8 @@
 """What kernels put out, against the real host: all of it arrives, within bounds, whatever it is.
 
 Plan
-- 10 MB of text arrive whole; a million small writes and a thousand displays do, too.
+- 10 MB of text arrive whole; a million small writes, a thousand displays, and thousands of writes to both streams in
+  turn do, too.
 - Over a limit, of the execution, of one message and of the session: one `truncated` with the limit and the bytes that
   are missing, which are in a file that can be read. What is too large for any message is told, and nothing around it is
   lost. A full disk is a limit, too, for events, uploads and the file; what frees it can still be run.
@@ -37,6 +38,13 @@ async def test_ten_megabytes_arrive_whole(host: Host) -> None:
 async def test_a_million_small_writes_arrive_whole(host: Host) -> None:
     text = await host.text("import sys\nfor _ in range(1_000_000): sys.stdout.write('x')")
     assert text == "x" * 1_000_000
+
+
+async def test_writes_to_both_streams_in_turn_arrive_in_order(host: Host) -> None:
+    code = "import sys\nfor number in range(3000):\n    print(number)\n    print(-number, file=sys.stderr)"
+    events = await host.run(code)
+    texts = [(type(event), event.text) for event in events if isinstance(event, Stdout | Stderr)]
+    assert texts == [pair for n in range(3000) for pair in ((Stdout, f"{n}\n"), (Stderr, f"{-n}\n"))]
 
 
 async def test_one_line_of_twenty_megabytes_arrives_in_pieces(host: Host) -> None:
