@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,10 +67,19 @@ def configuration(connection_file: str, stream_class: str) -> Config:
 
 
 def open_pipes(output: Any) -> None:
-    """Open what this thread and the output thread need to write: later, the process may have no file to open left."""
+    """Open what this thread needs to write: later, the process may have no file to open left."""
     opened = threading.Event()
-    output.schedule(lambda: output.schedule(opened.set))
+    output.schedule(opened.set)
     opened.wait(_OPEN_SECONDS)
+
+
+def keep_no_copies(shell: Any) -> None:
+    """Keep no copy of what is printed, which `%notebook` alone would read: it takes longer than to print, and stays."""
+
+    def no_tee(channel: str) -> AbstractContextManager[None]:  # noqa: ARG001  IPython names it
+        return nullcontext()
+
+    shell._tee = no_tee  # noqa: SLF001  IPython has no setting for it
 
 
 def listen(connection_file: str) -> CarrelKernelApp:
@@ -81,6 +91,7 @@ def listen(connection_file: str) -> CarrelKernelApp:
     shell: Any = app.shell
     support.install(shell)
     shortage.tell_of_errors(shell)
+    keep_no_copies(shell)
     open_pipes(app.iopub_thread)
     shell.run_cell("None", silent=True, store_history=False)
     return app

@@ -21,6 +21,8 @@ from ipykernel.iostream import IOPubThread, OutStream
 _MAX_AHEAD_CHARACTERS: Final = 1024 * 1024
 _PIECE_CHARACTERS: Final = 1024 * 1024
 """What is written at once goes out in pieces: the host refuses very large messages."""
+_MAX_PARTS: Final = 256
+"""What is written in more parts is joined: the garbage collector looks at each part that lives, again and again."""
 
 
 class OrderedStream(OutStream):
@@ -38,6 +40,7 @@ class OrderedStream(OutStream):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.written: deque[tuple[Any, str]] = deque()
         self._ahead = 0
+        """Characters written since the output thread last had them all."""
         self.other: OrderedStream | None = None
         super().__init__(*args, **kwargs)
         for other in self._all:
@@ -56,6 +59,8 @@ class OrderedStream(OutStream):
         if header is None:
             header = cast("Any", self._parent_header_global)
         self.written.append((header, string))
+        if len(self.written) > _MAX_PARTS:
+            self._leave()
         ahead = self._ahead = self._ahead + len(string)
         if not self._flush_pending or ahead > _MAX_AHEAD_CHARACTERS or self._forked:
             self._written_enough()
@@ -106,21 +111,29 @@ class OrderedStream(OutStream):
                 held.append(text)
             if held:
                 self._leaving.append((self, held_for, "".join(held)))
-            self._ahead = 0
 
     def _flush(self) -> None:
         """Send everything; called in the output thread, or in a forked process."""
         self._flush_pending = False
+        self._ahead = 0
         self._leave()
         self._send()
 
     def _send(self) -> None:
         OrderedStream._sending = True
         while self._leaving:
-            stream, parent, text = self._leaving.popleft()
+            stream, parent, text = self._next()
             for start in range(0, len(text), _PIECE_CHARACTERS):
                 stream.publish(parent, text[start : start + _PIECE_CHARACTERS])
         OrderedStream._sending = False
+
+    def _next(self) -> tuple[OrderedStream, Any, str]:
+        """Return the next text with what follows it on the same stream for the same cell."""
+        stream, parent, text = self._leaving.popleft()
+        texts = [text]
+        while self._leaving and self._leaving[0][0] is stream and self._leaving[0][1] is parent:
+            texts.append(self._leaving.popleft()[2])
+        return stream, parent, "".join(texts)
 
     def publish(self, parent: Any, text: str) -> None:
         self.session.pid = os.getpid()  # as ipykernel does: a forked process sends too

@@ -2,7 +2,7 @@
 
 Plan
 - 10 MB of text arrive whole; a million small writes, a thousand displays, and thousands of writes to both streams in
-  turn do, too.
+  turn do, too. The kernel itself keeps no copy of it.
 - Over a limit, of the execution, of one message and of the session: one `truncated` with the limit and the bytes that
   are missing, which are in a file that can be read. What is too large for any message is told, and nothing around it is
   lost. A full disk is a limit, too, for events, uploads and the file; what frees it can still be run.
@@ -45,6 +45,13 @@ async def test_writes_to_both_streams_in_turn_arrive_in_order(host: Host) -> Non
     events = await host.run(code)
     texts = [(type(event), event.text) for event in events if isinstance(event, Stdout | Stderr)]
     assert texts == [pair for n in range(3000) for pair in ((Stdout, f"{n}\n"), (Stderr, f"{-n}\n"))]
+
+
+async def test_the_kernel_keeps_no_copy_of_what_was_printed(host: Host) -> None:
+    await host.text("print('x' * 1000)\n41 + 1")
+    kept = await host.text("print(get_ipython().history_manager.outputs)")
+    assert "42" in kept
+    assert "xxx" not in kept
 
 
 async def test_one_line_of_twenty_megabytes_arrives_in_pieces(host: Host) -> None:
