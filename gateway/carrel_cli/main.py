@@ -16,7 +16,7 @@ from carrel_cli import demo as demonstration
 from carrel_cli.errors import CommandError, Usage
 from carrel_cli.run import ask, check_data, check_out
 from carrel_cli.servers import gateway
-from carrel_cli.show import clean, session_table
+from carrel_cli.show import clean, session_table, state
 from carrel_client import CarrelClientError, Client
 
 app = typer.Typer(
@@ -114,6 +114,38 @@ def list_sessions(
     """List the newest sessions."""
     with _said_plainly(), gateway(server, data_dir) as found, Client(found.url, found.key) as client:
         _console().print(session_table(client.sessions(limit=limit)))
+
+
+SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="Id of a session, as `carrel sessions list` has it.")]
+
+
+@sessions_app.command("suspend")
+def suspend_session(session: SessionId, server: ServerUrl = None, data_dir: DataDir = None) -> None:
+    """Save variables and files of a session, and give its kernel back."""
+    with _said_plainly(), gateway(server, data_dir) as found, Client(found.url, found.key) as client:
+        saved = client.suspend_session(session)["snapshot"]
+        _console().print(state(len(saved["variables"]), len(saved["files"]), "saved", saved["not_saved"]))
+
+
+@sessions_app.command("resume")
+def resume_session(session: SessionId, server: ServerUrl = None, data_dir: DataDir = None) -> None:
+    """Give a session a kernel with its variables and files as they were."""
+    with _said_plainly(), gateway(server, data_dir) as found, Client(found.url, found.key) as client:
+        resumed = client.resume_session(session)
+        _console().print(state(resumed["variables"], resumed["files"], "back", resumed["not_restored"]))
+
+
+@sessions_app.command("fork")
+def fork_session(
+    session: SessionId,
+    title: Annotated[str | None, typer.Option(help="Title of the new session.")] = None,
+    server: ServerUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Open a session with the history, files and state of another, and print its id."""
+    with _said_plainly(), gateway(server, data_dir) as found, Client(found.url, found.key) as client:
+        forked = client.fork_session(session, title=title)
+        typer.echo(clean(forked["session"]["id"]))
 
 
 @app.command()

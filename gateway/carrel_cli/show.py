@@ -125,9 +125,17 @@ def session_table(sessions: Iterable[Session]) -> Table:
     for heading in ("ID", "TITLE", "STATUS", "MODEL", "UPDATED"):
         table.add_column(heading, no_wrap=heading == "ID")
     for item in sessions:
-        told = (item.id, item.title, item.status, item.model, f"{item.updated_at:%Y-%m-%d %H:%M}")
+        status = "suspended" if item.suspended_at else item.status
+        told = (item.id, item.title, status, item.model, f"{item.updated_at:%Y-%m-%d %H:%M}")
         table.add_row(*map(line, told))
     return table
+
+
+def state(variables: int, files: int, word: str, lost: Iterable[dict[str, Any]]) -> Text:
+    """Return how much of a session's state is saved or back, and line by line what is not."""
+    lines = [f"{variables} variables and {files} files {word}"]
+    lines += [f"not {word}: {item['name']}: {item['reason']}".replace("\n", " ") for item in lost]
+    return Text("\n").join(line(part) for part in lines)
 
 
 def line(text: str, style: str = "") -> Text:

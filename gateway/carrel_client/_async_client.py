@@ -92,6 +92,19 @@ class AsyncClient:
         call = calls.Call("POST", calls.session_path(session_id, "archive"))
         return calls.model_of(Session, await self._send(call))
 
+    async def suspend_session(self, session_id: str) -> dict[str, Any]:
+        """Save its variables and files, and give its kernel back; return the session and its snapshot."""
+        return calls.json_of(await self._send(calls.Call("POST", calls.session_path(session_id, "suspend"))))
+
+    async def resume_session(self, session_id: str) -> dict[str, Any]:
+        """Give it a kernel with its state; return the session and what could not be brought back."""
+        return calls.json_of(await self._send(calls.Call("POST", calls.session_path(session_id, "resume"))))
+
+    async def fork_session(self, session_id: str, *, title: str | None = None) -> dict[str, Any]:
+        """Open a session with its history, files and state; return that session and its snapshot."""
+        body = {"title": title} if title else {}
+        return calls.json_of(await self._send(calls.Call("POST", calls.session_path(session_id, "fork"), body)))
+
     async def delete_session(self, session_id: str) -> None:
         """Delete a session with all that is in it."""
         calls.check(await self._send(calls.Call("DELETE", calls.session_path(session_id))))

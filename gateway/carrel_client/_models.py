@@ -21,6 +21,9 @@ class Session:
     last_seq: int
     created_at: datetime
     updated_at: datetime
+    suspended_at: datetime | None = None
+    """When its kernel was given back; it gets one with the state of then when code is run."""
+    forked_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def build(kind: type[T], document: dict[str, Any]) -> T:
     """Return a dataclass from a JSON document."""
     known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
     values = {name: value for name, value in document.items() if name in known}
-    for name in ("created_at", "updated_at"):
+    for name in ("created_at", "updated_at", "suspended_at"):
         if isinstance(values.get(name), str):
             values[name] = datetime.fromisoformat(values[name])
     if kind is ChatResult:

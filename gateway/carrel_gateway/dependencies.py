@@ -27,6 +27,7 @@ from carrel_gateway.identity.keys import ApiKey
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.suspension.service import SuspensionService
 
 _bearer = HTTPBearer(auto_error=False, description="The API key, as `Authorization: Bearer <key>`.")
 
@@ -97,6 +98,10 @@ async def _notebooks(gateway: GatewayOf, caller: Caller) -> NotebookService:
     return NotebookService(gateway.context, caller)
 
 
+async def _suspensions(gateway: GatewayOf, caller: Caller) -> SuspensionService:
+    return SuspensionService(gateway.context, caller)
+
+
 Sessions = Annotated[SessionService, Depends(_sessions)]
 History = Annotated[HistoryService, Depends(_history)]
 Artifacts = Annotated[ArtifactService, Depends(_artifacts)]
@@ -104,6 +109,7 @@ Executions = Annotated[ExecutionService, Depends(_executions)]
 Chat = Annotated[ChatService, Depends(_chat)]
 Config = Annotated[ConfigService, Depends(_config)]
 Notebooks = Annotated[NotebookService, Depends(_notebooks)]
+Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
 
 
 async def require_active(sessions: SessionService, session_id: UUID) -> None:

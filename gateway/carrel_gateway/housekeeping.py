@@ -13,6 +13,7 @@ import structlog
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.snapshots.service import SnapshotService
 
 SWEEP_SECONDS: Final = 600.0
 """Leftovers harm nobody; they only take space."""
@@ -26,8 +27,9 @@ async def sweep_for_ever(context: ProcessContext, principal: Principal) -> None:
         try:
             sessions = await SessionService(context, principal).sweep()
             artifacts = await ArtifactService(context, principal).sweep()
-            if sessions or artifacts:
-                _log.info("swept", sessions=sessions, artifacts=artifacts)
+            contents = await SnapshotService(context, principal).sweep()
+            if sessions or artifacts or contents:
+                _log.info("swept", sessions=sessions, artifacts=artifacts, contents=contents)
         except Exception:  # noqa: BLE001 - the next sweep must come
             _log.exception("not swept")
         await asyncio.sleep(SWEEP_SECONDS)

@@ -35,6 +35,7 @@ from carrel_gateway.opening import open_context
 from carrel_gateway.page import routes as page
 from carrel_gateway.sessions import routes as sessions
 from carrel_gateway.settings import Settings
+from carrel_gateway.suspension import routes as suspension
 from carrel_gateway.web.guards import refuse_exposure
 from carrel_gateway.web.middleware import Envelope
 from carrel_wire import __version__
@@ -42,6 +43,7 @@ from carrel_wire import __version__
 _ROUTERS: Final[tuple[APIRouter, ...]] = (
     health.router,
     sessions.router,
+    suspension.router,
     chat.router,
     history.router,
     execution.router,

@@ -163,6 +163,50 @@ class KernelChanged(_Payload, tag="kernel.changed", kw_only=True, frozen=True):
     message: str | None = None
 
 
+class StateLoss(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A variable or file that is not there, and why."""
+
+    name: str
+    reason: str
+    type: str = ""
+
+
+class SessionSuspended(_Payload, tag="session.suspended", kw_only=True, frozen=True):
+    """The session's kernel was given back; its state is in a snapshot."""
+
+    snapshot_id: UUID
+    size: int
+    """Bytes."""
+    variables: int
+    files: int
+    not_saved: list[StateLoss] = []
+    """The first of them; `not_saved_count` says how many there are."""
+    not_saved_count: int = 0
+
+
+class SessionResumed(_Payload, tag="session.resumed", kw_only=True, frozen=True):
+    """A kernel has the state of the snapshot again, but for what is named."""
+
+    snapshot_id: UUID
+    variables: int
+    files: int
+    incarnation: str
+    not_restored: list[StateLoss] = []
+    """The first of them; `not_restored_count` says how many there are."""
+    not_restored_count: int = 0
+
+
+class SessionForked(_Payload, tag="session.forked", kw_only=True, frozen=True):
+    """What comes before is the history of another session of the same owner; from here on it is this one's own."""
+
+    session_id: UUID
+    """The other one."""
+    seq: int
+    """Number of its last event then."""
+    snapshot_id: UUID | None = None
+    """State that it begins with; none where the other session had no kernel."""
+
+
 LogPayload: TypeAlias = (
     SessionCreated
     | SessionChanged
@@ -180,6 +224,9 @@ LogPayload: TypeAlias = (
     | ArtifactStored
     | FileDeleted
     | KernelChanged
+    | SessionSuspended
+    | SessionResumed
+    | SessionForked
 )
 
 _decoder: msgspec.json.Decoder[LogPayload] = msgspec.json.Decoder(LogPayload)

@@ -17,13 +17,14 @@ MAX_MANIFEST_BYTES: Final = 12 * 1024 * 1024
 """As JSON; below what a kernel host takes as a body."""
 MAX_VARIABLES: Final = 50_000
 MAX_BLOBS: Final = 100_000
+MAX_PATH: Final = 4000
 
 Digest: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 """SHA-256 in hexadecimal."""
 Bytes: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 Label: TypeAlias = Annotated[str, Meta(max_length=253)]
 Reason: TypeAlias = Annotated[str, Meta(max_length=500)]
-FilePath: TypeAlias = Annotated[str, Meta(min_length=1, max_length=4000)]
+FilePath: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_PATH)]
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

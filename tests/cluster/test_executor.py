@@ -3,8 +3,8 @@
 Plan: the AgentSession is made once, named after the session; the wait ends when the status says Ready and the pod
 confirms it, and not before: a pod of another UID, of another session, without the kernel's label or without an address
 is not believed; what waiting does not help against is said at once, with advice; a wait that is too long names the last
-reason; an object made with kubectl is found by its UID, and only
-such a one is taken up; release deletes that very object.
+reason; an object made with kubectl is found by its UID, and only such a one is taken up; release deletes that very
+object; suspend ends that very pod, and the next use wakes the session when the pod is gone.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ class Namespace:
             self._patch_status("pod", name, {"podIP": address, "podIPs": [{"ip": address}]})
         return self._cluster.get("pod", name, f"--namespace={self.name}")
 
-    def say(self, name: str, status: str, reason: str, message: str = "", **more: Any) -> None:
-        """Write the condition Ready, as the operator does."""
+    def say(self, name: str, status: str, reason: str, message: str = "", *, kind: str = "Ready", **more: Any) -> None:
+        """Write a condition, as the operator does."""
         condition = {
-            "type": "Ready",
+            "type": kind,
             "status": status,
             "reason": reason,
             "message": message,
@@ -288,6 +288,43 @@ async def test_a_deletion_while_it_starts_is_told_and_nothing_is_made_again(
         await waiting
     assert await executor.made_by_gateways() == []
     assert await asyncio.to_thread(place.sessions) == []
+
+
+async def test_suspend_ends_one_pod_and_the_next_use_wakes_the_session(
+    place: Namespace, open_executor: Callable[..., Any]
+):
+    async def mode() -> str:
+        return (await asyncio.to_thread(place.session, str(session.session_id)))["spec"].get("operatingMode", "Running")
+
+    async def say(status: str, reason: str, **more: Any) -> None:
+        await asyncio.to_thread(place.say, str(session.session_id), status, reason, **more)
+
+    executor, session = await open_executor(), new_session()
+    waiting = asyncio.create_task(executor.acquire(session))
+    uid = (await made(place, session))["metadata"]["uid"]
+    pod = (await asyncio.to_thread(place.make_pod, kernel_labels(uid)))["metadata"]
+    await say("True", "Bound", podName=pod["name"], podUID=pod["uid"])
+    await waiting
+    await executor.suspend(session, str(uuid4()))
+    assert await mode() == "Running", "another pod was meant, which is gone"
+    await asyncio.gather(*(executor.suspend(session, pod["uid"]) for _ in range(3)))
+    assert await mode() == "Suspended"
+    assert await executor.find(session) is None, "what the status says is of the spec before"
+    waiting = asyncio.create_task(executor.acquire(session))
+    await say("False", "Suspending", kind="Suspended", podName=pod["name"], podUID=pod["uid"])
+    await asyncio.sleep(1)  # longer than it takes to look twice
+    assert await mode() == "Suspended", "the old pod is still there"
+    await say("True", "Suspended", kind="Suspended", podName=None, podUID=None)
+    async with asyncio.timeout(30):
+        while await mode() != "Running":  # noqa: ASYNC110  asked with kubectl
+            await asyncio.sleep(0.1)
+    new = (await asyncio.to_thread(place.make_pod, kernel_labels(uid)))["metadata"]
+    await say("True", "Bound", podName=new["name"], podUID=new["uid"])
+    assert (await waiting).audience == new["uid"]
+    await executor.suspend(session, pod["uid"])
+    assert await mode() == "Running", "the old pod's end must not end the new one"
+    await executor.release(session)
+    await executor.suspend(session, new["uid"])
 
 
 async def test_ping_asks_the_api_server(place: Namespace, open_executor: Callable[..., Any]):

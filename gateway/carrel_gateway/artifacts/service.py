@@ -22,6 +22,7 @@ from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError, Conflict, NotFound, TooLarge
 from carrel_gateway.history.service import Fence, HistoryService
 from carrel_gateway.sessions.service import SessionService, object_prefix
+from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
 from carrel_wire.log import ArtifactStored, FileCategory, FileDeleted
 
@@ -102,6 +103,25 @@ class ArtifactService:
         """Return the newest version of every name, by name."""
         async with self._database.transaction(self._tenant_id, write=False) as tx:
             return await repository.newest_of_all(tx, session_id, category=category, prefix=prefix)
+
+    async def copy(self, artifact: Artifact, session_id: UUID) -> Artifact:
+        """Copy a version to another session, where nobody sees it before `adopt`."""
+        copied = replace(artifact, id=new_id(), session_id=session_id)
+        async with self._database.transaction(self._tenant_id) as tx:
+            await repository.add_pending(tx, replace(copied, created_at=datetime.now(UTC)))
+        await self._objects.copy(self._key(artifact), self._key(copied))
+        return copied
+
+    async def adopt(self, tx: Transaction, artifact: Artifact) -> None:
+        """Make a copied version one of its session, with the number and time that it had.
+
+        Raises
+        ------
+        Conflict
+            It was taken for a leftover.
+        """
+        if not await repository.make_ready(tx, artifact):
+            raise Conflict("the copy took too long and was given up; try again", code="upload_given_up")
 
     async def open(self, session_id: UUID, name: str, category: FileCategory) -> tuple[Artifact, AsyncIterator[bytes]]:
         """Return the newest version of a name, and its bytes as they come.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -10,13 +11,14 @@ from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import Conflict
 from carrel_gateway.execution.placement import place_missing
+from carrel_gateway.execution.waking import Waking
 from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.kernels.connection import MAIN
 from carrel_gateway.kernels.pool import HeldConnection
-from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.sessions.service import Session, SessionService
 from carrel_wire.host import HostState
-from carrel_wire.log import KernelChanged
+from carrel_wire.log import KernelChanged, SessionResumed
 
 _RECENT: Final = 200
 
@@ -30,6 +32,7 @@ class SessionHosts:
         self._context = context
         self._principal = principal
         self._adopt = adopt
+        self._waking = Waking(context, principal)
 
     async def ref(self, session_id: UUID) -> SessionRef:
         """Return the session as executors know it.
@@ -44,15 +47,19 @@ class SessionHosts:
         held = self._context.kernels.held(session_id)
         if held and held.session.tenant_id == self._principal.tenant_id:
             return held.session
-        session = await SessionService(self._context, self._principal).get(session_id)
-        if session.status != "active":
-            raise Conflict("The session is archived; nothing runs in it any more.", code="archived")
+        session = await self._active(session_id)
         return SessionRef(
             tenant_id=session.tenant_id,
             session_id=session.id,
             owner_id=session.owner_id,
             session_class=self._context.settings.session_class,
         )
+
+    async def _active(self, session_id: UUID) -> Session:
+        session = await SessionService(self._context, self._principal).get(session_id)
+        if session.status != "active":
+            raise Conflict("The session is archived; nothing runs in it any more.", code="archived")
+        return session
 
     async def ready(self, session: SessionRef, failed: HeldConnection | None = None) -> HeldConnection:
         """Return a connection on which code may be run; another than `failed`.
@@ -71,21 +78,23 @@ class SessionHosts:
             if held and held is failed:
                 await pool.forget(session.session_id)
                 held = None
-            if held is None:
-                await self.ref(session.session_id)  # a session that was deleted meanwhile gets no new host
-            connection = await pool.connect(session)
-            if not connection.prepared:
-                await self._prepare(session, connection)
+            if held and held.prepared:
+                return held
+            # One that was deleted meanwhile gets no new host; one that was suspended gets its state.
+            connection, restored_from = await self._waking.open(session, await self._active(session.session_id))
+            await self._prepare(session, connection, restored_from)
             return connection
 
     async def find(self, session: SessionRef) -> HeldConnection | None:
         """Return a connection when a host is there; starts and prepares nothing."""
         return await self._context.kernels.find(session)
 
-    async def _prepare(self, session: SessionRef, connection: HeldConnection) -> None:
+    async def _prepare(self, session: SessionRef, connection: HeldConnection, restored_from: datetime | None) -> None:
         state = await connection.state()
-        await place_missing(ArtifactService(self._context, self._principal), session.session_id, connection)
-        await self._look_at_kernel(session, connection, state)
+        artifacts = ArtifactService(self._context, self._principal)
+        await place_missing(artifacts, session.session_id, connection, since=restored_from)
+        if restored_from is None:
+            await self._look_at_kernel(session, connection, state)
         await self._adopt(session, connection, state)
         connection.fresh = False
         connection.prepared = True
@@ -116,5 +125,5 @@ class SessionHosts:
         last_seq = (await SessionService(self._context, self._principal).get(session.session_id)).last_seq
         history = HistoryService(self._context, self._principal)
         recent = await history.events(session.session_id, after=max(0, last_seq - _RECENT), limit=_RECENT)
-        changes = [event.payload for event in recent if isinstance(event.payload, KernelChanged)]
+        changes = [event.payload for event in recent if isinstance(event.payload, KernelChanged | SessionResumed)]
         return changes[-1].incarnation if changes else None

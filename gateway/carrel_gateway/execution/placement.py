@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -46,10 +47,13 @@ async def remove(name: str, connection: HostConnection) -> None:
         await connection.delete_file(workspace_path(name))
 
 
-async def place_missing(artifacts: ArtifactService, session_id: UUID, connection: HostConnection) -> int:
+async def place_missing(
+    artifacts: ArtifactService, session_id: UUID, connection: HostConnection, *, since: datetime | None = None
+) -> int:
     """Write the uploads that the workspace does not have, or has in an older version; return how many.
 
-    A file that code has changed since it was placed stays as it is.
+    A file that code has changed since it was placed stays as it is. In a workspace that is as it was at a time, only
+    uploads since then can be missing.
     """
     uploads = await artifacts.list(session_id, category=CATEGORY)
     if not uploads:
@@ -57,6 +61,8 @@ async def place_missing(artifacts: ArtifactService, session_id: UUID, connection
     there = {file.path: file for file in await connection.files()}
     placed = 0
     for upload in uploads:
+        if since and upload.created_at < since:
+            continue
         file = there.get(workspace_path(upload.name))
         if file is None or upload.created_at.timestamp() > file.modified:
             await place(artifacts, session_id, upload.name, connection)

@@ -20,9 +20,11 @@ from carrel_gateway.execution.hosts import SessionHosts
 from carrel_gateway.execution.placement import place, remove
 from carrel_gateway.execution.recorders import Recorders
 from carrel_gateway.execution.subscription import Subscription
+from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.kernels.connection import MAIN
 from carrel_gateway.runs.service import Fence
+from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.ids import new_id
 from carrel_wire.events import ExecutionEvent, Finished
 from carrel_wire.host import (
@@ -45,7 +47,7 @@ class KernelView(msgspec.Struct, frozen=True, kw_only=True):
     """A session's kernel, as callers see it."""
 
     status: ExecutionState | str
-    """`none` when the session has no kernel (any more); it is started when code is run."""
+    """`none` when the session has no kernel (any more), `suspended` when its state is kept; running code starts one."""
     executor: str
     busy: bool = False
     """Whether a cell runs."""
@@ -112,6 +114,20 @@ class ExecutionService:
         finally:
             reader.close()
 
+    async def ref(self, session_id: UUID) -> SessionRef:
+        """Return the session as executors know it.
+
+        Raises
+        ------
+        NotFound, Conflict
+            There is no such session, or it is archived.
+        """
+        return await self._hosts.ref(session_id)
+
+    async def wake(self, session_id: UUID) -> None:
+        """Give the session a kernel with its state, as running code does."""
+        await self._hosts.ready(await self._hosts.ref(session_id))
+
     async def recover(self, session_id: UUID) -> None:
         """Read on everything that a gateway left unacknowledged, and record what cannot be known any more.
 
@@ -125,7 +141,8 @@ class ExecutionService:
         executor = self._context.executor.name
         connection = await self._hosts.find(await self._hosts.ref(session_id))
         if connection is None:
-            return KernelView(status="none", executor=executor)
+            session = await SessionService(self._context, self._principal).get(session_id)
+            return KernelView(status="suspended" if session.suspended_at else "none", executor=executor)
         try:
             state = await connection.state()
         except CarrelError:
@@ -175,6 +192,8 @@ class ExecutionService:
             await self._recorders.recover(session)
             await self._context.kernels.in_flight.wait(session_id, seconds=RESET_DRAIN_SECONDS)
         await self._context.kernels.release(session)
+        async with self._context.database.transaction(self._principal.tenant_id) as tx:
+            await SessionService(self._context, self._principal).place_state(tx, session_id, None)
         await self._note(session_id, KernelChanged(reason="reset", lost_state=True))
         state = await (await self._hosts.ready(session)).state()
         return next(kernel for kernel in state.kernels if kernel.id == MAIN)

@@ -26,7 +26,7 @@ which has failed."""
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 2.0
 
-_NOT_SENT: Final = frozenset({"kernel_unreachable", "kernel_refused", "unbound"})
+_NOT_SENT: Final = frozenset({"kernel_unreachable", "kernel_refused", "unbound", "sealed"})
 """Codes that say that the host has not taken the code: sending it (again) is safe."""
 _RECORDED: Final = frozenset({"already_acknowledged", "events_released"})
 

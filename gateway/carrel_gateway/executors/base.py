@@ -69,6 +69,13 @@ class Executor(Protocol):
         """End the session's host and remove its workspace; nothing happens when there is none."""
         ...
 
+    async def suspend(self, session: SessionRef, audience: str) -> None:
+        """End the session's host of this identity, and no other: the session goes on with a new one some day.
+
+        The workspace may be kept or not; whoever suspends has what was in it.
+        """
+        ...
+
     async def sessions(self) -> Sequence[SessionRef]:
         """Return the sessions whose hosts this gateway alone looks after; empty where it shares them with others."""
         ...

@@ -114,6 +114,20 @@ class Cluster:
         }
         return msgspec.json.decode(await self._call("POST", self._sessions, body=body), type=Object)
 
+    async def patch_session(self, name: str, version: str, spec: Mapping[str, Any]) -> None:
+        """Change the spec of an AgentSession that has this `resourceVersion`; nothing happens when it is gone.
+
+        Raises
+        ------
+        ConflictError
+            It has another version by now.
+        """
+        body = {"metadata": {"resourceVersion": version}, "spec": dict(spec)}
+        try:
+            await self._call("PATCH", f"{self._sessions}/{name}", body=body)
+        except _MissingError:
+            return
+
     async def delete_session(self, name: str, uid: str) -> None:
         """Delete this very AgentSession, and with it what it owns; nothing happens when it is gone."""
         body = {
@@ -183,6 +197,8 @@ class Cluster:
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         token = await self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         headers = {"Accept": "application/json", **({"Authorization": token} if token else {})}
+        if method == "PATCH":
+            headers["Content-Type"] = "application/merge-patch+json"
         try:
             async with self._http.request(
                 method, url, params=query, json=body, headers=headers, timeout=timeout

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import ipaddress
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final
 from uuid import UUID
 
@@ -33,7 +33,7 @@ _ADVICE: Final = {
     "QuotaExceeded": "end other sessions, or ask an administrator for more",
     "ImagePullFailed": "an administrator must correct the image of the SessionClass",
     "Expired": "the session's life is over; make a new one",
-    "Suspended": "resume the session first",
+    "Suspended": "somebody suspends it just now; try again",
 }
 """Reasons of `Ready=False` that waiting does not help against, with what to do."""
 
@@ -106,6 +106,18 @@ class KubernetesExecutor:
             await self._cluster.delete_session(found["metadata"]["name"], found["metadata"]["uid"])
         self._names.pop(session.session_id, None)
 
+    async def suspend(self, session: SessionRef, audience: str) -> None:
+        """Have the operator end the pod, if it is still this one; the AgentSession stays."""
+        while found := await self._object(session):
+            known = AgentSession.model_validate(found)
+            if known.status.pod_uid != audience or known.spec.operating_mode == "Suspended":
+                return
+            try:
+                await self._set_mode(found, "Suspended")
+            except ConflictError:  # it has changed meanwhile: is the pod still the same?
+                continue
+            return
+
     async def sessions(self) -> Sequence[SessionRef]:
         """Return none: the pods are shared by all gateways."""
         return ()
@@ -160,6 +172,7 @@ class KubernetesExecutor:
             await asyncio.sleep(0.2)  # bounded by the caller's deadline
             found = await self._object(session)
         if found:
+            await self._wake(session, found)
             return str(found["metadata"]["name"])
         # When it ends by its class's limits, the object goes; the next use of the session makes another one.
         spec: dict[str, Any] = {
@@ -176,6 +189,24 @@ class KubernetesExecutor:
             return name
         _log.info("agent_session_created", session=name)
         return name
+
+    async def _wake(self, session: SessionRef, found: Object) -> None:
+        """Have a suspended session run again, once its old pod is gone: that one's end must not be taken for a loss."""
+        while AgentSession.model_validate(found).spec.operating_mode == "Suspended":
+            gone = AgentSession.model_validate(found).status.condition("Suspended")
+            if gone and gone.status == "True":
+                with suppress(ConflictError):  # looked at again
+                    await self._set_mode(found, "Running")
+                    return
+            await asyncio.sleep(0.2)  # bounded by the caller's deadline
+            again = await self._object(session)
+            if again is None:
+                return
+            found = again
+
+    async def _set_mode(self, found: Object, mode: str) -> None:
+        metadata = found["metadata"]
+        await self._cluster.patch_session(metadata["name"], metadata["resourceVersion"], {"operatingMode": mode})
 
     async def _endpoint(self, found: Object) -> HostEndpoint | None:
         """Return where the session's pod listens, when it is Ready and the pod itself confirms it."""

@@ -112,6 +112,13 @@ class LocalExecutor:
             await self._end(session.session_id)
             await asyncio.to_thread(self._folders.remove, session.session_id)
 
+    async def suspend(self, session: SessionRef, audience: str) -> None:
+        """End the session's host; its workspace stays."""
+        async with self._lock(session.session_id):
+            record = await asyncio.to_thread(self._read, self._record_path(session.session_id))
+            if record and record.host_id == audience:
+                await self._end(session.session_id)
+
     async def sessions(self) -> Sequence[SessionRef]:
         """Return the sessions with a record of a host, alive or not: a dead one's spool may hold unsaved output."""
         records = await asyncio.to_thread(self._read_all)

@@ -7,9 +7,9 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import exists, select
+from sqlalchemy import exists, insert, select
 
-from carrel_gateway.history.events import Cell, Fence, Message, StoredEvent
+from carrel_gateway.history.events import Cell, Fence, Message, StoredEvent, encode_payload
 from carrel_gateway.history.tables import cells, events, messages
 from carrel_gateway.runs.tables import runs
 from carrel_gateway.sessions.tables import sessions
@@ -42,6 +42,25 @@ async def lock_run(tx: Transaction, fence: Fence) -> bool:
         runs.c.status == "running",
     )
     return await tx.connection.scalar(query.with_for_update(read=True)) is not None
+
+
+async def insert_events(tx: Transaction, stored: Sequence[StoredEvent]) -> None:
+    """Insert events as they are."""
+    rows = [
+        {
+            "tenant_id": tx.tenant_id,
+            "session_id": event.session_id,
+            "seq": event.seq,
+            "id": event.id,
+            "parent_id": event.parent_id,
+            "type": event.type,
+            "actor": event.actor,
+            "payload": encode_payload(event.payload),
+            "created_at": event.created_at,
+        }
+        for event in stored
+    ]
+    await tx.connection.execute(insert(events), rows)
 
 
 async def tail(tx: Transaction, session_id: UUID, *, after: int, limit: int) -> list[StoredEvent]:

@@ -94,6 +94,15 @@ class HistoryService:
         async with self._database.transaction(self._tenant_id) as own:
             return await self._append(own, session_id, payloads, actor, fence)
 
+    async def adopt(self, tx: Transaction, events: Sequence[StoredEvent]) -> None:
+        """Insert events with the numbers, actors and times that they have, and the read models: a fork's beginning.
+
+        The caller gives the session its last number.
+        """
+        if events:
+            await repository.insert_events(tx, events)
+            await projections.project(tx, events)
+
     async def hold(self, tx: Transaction, session_id: UUID, fence: Fence | None = None) -> None:
         """Lock what an append would lock, in the same order, for a transaction that reads before it appends.
 
@@ -123,6 +132,10 @@ class HistoryService:
         """Return the committed events after a number, in order; none of a session that is not the tenant's."""
         async with self._database.transaction(self._tenant_id, write=False) as tx:
             return await repository.tail(tx, session_id, after=after, limit=limit)
+
+    async def read(self, tx: Transaction, session_id: UUID, *, after: int, limit: int = PAGE) -> list[StoredEvent]:
+        """Return the events after a number, within a transaction."""
+        return await repository.tail(tx, session_id, after=after, limit=limit)
 
     async def wait(self, session_id: UUID, *, after: int, seconds: float) -> list[StoredEvent]:
         """Return the events after a number as soon as there are any, or none when the time is over."""

@@ -36,6 +36,14 @@ from carrel_wire.host import (
     KernelInfo,
     VariablesReply,
 )
+from carrel_wire.snapshots import (
+    Manifest,
+    MissingReply,
+    RestoreReply,
+    RestoreRequest,
+    SealRequest,
+    SnapshotRequest,
+)
 from carrel_wire.tokens import BIND, EXECUTE, FILES, STATE, Signer
 
 MAIN: Final = "main"
@@ -45,6 +53,8 @@ CALL_TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
 STREAM_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5)
 """A cell may be silent for as long as its own timeout lets it; the host ends it, not the transport."""
 RESTART_TIMEOUT: Final = aiohttp.ClientTimeout(total=60, sock_connect=5)
+SNAPSHOT_TIMEOUT: Final = aiohttp.ClientTimeout(total=900, sock_connect=5)
+"""The host has a limit for the variables; the files of a large workspace take their time too."""
 FILE_CHUNK_BYTES: Final = 256 * 1024
 
 _T = TypeVar("_T")
@@ -167,6 +177,53 @@ class HostConnection:
     async def delete_file(self, path: str) -> None:
         """Remove a file of the workspace."""
         await self._send("DELETE", f"/v1/files/{quote(path)}", scope=FILES)
+
+    # ------------------------------------------------------------------ snapshots
+
+    async def snapshot(self, *, kernel: str = MAIN) -> Manifest:
+        """Save variables and files, and return what they are; 409 `kernel_busy` while a cell runs."""
+        path = f"/v1/kernels/{quote(kernel, safe='')}/snapshot"
+        return await self._call("POST", path, Manifest, scope=EXECUTE, body=SnapshotRequest(), timeout=SNAPSHOT_TIMEOUT)
+
+    async def restore(self, manifest: Manifest, *, kernel: str = MAIN) -> RestoreReply:
+        """Bring variables and files back, whose contents are on the host."""
+        path = f"/v1/kernels/{quote(kernel, safe='')}/restore"
+        body = RestoreRequest(manifest=manifest)
+        return await self._call("POST", path, RestoreReply, scope=EXECUTE, body=body, timeout=SNAPSHOT_TIMEOUT)
+
+    async def seal(self, digest: str, *, kernel: str = MAIN) -> None:
+        """End the kernel for good; 409 `kernel_changed` when something has run since the snapshot."""
+        path = f"/v1/kernels/{quote(kernel, safe='')}/seal"
+        await self._send("POST", path, scope=EXECUTE, body=SealRequest(digest=digest))
+
+    async def unseal(self, *, kernel: str = MAIN) -> None:
+        """See to it that the kernel cannot be sealed with its last snapshot; 409 `sealed` when it is too late."""
+        await self._send("DELETE", f"/v1/kernels/{quote(kernel, safe='')}/seal", scope=EXECUTE)
+
+    async def missing(self, manifest: Manifest) -> list[str]:
+        """Return the digests of the contents that the host does not have."""
+        body = RestoreRequest(manifest=manifest)
+        path = "/v1/snapshots/missing"
+        reply = await self._call("POST", path, MissingReply, scope=FILES, body=body, timeout=SNAPSHOT_TIMEOUT)
+        return reply.missing
+
+    async def get_blob(self, digest: str) -> AsyncGenerator[bytes, None]:
+        """Yield a content of the last snapshot; the connection is cut when it is not that content any more."""
+        async with (
+            converted(),
+            self._request("GET", f"/v1/snapshots/blobs/{digest}", scope=FILES, timeout=STREAM_TIMEOUT) as reply,
+        ):
+            async for chunk in reply.content.iter_chunked(FILE_CHUNK_BYTES):
+                yield chunk
+
+    async def put_blob(self, digest: str, chunks: AsyncIterable[bytes]) -> None:
+        """Bring a content that is about to be restored."""
+        path = f"/v1/snapshots/blobs/{digest}"
+        async with (
+            converted(),
+            self._request("PUT", path, scope=FILES, data=chunks, timeout=STREAM_TIMEOUT) as reply,
+        ):
+            await reply.read()
 
     # ------------------------------------------------------------------ transport
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 import aiohttp
+import msgspec
 import structlog
 
 from carrel_gateway.errors import CarrelError
@@ -113,6 +115,12 @@ class KernelPool:
             return held
         return await self._open(session, endpoint) if endpoint else None
 
+    def doubt(self, session_id: UUID) -> None:
+        """Have the next `find` ask the executor whether the host is there: a call to it has failed."""
+        held = self._held.get(session_id)
+        if held:
+            held.verified_at = -TRUST_SECONDS
+
     async def forget(self, session_id: UUID) -> None:
         """Drop the connection: the next `connect` asks the executor again."""
         self._held.pop(session_id, None)
@@ -140,20 +148,28 @@ class KernelPool:
     async def _open(self, session: SessionRef, endpoint: HostEndpoint) -> HeldConnection:
         connection = HeldConnection(session, endpoint, self._signer, self._http(session.session_id, endpoint))
         if self._executor.binds:
-            reply = await connection.bind(
-                BindRequest(
-                    session_uid=endpoint.session_uid,
-                    pod_uid=endpoint.audience,
-                    folder=endpoint.folder,
-                    memory_limit_bytes=self._settings.kernel_memory_mb * 1024**2,
-                )
-            )
+            reply = await connection.bind(self._binding(connection))
             connection.fresh = not reply.already
             if self._keepalive is None:
                 self._keepalive = asyncio.create_task(self._keep_alive())
         connection.verified_at = asyncio.get_running_loop().time()
         self._held[session.session_id] = connection
         return connection
+
+    def _binding(self, connection: HeldConnection) -> BindRequest:
+        session, endpoint = connection.session, connection.endpoint
+        return BindRequest(
+            session_uid=endpoint.session_uid,
+            pod_uid=endpoint.audience,
+            folder=endpoint.folder,
+            memory_limit_bytes=self._settings.kernel_memory_mb * 1024**2,
+            owner=f"{session.tenant_id}/{session.owner_id}",
+        )
+
+    async def claim(self, connection: HeldConnection, *, boot_id: str, snapshots_of: Sequence[str]) -> None:
+        """Tell a host that is bound already whose session it has, and whose snapshots may be restored there."""
+        said = msgspec.structs.replace(self._binding(connection), boot_id=boot_id, snapshots_of=list(snapshots_of))
+        await connection.bind(said)
 
     def _http(self, session_id: UUID, endpoint: HostEndpoint) -> aiohttp.ClientSession:
         if endpoint.unix_socket is None:

@@ -39,7 +39,8 @@ def refusal(status: int, body: bytes) -> CarrelError:
         said = msgspec.json.decode(body, type=ErrorBody)
     except (msgspec.DecodeError, UnicodeDecodeError):
         said = ErrorBody(code="unavailable", message=f"The kernel host answered with status {status}.")
-    if status in (401, 403):  # never the caller's fault: the gateway's own token was refused
+    # What is the caller's fault, a wrong snapshot, comes below: otherwise the gateway's own token was refused.
+    if status in (401, 403) and said.code != "snapshot_refused":
         return Unavailable(
             "The kernel host does not trust this gateway; its key set must hold the gateway's public key.",
             code="kernel_refused",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, or_, select, update
 
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
@@ -29,6 +29,10 @@ class Session:
     model: str
     config: dict[str, Any]
     last_seq: int
+    snapshot_id: UUID | None
+    """Snapshot in which its state lies, or will when it has been suspended."""
+    suspended_at: datetime | None
+    forked_from: UUID | None
     created_at: datetime
     updated_at: datetime
 
@@ -69,9 +73,36 @@ async def change(tx: Transaction, session_id: UUID, changes: dict[str, Any]) -> 
     return await tx.connection.scalar(statement) is not None
 
 
-async def deleted(tx: Transaction, *, limit: int) -> list[Session]:
-    """Return sessions whose deletion was begun."""
-    query = select(sessions).where(sessions.c.tenant_id == tx.tenant_id, sessions.c.status == "deleted")
+async def publish(tx: Transaction, session_id: UUID, *, last_seq: int, snapshot_id: UUID | None) -> bool:
+    """Make a fork a session, suspended where it has a snapshot; false when it was taken for a leftover."""
+    now = datetime.now(UTC)
+    statement = (
+        update(sessions)
+        .where(
+            sessions.c.tenant_id == tx.tenant_id,
+            sessions.c.id == session_id,
+            sessions.c.status == "deleted",
+            sessions.c.last_seq == 0,
+        )
+        .values(
+            status="active",
+            last_seq=last_seq,
+            snapshot_id=snapshot_id,
+            suspended_at=now if snapshot_id else None,
+            updated_at=now,
+        )
+        .returning(sessions.c.id)
+    )
+    return await tx.connection.scalar(statement) is not None
+
+
+async def deleted(tx: Transaction, *, forks_before: datetime, limit: int) -> list[Session]:
+    """Return sessions whose deletion was begun, and forks that are being made since before a time."""
+    query = select(sessions).where(
+        sessions.c.tenant_id == tx.tenant_id,
+        sessions.c.status == "deleted",
+        or_(sessions.c.forked_from.is_(None), sessions.c.last_seq > 0, sessions.c.created_at < forks_before),
+    )
     return [_session(row) for row in (await tx.connection.execute(query.limit(limit))).mappings()]
 
 

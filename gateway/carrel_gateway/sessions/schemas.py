@@ -36,6 +36,10 @@ class SessionOut(ReplyBody):
     config: SessionConfig
     last_seq: int
     """Number of the last event of its log."""
+    suspended_at: datetime | None
+    """When its kernel was given back; it gets one with the state of then when code is run."""
+    forked_from: UUID | None
+    """Session whose history and state it began with."""
     created_at: datetime
     updated_at: datetime
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from carrel_gateway.history.service import HistoryService
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID
 from carrel_gateway.sessions import repository
 from carrel_gateway.sessions.repository import Session
+from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import Page, cursor_of, read_cursor
 from carrel_wire.log import SessionChanged, SessionCreated
@@ -23,6 +25,9 @@ from carrel_wire.log import SessionChanged, SessionCreated
 __all__ = ["Page", "Session", "SessionService", "object_prefix"]
 
 UNTITLED: Final = "Untitled"
+MAX_TITLE: Final = 200
+FORK_AGE: Final = timedelta(hours=1)
+"""No fork takes so long to make."""
 _SWEEP: Final = 100
 
 _log = structlog.get_logger(__name__)
@@ -67,6 +72,9 @@ class SessionService:
             model=model or self._context.settings.llm_model,
             config=config or {},
             last_seq=0,
+            snapshot_id=None,
+            suspended_at=None,
+            forked_from=None,
             created_at=now,
             updated_at=now,
         )
@@ -136,6 +144,54 @@ class SessionService:
         session = await self.get(session_id)
         return await self._change(session_id, changes) if changes else session
 
+    async def require(self, tx: Transaction, session_id: UUID) -> Session:
+        """Return a session within a transaction.
+
+        Raises
+        ------
+        NotFound
+            There is no such session.
+        """
+        return _required(await repository.find(tx, session_id))
+
+    async def place_state(
+        self, tx: Transaction, session_id: UUID, snapshot_id: UUID | None, *, suspended: bool = False
+    ) -> None:
+        """Say where the session's state lies: in a snapshot, once it is suspended, or in its kernel again."""
+        suspended_at = datetime.now(UTC) if suspended else None
+        await repository.change(tx, session_id, {"snapshot_id": snapshot_id, "suspended_at": suspended_at})
+
+    async def begin_fork(self, source: Session, title: str | None) -> Session:
+        """Make the row of a fork, which nobody sees until `finish_fork`; without it the sweep removes all of it."""
+        now = datetime.now(UTC)
+        fork = replace(
+            source,
+            id=new_id(),
+            owner_id=self._principal.user_id,
+            title=title or f"{source.title} (fork)"[:MAX_TITLE],
+            status="deleted",
+            last_seq=0,
+            snapshot_id=None,
+            suspended_at=None,
+            forked_from=source.id,
+            created_at=now,
+            updated_at=now,
+        )
+        async with self._database.transaction(self._principal.tenant_id) as tx:
+            await repository.add(tx, fork)
+        return fork
+
+    async def finish_fork(self, tx: Transaction, fork: Session, *, last_seq: int, snapshot_id: UUID | None) -> None:
+        """Show a fork, whose log has so many events and whose state lies in a snapshot.
+
+        Raises
+        ------
+        Conflict
+            It took so long that it was taken for a leftover.
+        """
+        if not await repository.publish(tx, fork.id, last_seq=last_seq, snapshot_id=snapshot_id):
+            raise Conflict("the fork took too long and was given up; try again", code="fork_given_up")
+
     async def archive(self, session_id: UUID) -> Session:
         """Put a session away, and give its kernel back. What is running in it is lost.
 
@@ -178,7 +234,7 @@ class SessionService:
             The cluster could not be asked.
         """
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
-            found = await repository.deleted(tx, limit=_SWEEP)
+            found = await repository.deleted(tx, forks_before=datetime.now(UTC) - FORK_AGE, limit=_SWEEP)
         removed = await self._release_orphans()
         for session in found:
             try:

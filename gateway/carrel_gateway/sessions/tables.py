@@ -1,4 +1,8 @@
-"""Table of sessions. `last_seq` is the number of the last event of the session's log."""
+"""Table of sessions. `last_seq` is the number of the last event of the session's log.
+
+A session whose state lies in a snapshot names it: while it is being suspended with `snapshot_id` alone, and suspended
+with `suspended_at` too. A fork that is being made is there as a deleted session without a log.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,9 @@ sessions = Table(
     Column("model", PlainText, nullable=False),
     Column("config", JsonText, nullable=False),
     Column("last_seq", BigInteger, nullable=False),
+    uuid_column("snapshot_id", nullable=True),  # no foreign key: snapshots refer to sessions
+    Column("suspended_at", UtcDateTime, nullable=True),
+    uuid_column("forked_from", nullable=True),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     CheckConstraint("status IN ('active', 'archived', 'deleted')", name="status"),

@@ -71,6 +71,11 @@ class LocalObjects(ObstoreBackend):
         await super().put(key, chunks, content_type=content_type, filename=filename)
         await asyncio.to_thread(_sync, self._folder / key)
 
+    async def copy(self, source: str, target: str) -> None:
+        """Copy an object, down to the disk."""
+        await super().copy(source, target)
+        await asyncio.to_thread(_sync, self._folder / target)
+
     async def sign(self, key: str, *, seconds: int, filename: str, content_type: str) -> str:
         """Return an address of this gateway."""
         claims = _encoder.encode(_Claims("GET", key, time.time() + seconds, filename, content_type))

@@ -66,6 +66,18 @@ class StorageBackend(Protocol):
         """
         ...
 
+    async def copy(self, source: str, target: str) -> None:
+        """Make an object of the same content under another key, which must be free.
+
+        Raises
+        ------
+        NotFound
+            There is no such object.
+        ObjectsAway
+            The store does not answer.
+        """
+        ...
+
     async def delete(self, key: str) -> None:
         """Remove an object; nothing happens when it is not there."""
         ...
@@ -130,6 +142,15 @@ class ObstoreBackend:
     async def get(self, key: str, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """Return the bytes of an object."""
         return stream(await self._open(key, offset, length))
+
+    async def copy(self, source: str, target: str) -> None:
+        """Copy an object within the store."""
+        try:
+            await self._store.copy_async(source, target)
+        except FileNotFoundError as error:
+            raise NotFound("the file is not there any more", code="object_not_found") from error
+        except (BaseError, OSError) as error:
+            raise _away() from error
 
     async def delete(self, key: str) -> None:
         """Remove an object."""

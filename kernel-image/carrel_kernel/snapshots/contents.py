@@ -17,7 +17,7 @@ from carrel_kernel.changes import MAX_FILES, Stamp, Workspace, stamp
 from carrel_kernel.errors import BlobNotFound, HostError, TooLarge, WrongDigest
 from carrel_kernel.names import is_unicode, parts_of
 from carrel_kernel.snapshots.blobs import Blobs, measure
-from carrel_wire.snapshots import SavedFile, SavedWorkspace, Unsaved
+from carrel_wire.snapshots import MAX_PATH, SavedFile, SavedWorkspace, Unsaved
 
 _MAX_SHOWN: Final = 300
 """Characters of a name that cannot be one of a manifest."""
@@ -46,9 +46,9 @@ class Contents:
         known: dict[str, tuple[Stamp, str]] = {}
         total = 0
         for name, status in self._workspace.files.entries(MAX_FILES):
-            if not is_unicode(name):
+            if not is_unicode(name) or len(name) > MAX_PATH:
                 shown = name.encode("ascii", "backslashreplace").decode()[:_MAX_SHOWN]
-                not_saved.append(Unsaved(name=shown, reason="its name is not UTF-8"))
+                not_saved.append(Unsaved(name=shown, reason="its name is too long, or not UTF-8"))
             elif stat.S_ISDIR(status.st_mode):
                 folders.append(name)
             elif not stat.S_ISREG(status.st_mode):

@@ -8,23 +8,16 @@ follows; nothing is twice and nothing is missing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
-from tests.support.desk import PRINCIPAL, Desk
+from tests.support.desk import Desk
 from tests.support.local import end_of, text_of, until
 
 from carrel_gateway.kernels.outputs import fold
-from carrel_gateway.opening import open_context
-from carrel_gateway.sessions.service import SessionService
-from carrel_gateway.settings import Settings
 from carrel_gateway.storage.ids import new_id
 from carrel_wire.events import ExecutionEvent
 from carrel_wire.log import CellFinished, CellOutputs
 
-LEASE_SECONDS = 1.5
 TICKS = 30
 SLOW = f"""
 import os, time
@@ -37,25 +30,6 @@ for n in range({TICKS}):
 """
 """It goes on to its end when it is let."""
 PRINTED = "".join(f"{n}\n" for n in range(TICKS))
-
-
-@pytest.fixture
-async def desks(tmp_path: Path, postgres_url: str, redis_url: str) -> AsyncIterator[tuple[Desk, Desk]]:
-    settings = Settings(
-        _env_file=None,
-        data_dir=tmp_path / "data",
-        database_url=postgres_url,
-        redis_url=redis_url,
-        run_lease_seconds=LEASE_SECONDS,
-    )
-    async with AsyncExitStack() as stack:
-        contexts = [await open_context(settings) for _ in range(2)]
-        for context in contexts:
-            stack.push_async_callback(context.aclose)
-        session = await SessionService(contexts[0], PRINCIPAL).create(title="test")
-        first, second = (Desk(context, session.id) for context in contexts)
-        await first.run("None")
-        yield first, second
 
 
 async def check(desk: Desk, cells: int = 2) -> None:

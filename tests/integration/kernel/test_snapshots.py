@@ -296,7 +296,7 @@ async def test_only_what_changed_is_sent_and_files_come_back_as_they_were(host: 
     )
     first = await taken(host)
     assert names(first["workspace"]["not_saved"]) == {
-        "\\udcff": "its name is not UTF-8",
+        "\\udcff": "its name is too long, or not UTF-8",
         "link": "a link is not saved",
         "pipe": "not a regular file is not saved",
     }

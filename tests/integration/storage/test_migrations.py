@@ -1,6 +1,7 @@
 """Schemas over both databases.
 
-Plan: migrating makes exactly the tables that the code knows, any number of times and at the same time; a gateway
+Plan: migrating makes exactly the tables that the code knows, any number of times and at the same time, and keeps what
+the version before stored; a gateway
 refuses a schema that is not there, older or newer, a login without the gateway's roles, and a migrating role that
 row-level security would blind; an embedded database belongs to one process; what cannot be opened says what to do and
 holds no password.
@@ -14,8 +15,10 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -33,10 +36,11 @@ from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
 from carrel_gateway.runs import tables as _runs  # noqa: F401
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.settings import Settings
+from carrel_gateway.snapshots import tables as _snapshots  # noqa: F401
 from carrel_gateway.storage.database import Database, DatabaseAway
 from carrel_gateway.storage.engine import InvalidDatabaseUrl, database_url, make_engine
 from carrel_gateway.storage.folder import DataFolderInUse, DataFolderUnusable
-from carrel_gateway.storage.migrate import HEAD, KNOWN, MigrationFailed, SchemaMismatch, upgrade
+from carrel_gateway.storage.migrate import HEAD, KNOWN, MigrationFailed, SchemaMismatch, configuration, upgrade
 from carrel_gateway.storage.schema import metadata
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -79,6 +83,39 @@ async def test_migrating_makes_what_the_code_knows(empty_url: str, engine: Async
     async with engine.connect() as connection:
         assert await connection.run_sync(differences) == []
         assert await connection.scalar(text("SELECT version_num FROM alembic_version")) == HEAD
+
+
+def first_version(connection: Connection) -> None:
+    """Make the schema of the first version, with a session and its history."""
+    command.upgrade(configuration(connection), "0001")
+    ids = {"tenant": DEFAULT_TENANT_ID.hex, "user": DEFAULT_USER_ID.hex, "session": uuid4().hex, "event": uuid4().hex}
+    connection.execute(
+        text(
+            "INSERT INTO sessions"
+            " (tenant_id, id, owner_id, title, status, model, config, last_seq, created_at, updated_at)"
+            " VALUES (:tenant, :session, :user, 'old', 'active', 'm', '{}', 1, '2026-01-01', '2026-01-01')"
+        ),
+        ids,
+    )
+    connection.execute(
+        text(
+            "INSERT INTO events (tenant_id, session_id, seq, id, type, actor, payload, created_at)"
+            " VALUES (:tenant, :session, 1, :event, 'session.created', 'user', '{}', '2026-01-01')"
+        ),
+        ids,
+    )
+
+
+async def test_what_the_version_before_stored_is_kept(empty_url: str, engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.run_sync(first_version)
+    await upgrade(empty_url)
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+        assert (await connection.execute(text("SELECT title, suspended_at, snapshot_id FROM sessions"))).all() == [
+            ("old", None, None)
+        ]
+        assert (await connection.execute(text("SELECT seq, type FROM events"))).all() == [(1, "session.created")]
 
 
 async def test_a_table_that_no_migration_makes_is_found(empty_url: str, engine: AsyncEngine) -> None:

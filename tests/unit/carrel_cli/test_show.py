@@ -16,7 +16,7 @@ from rich.console import Console
 
 from carrel_cli.errors import Usage
 from carrel_cli.run import check_data, safe_path, save_artifacts
-from carrel_cli.show import RunPrinter, clean, session_table
+from carrel_cli.show import RunPrinter, clean, session_table, state
 from carrel_client import Client, Event, Session
 
 
@@ -178,3 +178,13 @@ def test_data_that_cannot_be_uploaded(tmp_path):
         check_data([tmp_path / "a"])
     with pytest.raises(Usage, match=r"x\.csv: two data files have this name"):
         check_data([tmp_path / "x.csv", tmp_path / "a" / "x.csv"])
+
+
+def test_what_is_lost_is_one_line_each():
+    reasons = {"lock": "TypeError: cannot\npickle \x1b[31m[red]", "g": "a generator"}
+    lost = [{"name": name, "reason": reason} for name, reason in reasons.items()]
+    assert literally(state(2, 1, "saved", lost)).splitlines() == [
+        "2 variables and 1 files saved",
+        "not saved: lock: TypeError: cannot pickle [red]",
+        "not saved: g: a generator",
+    ]

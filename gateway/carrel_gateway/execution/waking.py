@@ -1,0 +1,159 @@
+"""A session whose state lies in a snapshot gets it back when it is used.
+
+A suspension may have been begun by a gateway that is gone, or be under way in another. The kernel host decides: a
+kernel that was sealed never runs again, and one that was not cannot be sealed any more once it was told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.errors import Conflict, Unavailable
+from carrel_gateway.execution.placement import CATEGORY, remove
+from carrel_gateway.executors.base import SessionRef
+from carrel_gateway.history.service import HistoryService
+from carrel_gateway.kernels.connection import MAIN
+from carrel_gateway.kernels.pool import HeldConnection
+from carrel_gateway.sessions.service import Session, SessionService
+from carrel_gateway.snapshots.service import Snapshot, SnapshotService
+from carrel_wire.log import FileDeleted, SessionResumed, StateLoss
+from carrel_wire.snapshots import RestoreReply, Unsaved
+
+MAX_LOSSES: Final = 200
+"""Names in one event of the log; its count says how many there are."""
+_BUSY_SECONDS: Final = 120.0
+"""Another gateway may restore the same session just now."""
+_PAUSE_SECONDS: Final = 0.2
+
+_log = structlog.get_logger(__name__)
+
+
+def losses(items: list[Unsaved]) -> list[StateLoss]:
+    """Return the first of what is not there, as the log has it."""
+    return [StateLoss(name=item.name, reason=item.reason, type=item.type) for item in items[:MAX_LOSSES]]
+
+
+class Waking:
+    """Brings state back, for one principal. Called under the session's lock in the pool."""
+
+    def __init__(self, context: ProcessContext, principal: Principal) -> None:
+        self._context = context
+        self._tenant_id = principal.tenant_id
+        self._history = HistoryService(context, principal)
+        self._sessions = SessionService(context, principal)
+        self._snapshots = SnapshotService(context, principal)
+
+    async def open(self, ref: SessionRef, session: Session) -> tuple[HeldConnection, datetime | None]:
+        """Return a connection to a host that has the session's state, and from when that is if it was restored.
+
+        Raises
+        ------
+        CarrelError
+            No host could be had, or it could not be given the state: the session stays suspended.
+        """
+        if session.snapshot_id is None:
+            return await self._context.kernels.connect(ref), None
+        snapshot = await self._snapshots.find(session.snapshot_id)
+        if await self.goes_on(ref, snapshot):
+            return await self._context.kernels.connect(ref), None
+        connection = await self._context.kernels.connect(ref)
+        reply = await self._restore(ref, connection, snapshot)
+        connection.fresh = False  # also when this process has bound it: whoever restored has said what became of it
+        if reply is None:  # another gateway has done it, and more
+            return connection, None
+        await self._remove_deleted(ref, connection, snapshot)
+        await self._note(ref, snapshot, reply)
+        connection.incarnation = reply.incarnation
+        return connection, snapshot.created_at
+
+    # ------------------------------------------------------------------ the host before
+
+    async def goes_on(self, ref: SessionRef, snapshot: Snapshot) -> bool:
+        """Whether the kernel that the snapshot was taken of goes on; one that was sealed is given up.
+
+        A suspension that was begun and not finished is then finished or taken back, whoever began it.
+        """
+        connection = await self._context.kernels.find(ref)
+        if connection is None:
+            return False
+        state = await connection.state()
+        kernel = next((kernel for kernel in state.kernels if kernel.id == MAIN), None)
+        if kernel is None or state.boot_id != snapshot.boot_id:
+            return False  # a new host, perhaps one that somebody was about to give the state
+        if kernel.sealed:
+            await self._give_up(ref, connection)
+            return False
+        if kernel.incarnation != snapshot.incarnation and not kernel.execution_count:
+            return False  # it has been replaced, and has run nothing yet
+        return await self._take_back(ref, connection, snapshot)
+
+    async def _take_back(self, ref: SessionRef, connection: HeldConnection, snapshot: Snapshot) -> bool:
+        """Take a suspension back that was begun and not finished."""
+        try:
+            await connection.unseal()
+        except Conflict as error:
+            if error.code != "sealed":
+                raise
+            await self._give_up(ref, connection)
+            return False
+        async with self._context.database.transaction(self._tenant_id) as tx:
+            await self._history.hold(tx, ref.session_id)
+            if (await self._sessions.require(tx, ref.session_id)).snapshot_id == snapshot.id:
+                await self._sessions.place_state(tx, ref.session_id, None)
+        _log.info("suspension_taken_back", session=str(ref.session_id))
+        return True
+
+    async def _give_up(self, ref: SessionRef, connection: HeldConnection) -> None:
+        await self._context.kernels.forget(ref.session_id)
+        await self._context.executor.suspend(ref, connection.endpoint.audience)
+
+    # ------------------------------------------------------------------ the new host
+
+    async def _restore(self, ref: SessionRef, connection: HeldConnection, snapshot: Snapshot) -> RestoreReply | None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _BUSY_SECONDS
+        restarted = False
+        while True:
+            try:
+                return await self._snapshots.restore(ref, connection, snapshot)
+            except Conflict as error:
+                if (await self._sessions.get(ref.session_id)).snapshot_id != snapshot.id:
+                    return None
+                if error.code == "kernel_busy" and loop.time() < deadline:
+                    await asyncio.sleep(_PAUSE_SECONDS)
+                elif error.code == "kernel_changed" and not restarted:  # a restore that was broken off
+                    restarted = True
+                    await connection.restart()
+                else:
+                    raise Unavailable(f"the session could not be resumed: {error.message}", code=error.code) from error
+
+    async def _remove_deleted(self, ref: SessionRef, connection: HeldConnection, snapshot: Snapshot) -> None:
+        """Remove the uploads that people have deleted since: a deleted file does not come back."""
+        after = snapshot.seq
+        while page := await self._history.events(ref.session_id, after=after):
+            after = page[-1].seq
+            for event in page:
+                if isinstance(event.payload, FileDeleted) and event.payload.category == CATEGORY:
+                    await remove(event.payload.name, connection)
+
+    async def _note(self, ref: SessionRef, snapshot: Snapshot, reply: RestoreReply) -> None:
+        """Commit that the session's state is in its kernel again; once, whoever restored it too."""
+        not_restored = [*reply.not_restored, *reply.files_not_restored]
+        resumed = SessionResumed(
+            snapshot_id=snapshot.id,
+            variables=len(reply.restored),
+            files=reply.files,
+            incarnation=reply.incarnation,
+            not_restored=losses(not_restored),
+            not_restored_count=len(not_restored),
+        )
+        async with self._context.database.transaction(self._tenant_id) as tx:
+            await self._history.hold(tx, ref.session_id)
+            if (await self._sessions.require(tx, ref.session_id)).snapshot_id == snapshot.id:
+                await self._sessions.place_state(tx, ref.session_id, None)
+                await self._history.append(ref.session_id, [resumed], actor="kernel", tx=tx)

@@ -1,0 +1,1 @@
+"""Sessions that are put to rest with their state, woken, and forked."""

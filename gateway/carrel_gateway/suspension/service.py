@@ -1,0 +1,319 @@
+"""Suspend, resume and fork: a session's state leaves its kernel as a snapshot, and comes back in another.
+
+The order of a suspension makes it safe to die in: the snapshot is stored and named by the session, then the kernel is
+sealed, then the session is said to be suspended, then the host is given up. Until the kernel is sealed it is the truth
+and goes on; from then on the snapshot is. Whoever uses the session next sees how far it came (`execution.waking`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypeVar
+from uuid import UUID
+
+import structlog
+
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.errors import CarrelError, Conflict, KernelLost, PermissionDenied, SessionBusy
+from carrel_gateway.execution.service import ExecutionService
+from carrel_gateway.execution.waking import Waking, losses
+from carrel_gateway.executors.base import SessionRef
+from carrel_gateway.history.service import HistoryService
+from carrel_gateway.kernels.pool import HeldConnection
+from carrel_gateway.runs.service import RunService
+from carrel_gateway.sessions.service import Session, SessionService
+from carrel_gateway.snapshots.service import Snapshot, SnapshotService
+from carrel_gateway.suspension.forking import Forking
+from carrel_wire.log import SessionResumed, SessionSuspended, StateLoss
+from carrel_wire.snapshots import Manifest, Unsaved
+
+_ATTEMPTS: Final = 3
+DRAIN_SECONDS: Final = 30.0
+"""What cells put out is committed within about a second of their end."""
+_AWAY_SECONDS: Final = 5.0
+"""A host that is given up is found to be gone within about a second."""
+_PAUSE_SECONDS: Final = 0.1
+_RECENT: Final = 200
+
+_T = TypeVar("_T")
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """A snapshot, as people see it."""
+
+    id: UUID
+    created_at: datetime
+    size: int
+    variables: list[str]
+    files: list[str]
+    not_saved: list[Unsaved]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, manifest: Manifest) -> SavedState:
+        """Describe a snapshot."""
+        variables, workspace = manifest.variables, manifest.workspace
+        return cls(
+            id=snapshot.id,
+            created_at=snapshot.created_at,
+            size=sum(manifest.blobs.values()),
+            variables=[item.name for item in (*variables.imports, *variables.variables)],
+            files=[file.path for file in workspace.files],
+            not_saved=[*variables.not_saved, *workspace.not_saved],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """A session that is suspended."""
+
+    session: Session
+    snapshot: SavedState
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A session that has its state again."""
+
+    session: Session
+    variables: int
+    files: int
+    not_restored: list[StateLoss]
+    not_restored_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """A new session, and the state that it begins with."""
+
+    session: Session
+    snapshot: SavedState | None
+
+
+class SuspensionService:
+    """Suspensions and forks of one principal's sessions."""
+
+    def __init__(self, context: ProcessContext, principal: Principal) -> None:
+        self._context = context
+        self._principal = principal
+        self._tenant_id = principal.tenant_id
+        self._history = HistoryService(context, principal)
+        self._sessions = SessionService(context, principal)
+        self._snapshots = SnapshotService(context, principal)
+        self._executions = ExecutionService(context, principal)
+        self._runs = RunService(context, principal)
+        self._waking = Waking(context, principal)
+        self._forking = Forking(context, principal)
+
+    async def suspend(self, session_id: UUID) -> Suspended:
+        """Store the session's state and give its kernel up; nothing happens when that has been done.
+
+        Raises
+        ------
+        NotFound
+            There is no such session.
+        SessionBusy
+            A run is going on, cells come all the time, or their output is not stored yet.
+        Conflict
+            The session is archived, has no kernel (`no_kernel`), or a cell runs (`kernel_busy`).
+        CarrelError
+            Something that is needed is away. The session goes on.
+        """
+        session = await self._at_rest(session_id)
+        if session.suspended_at is None:
+            await self._with_kernel(session_id, self._suspend)
+            session = await self._sessions.get(session_id)
+        return Suspended(session, await self._state_of(session))
+
+    async def resume(self, session_id: UUID) -> Resumed:
+        """Give the session a kernel with its state, and return what is back; as before when that has been done.
+
+        Raises
+        ------
+        NotFound
+            There is no such session.
+        Conflict
+            The session is archived, or was never suspended (`not_suspended`).
+        CarrelError
+            No kernel could be had, or it could not be given the state. The session stays suspended.
+        """
+        session = await self._active(session_id)
+        if session.snapshot_id is not None:
+            await self._executions.wake(session_id)
+            session = await self._sessions.get(session_id)
+        resumed = await self._last_resumed(session)
+        return Resumed(
+            session=session,
+            variables=resumed.variables,
+            files=resumed.files,
+            not_restored=resumed.not_restored,
+            not_restored_count=resumed.not_restored_count,
+        )
+
+    async def fork(self, session_id: UUID, *, title: str | None = None) -> Forked:
+        """Open a session of the same owner with this one's history, files and state.
+
+        Raises
+        ------
+        NotFound
+            There is no such session.
+        PermissionDenied
+            It is another user's: a snapshot is loaded for its owner alone (`not_owner`).
+        SessionBusy
+            A run is going on.
+        Conflict
+            The session is archived, or a cell runs (`kernel_busy`).
+        CarrelError
+            Something that is needed is away; no session was made.
+        """
+        if (await self._at_rest(session_id)).owner_id != self._principal.user_id:
+            raise PermissionDenied("only the owner of a session can fork it", code="not_owner")
+
+        async def fork(ref: SessionRef) -> Forked:
+            session = await self._sessions.get(session_id)
+            found = await self._saved(session, ref)
+            made = await self._forking.fork(session, title=title, snapshot=found[0] if found else None)
+            return Forked(made, SavedState.of(*found) if found else None)
+
+        return await self._with_kernel(session_id, fork)
+
+    # ------------------------------------------------------------------ suspend
+
+    async def _suspend(self, ref: SessionRef) -> None:
+        """Suspend, under the session's lock in the pool."""
+        session = await self._sessions.get(ref.session_id)
+        if session.suspended_at is not None:
+            return  # meanwhile
+        if session.snapshot_id is not None:  # begun by somebody who is gone, or is at it
+            snapshot = await self._snapshots.find(session.snapshot_id)
+            if not await self._waking.goes_on(ref, snapshot):
+                await self._say(ref, snapshot, await self._snapshots.manifest(snapshot))
+                return
+        connection = await self._context.kernels.find(ref)
+        if connection is None:
+            raise Conflict("the session has no kernel: there is nothing to suspend", code="no_kernel")
+        for _ in range(_ATTEMPTS):
+            await self._drain(ref, connection)
+            snapshot, manifest = await self._snapshots.save(ref.session_id, connection, suspends=True)
+            if await self._seal(ref, connection, snapshot):
+                if await self._say(ref, snapshot, manifest):
+                    await self._give_up(ref, connection)
+                return
+        raise SessionBusy("cells are run in the session all the time; wait for their end", retry_after_seconds=1)
+
+    async def _drain(self, ref: SessionRef, connection: HeldConnection) -> None:
+        """Wait until the output of all cells is committed: the host's spool may go with it."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + DRAIN_SECONDS
+        while (state := await connection.state()).unacknowledged or state.busy:
+            if state.busy:
+                raise Conflict("a cell is running; wait for its end, or interrupt it", code="kernel_busy")
+            if loop.time() > deadline:
+                raise SessionBusy("the output of earlier cells is still being stored", retry_after_seconds=5)
+            await self._context.kernels.in_flight.wait(ref.session_id, seconds=deadline - loop.time())
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _seal(self, ref: SessionRef, connection: HeldConnection, snapshot: Snapshot) -> bool:
+        """Seal the kernel; false, and the suspension taken back, when something has run meanwhile."""
+        try:
+            await connection.seal(snapshot.digest)
+        except Conflict:
+            async with self._context.database.transaction(self._tenant_id) as tx:
+                await self._history.hold(tx, ref.session_id)
+                if (await self._sessions.require(tx, ref.session_id)).snapshot_id == snapshot.id:
+                    await self._sessions.place_state(tx, ref.session_id, None)
+            return False
+        return True
+
+    async def _say(self, ref: SessionRef, snapshot: Snapshot, manifest: Manifest) -> bool:
+        """Commit that the session is suspended; false when somebody has resumed it already."""
+        state = SavedState.of(snapshot, manifest)
+        suspended = SessionSuspended(
+            snapshot_id=snapshot.id,
+            size=state.size,
+            variables=len(state.variables),
+            files=len(state.files),
+            not_saved=losses(state.not_saved),
+            not_saved_count=len(state.not_saved),
+        )
+        async with self._context.database.transaction(self._tenant_id) as tx:
+            await self._history.hold(tx, ref.session_id)
+            if (await self._sessions.require(tx, ref.session_id)).snapshot_id != snapshot.id:
+                return False
+            await self._sessions.place_state(tx, ref.session_id, snapshot.id, suspended=True)
+            await self._history.append(ref.session_id, [suspended], actor="system", tx=tx)
+        return True
+
+    async def _give_up(self, ref: SessionRef, connection: HeldConnection) -> None:
+        await self._context.kernels.forget(ref.session_id)
+        try:
+            await self._context.executor.suspend(ref, connection.endpoint.audience)
+        except CarrelError as error:  # it runs nothing any more, and is given up when the session is resumed
+            _log.warning("sealed_host_not_given_up", session=str(ref.session_id), code=error.code)
+
+    # ------------------------------------------------------------------ helpers
+
+    async def _with_kernel(self, session_id: UUID, act: Callable[[SessionRef], Awaitable[_T]]) -> _T:
+        """Act under the session's lock when all that its kernel has run is recorded.
+
+        Again when the host is away: another gateway may be giving it up just now.
+        """
+        ref = await self._executions.ref(session_id)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _AWAY_SECONDS
+        while True:
+            try:
+                await self._executions.recover(session_id)
+                async with self._context.kernels.lock(session_id):
+                    return await act(ref)
+            except KernelLost:
+                if loop.time() > deadline:
+                    raise
+                self._context.kernels.doubt(session_id)
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _active(self, session_id: UUID) -> Session:
+        session = await self._sessions.get(session_id)
+        if session.status != "active":
+            raise Conflict("the session is archived; it can be read and not changed", code="archived")
+        return session
+
+    async def _at_rest(self, session_id: UUID) -> Session:
+        session = await self._active(session_id)
+        run = await self._runs.active(session_id)
+        if run is not None:
+            raise SessionBusy(
+                "a run is going on in this session; wait for its end, or cancel it",
+                retry_after_seconds=1,
+                run_id=str(run.id),
+            )
+        return session
+
+    async def _saved(self, session: Session, ref: SessionRef) -> tuple[Snapshot, Manifest] | None:
+        """Return a snapshot with the session's state as it is now; none when it has no kernel."""
+        if session.suspended_at is not None and session.snapshot_id is not None:
+            snapshot = await self._snapshots.find(session.snapshot_id)
+            return snapshot, await self._snapshots.manifest(snapshot)
+        connection = await self._context.kernels.find(ref)
+        if connection is None:
+            return None
+        await self._drain(ref, connection)
+        return await self._snapshots.save(session.id, connection, suspends=False)
+
+    async def _state_of(self, session: Session) -> SavedState:
+        if session.snapshot_id is None:
+            raise Conflict("the session was resumed at the same moment", code="resumed")
+        snapshot = await self._snapshots.find(session.snapshot_id)
+        return SavedState.of(snapshot, await self._snapshots.manifest(snapshot))
+
+    async def _last_resumed(self, session: Session) -> SessionResumed:
+        recent = await self._history.events(session.id, after=max(0, session.last_seq - _RECENT), limit=_RECENT)
+        for event in reversed(recent):
+            if isinstance(event.payload, SessionResumed):
+                return event.payload
+        raise Conflict("the session is not suspended", code="not_suspended")
