@@ -6,6 +6,7 @@ mounted service account, outside the kubeconfig. Objects are plain dictionaries,
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -27,6 +28,8 @@ GROUP: Final = "carrel.dev"
 VERSION: Final = "v1alpha1"
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=15, sock_connect=5)
 _PAGE: Final = 500
+_GOODBYE_SECONDS: Final = 0.25
+"""aiohttp waits for none of them. Source: its documentation, "Graceful Shutdown"."""
 
 
 class ConflictError(Exception):
@@ -69,8 +72,9 @@ class Cluster:
         return cls(configuration, namespace)
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections. Those of watches that were left say goodbye in the background, over TLS."""
         await self._http.close()
+        await asyncio.sleep(_GOODBYE_SECONDS)
 
     async def get_session(self, name: str) -> Object | None:
         """Return the AgentSession of this name."""
