@@ -47,6 +47,8 @@ export class Turn {
       case "cell.finished": return this.endCell(payload);
       case "artifact.stored": return payload.category === "data" ? undefined : this.showArtifact(payload);
       case "message.assistant": this.dropDrafts(); return this.answer.replaceChildren(...markdown(payload.content));
+      case "kernel.changed": return payload.lost_state ? this.note("The kernel is a new one: the variables of earlier cells are gone.") : undefined;
+      case "session.resumed": return this.note(resumption(payload));
       case "run.taken_over": return this.say("Another gateway goes on with this run");
       case "run.finished": return this.end(payload);
     }
@@ -67,6 +69,8 @@ export class Turn {
 
   // The connection is gone, or there again; what was said before is true again then.
   lost(gone) { this.working.textContent = gone ? "The server does not answer; trying again" : this.said; }
+
+  note(text) { this.steps.append(element("p", { class: "note" }, text)); }
 
   dropDrafts() {
     this.draft.textContent = "";
@@ -151,6 +155,13 @@ export class Turn {
       this.root.append(element("p", { class: "trouble" }, `The run ${status === "cancelled" ? "was cancelled" : status}. ${message || code || ""}`));
     }
   }
+}
+
+function resumption({ variables = 0, files = 0, not_restored: lost = [], not_restored_count: count = 0 }) {
+  const back = `The state of before is back: ${variables} variables and ${files} files.`;
+  if (!count) return back;
+  const names = lost.slice(0, 10).map(({ name, reason }) => `${name} (${reason})`).join(", ");
+  return `${back} Not back: ${names}${count > 10 ? `, and ${count - 10} more` : ""}.`;
 }
 
 export function download(blob, name) {

@@ -1,6 +1,7 @@
 """The page in a real browser, over a real gateway: what a person does there, and what must never happen there.
 
 * from the link with the key to an answer, and again after a reload; nothing is asked of anyone else
+* that a suspended session has its state again, and what is not back, is said
 * names, values and questions that are markup stay text, and make the browser ask no one
 * a page of another origin in the same browser can neither read nor write
 * what goes wrong is said with what to do, and a question that was not taken is not lost
@@ -17,6 +18,8 @@ from tests.integration.agents.browser import Browser, chromium
 from tests.support import servers
 from tests.support.serving import SALES, Gateway
 from tests.support.serving import gateway as running_gateway
+
+from carrel_client import Client
 
 DONE = "document.querySelector('.turn') && !document.querySelector('.working, #send:disabled')"
 NAMELESS = """
@@ -85,6 +88,25 @@ def test_from_the_link_to_the_answer_and_again_after_a_reload(page: Browser, gat
     assert page.text(".turn") == seen
     assert "total units by region" in page.value("document.title")
     assert page.hosts == {"", gateway.url.removeprefix("http://")}
+
+
+def test_what_became_of_the_state_is_said(page: Browser, gateway: Gateway, sales: Path) -> None:
+    page.choose("#upload", sales)
+    page.until("document.querySelectorAll('#files li').length === 1")
+    ask(page, "total units by region")
+    page.until(DONE)
+    session = page.value("location.hash").removeprefix("#session=")
+    with Client(gateway.url, gateway.key) as client:
+        client.execute(session, "lines = (line for line in 'abc')")
+        client.suspend_session(session)
+    ask(page, "average units by region")
+    page.until("document.querySelectorAll('.turn').length === 2 && !document.querySelector('.working')")
+    seen = page.text(".turn:last-of-type .note")
+    assert "is back" in seen
+    assert "lines (a generator cannot be saved)" in seen
+    page.open(page.value("location.href"))
+    page.until("document.querySelector('.turn:last-of-type .note')")
+    assert page.text(".turn:last-of-type .note") == seen
 
 
 def test_markup_is_text(page: Browser, gateway: Gateway, tmp_path: Path) -> None:
