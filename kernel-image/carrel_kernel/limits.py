@@ -17,6 +17,8 @@ from carrel_kernel.inside.threads import VARIABLES
 
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
+_MAX_BYTES: Final = 64 * 1024
+"""Of a file of the system that is read; one such call returns it whole."""
 _KEPT_FREE_BYTES: Final = 1024**3
 
 
@@ -35,31 +37,31 @@ def thread_environment(cpu_limit: float | None) -> dict[str, str]:
 def resident_bytes(pid: int) -> int:
     """Return the resident memory of a process; 0 when it is gone. Source: proc(5), statm."""
     with suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
+        return int(_contents(f"/proc/{pid}/statm").split()[1]) * _PAGE
     return 0
 
 
 def proportional_bytes(pid: int) -> int:
     """Return the memory of a process, its share of what others have, too; 0 when it is gone. Source: proc(5), smaps."""
-    return field_of(Path(f"/proc/{pid}/smaps_rollup"), b"Pss:") * 1024 or resident_bytes(pid)
+    return field_of(f"/proc/{pid}/smaps_rollup", b"Pss:") * 1024 or resident_bytes(pid)
 
 
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time of a process and its ended children; 0 when it is gone. Source: proc(5), stat."""
     with suppress(OSError, ValueError, IndexError):
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        fields = _contents(f"/proc/{pid}/stat").rpartition(b")")[2].split()
         return sum(map(int, fields[11:15])) / _TICKS
     return 0.0
 
 
 def peak_bytes(pid: int) -> int:
     """Return the largest resident memory since `reset_peak`; 0 when unknown. Source: proc(5), status."""
-    return field_of(Path(f"/proc/{pid}/status"), b"VmHWM:") * 1024
+    return field_of(f"/proc/{pid}/status", b"VmHWM:") * 1024
 
 
 def data_bytes(pid: int) -> int:
     """Return what `RLIMIT_DATA` counts of a process; 0 when unknown. Source: proc(5), status."""
-    return field_of(Path(f"/proc/{pid}/status"), b"VmData:") * 1024
+    return field_of(f"/proc/{pid}/status", b"VmData:") * 1024
 
 
 def reset_peak(pid: int) -> None:
@@ -68,16 +70,31 @@ def reset_peak(pid: int) -> None:
         file.write(b"5")
 
 
-def field_of(file: Path, name: bytes) -> int:
+def field_of(file: Path | str, name: bytes) -> int:
     """Return a number of a file with a name and a number in each line; 0 when it is not there."""
     with suppress(OSError, ValueError):
-        for line in file.read_bytes().splitlines():
-            match line.split():
-                case [first, value, *_] if first == name:
-                    return int(value)
-                case _:
-                    continue
+        for line in _contents(file).splitlines():
+            if line.startswith(name):
+                match line.split():
+                    case [first, value, *_] if first == name:
+                        return int(value)
+                    case _:
+                        continue
     return 0
+
+
+def _contents(file: Path | str) -> bytes:
+    """Return a short file of the system, in the three calls that it takes: every execution reads several.
+
+    Raises
+    ------
+    OSError
+    """
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        return os.read(descriptor, _MAX_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def disk_nearly_full(folder: Path) -> bool:
