@@ -79,7 +79,10 @@ def write(workspace: Workspace, name: str, text: str = "x") -> None:
     path.write_text(text)
 
 
-async def test_artifacts_are_found_once(workspace: Workspace) -> None:
+@pytest.mark.parametrize("small", [True, False])
+async def test_artifacts_are_found_once(workspace: Workspace, small: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not small:
+        monkeypatch.setattr(module, "SMALL_ENTRIES", 0)
     write(workspace, "a.txt", "one")
     write(workspace, "data/in.csv")
     (found,) = await workspace.artifacts()
@@ -129,7 +132,10 @@ async def test_too_much_at_once_is_left_to_changes(workspace: Workspace, monkeyp
     assert await workspace.artifacts() == []
 
 
-async def test_files_that_go_while_they_are_read_are_left_out(workspace: Workspace) -> None:
+async def test_files_that_go_while_they_are_read_are_left_out(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SMALL_ENTRIES", 0)
     write(workspace, "gone")
     write(workspace, "kept")
     walk = workspace._scan
@@ -208,8 +214,11 @@ def test_the_hosts_own_folder_is_no_link_to_elsewhere(tmp_path: Path, name: str)
     assert (elsewhere / "upload-1").read_text() == "another's"
 
 
-async def test_what_comes_or_goes_while_a_manifest_is_compared_is_none(workspace: Workspace) -> None:
+async def test_what_comes_or_goes_while_a_manifest_is_compared_is_none(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The manifest may have what was there before, and the next one has what is there now: both are the caller's."""
+    monkeypatch.setattr(module, "SMALL_ENTRIES", 0)
     for name in ("up.txt", "gone.txt"):
         write(workspace, name, "old")
     await workspace.artifacts()
