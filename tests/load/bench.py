@@ -31,6 +31,7 @@ ROWS: tuple[tuple[str, Measure, str], ...] = (
     ("`1+1`, warm", measures.warm_execution, "gateway < 8 ms, host < 6 ms"),
     ("executions of 8 clients with a kernel each", measures.executions_at_once, "≥ 450/s"),
     ("10 MB of stdout", measures.standard_output, "100 % in < 0.3 s"),
+    ("snapshot of 100 MB of arrays", measures.snapshot, "< 1 s"),
     ("attach to a running kernel → reply", measures.attach, "< 20 ms"),
     ("restart → reply", measures.restart, "< 150 ms"),
     ("interrupt → end of the cell", measures.interrupt, "< 50 ms"),
@@ -78,6 +79,9 @@ Carrel in the same run and driven over their own WebSocket. The gateway is drive
 is in the committed history (SQLite) before it is sent. The kernel host is driven alone, as the gateway drives it, and
 attached to over its WebSocket. Before a start there is a pause of 4 to 5 s, in which Carrel makes ready the one host
 and the one kernel that it keeps for whoever comes next; a start without them costs about what it costs the peers.
+Executions at once begin when a server's processes are at rest, for Carrel's import libraries behind new kernels.
+A snapshot is every variable of a kernel on disk with its digest, which the gateway leaves to the host; the peers have
+nothing that saves a kernel's state.
 Memory is the proportional set size of all processes of a server. Times belong to the machine; the ratio in one run
 counts.
 

@@ -9,18 +9,26 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from tests.load.peers import Desk, Server
 
+from carrel_kernel.limits import cpu_seconds
+
 WARM_SECONDS = 3
 """By then caches are filled, and what a server does behind a new kernel is done."""
+REST_SECONDS = 60
+RESTING_CPU_SECONDS = 0.2
+"""In a second; so much is used by eight idle kernels and their hosts."""
 STDOUT_BYTES = 10_000_000
 STDOUT_CODE = f"for _ in range({STDOUT_BYTES // 100}): print('x' * 99)"
 LIBRARIES_CODE = "import numpy, pandas, matplotlib.pyplot; pandas.DataFrame({'a': [1]}).a.sum()"
+ARRAYS_CODE = "import numpy; a, b, c, d, e = (numpy.random.default_rng().random(2_500_000) for _ in range(5))"
+"""100 MB, none of which was ever saved before."""
 KERNELS = 8
 FURTHER_KERNELS = 3
+SNAPSHOTS = 3
 
 
 def quantiles(samples: list[float]) -> str:
@@ -44,6 +52,15 @@ async def warm(desk: Desk) -> None:
     warm_at = time.monotonic() + WARM_SECONDS
     while time.monotonic() < warm_at:
         await desk.execute("1+1")
+
+
+async def come_to_rest(server: Server) -> None:
+    """Wait until a server has done what it does behind new kernels, such as imports for the next ones."""
+    for _ in range(REST_SECONDS):
+        before = cpu_seconds_below(server.process_id)
+        await asyncio.sleep(1)
+        if cpu_seconds_below(server.process_id) - before < RESTING_CPU_SECONDS:
+            return
 
 
 async def _first_reply(server: Server, code: str, times: int) -> str:
@@ -76,6 +93,7 @@ async def executions_at_once(server: Server, times: int) -> str:
     async with AsyncExitStack() as stack:
         desks = [await stack.enter_async_context(server.desk()) for _ in range(KERNELS)]
         await asyncio.gather(*(desk.execute("1+1") for desk in desks))
+        await come_to_rest(server)
         await warm(desks[0])
         began = time.perf_counter()
         await asyncio.gather(*(timed(lambda desk=desk: desk.execute("1+1"), times) for desk in desks))
@@ -89,6 +107,20 @@ async def standard_output(server: Server, _times: int) -> str:
         received = await desk.execute(STDOUT_CODE)
         seconds = time.perf_counter() - began
         return f"{min(received / STDOUT_BYTES, 1):.0%} in {seconds:.2f} s"
+
+
+async def snapshot(server: Server, _times: int) -> str:
+    """All variables of a kernel that holds 100 MB of arrays, written and hashed."""
+    async with server.desk() as desk:
+        await warm(desk)
+        samples: list[float] = []
+        saved = 0
+        for _ in range(SNAPSHOTS):
+            await desk.execute(ARRAYS_CODE)
+            began = time.perf_counter()
+            saved = await desk.snapshot()
+            samples.append(time.perf_counter() - began)
+        return f"{saved / 1e6:.0f} MB in {statistics.median(samples):.2f} s" if saved else "none"
 
 
 async def attach(server: Server, times: int) -> str:
@@ -161,9 +193,15 @@ def proportional_bytes(root: int) -> int:
     return total
 
 
+def cpu_seconds_below(root: int) -> float:
+    """Return the CPU time of a process and all below it."""
+    return sum(map(cpu_seconds, (root, *below(root))))
+
+
 def below(pid: int) -> list[int]:
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            found += [child, *below(child)]
+    with suppress(OSError):  # a process that has ended meanwhile has none
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *below(child)]
     return found

@@ -41,6 +41,10 @@ class Desk(Protocol):
 
     async def interrupt(self) -> None: ...
 
+    async def snapshot(self) -> int:
+        """Save the variables so that they outlive the process, and return their bytes; 0 where that cannot be asked."""
+        ...
+
 
 class Server(Protocol):
     """A program with desks."""
@@ -163,6 +167,10 @@ class CarrelDesk:
     async def interrupt(self) -> None:
         await call(self._session, "POST", f"{self._address}/kernel/interrupt")
 
+    async def snapshot(self) -> int:
+        """Leave it to the kernel host: what the gateway adds is a matter of its store."""
+        return 0
+
 
 class HostServer:
     """A kernel host alone, bound to one session; a desk is a kernel of it."""
@@ -226,6 +234,12 @@ class HostDesk:
 
     async def interrupt(self) -> None:
         await self._host.call("POST", f"/v1/kernels/{self._kernel}/interrupt")
+
+    async def snapshot(self) -> int:
+        manifest = await self._host.call("POST", f"/v1/kernels/{self._kernel}/snapshot", json={})
+        variables = manifest["variables"]
+        assert not variables.get("not_saved"), variables
+        return sum(part["size"] for part in [variables["pickle"], *variables["objects"], *variables["buffers"]])
 
 
 # ---------------------------------------------------------------------- Jupyter's
@@ -298,6 +312,10 @@ class JupyterDesk:
 
     async def interrupt(self) -> None:
         await call(self._session, "POST", f"{self._address}/interrupt")
+
+    async def snapshot(self) -> int:
+        """Save nothing: there is no such call."""
+        return 0
 
     async def execute(self, code: str) -> int:
         identifier = uuid.uuid4().hex
