@@ -113,7 +113,8 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get(WRITE, True)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    opened: Any = connection.connection.driver_connection
+    opened.to_begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
 
 
 def connect_errors(url: URL) -> tuple[type[Exception], ...]:

@@ -2,12 +2,14 @@
 
 The driver's own goes there four times: to make a cursor, to execute, to fetch and to close, which takes longer than
 SQLite takes for the statement. Rows are fetched at once, as many as a page has; there are no server-side cursors.
+A transaction is begun with its first statement, in the same go.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import aiosqlite
@@ -35,6 +37,25 @@ class Cursor(aiosqlite.Cursor):
 
 class Connection(aiosqlite.Connection):
     """A connection with such cursors."""
+
+    to_begin = ""
+    """Statement that begins the transaction, until it has been executed."""
+
+    async def rollback(self) -> None:
+        """Roll back the transaction, if it was begun."""
+        self.to_begin = ""
+        await super().rollback()
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function in the thread, within the transaction."""
+        if self.to_begin:
+            return await super()._execute(self._begin, self.to_begin, partial(fn, *args, **kwargs))
+        return await super()._execute(fn, *args, **kwargs)
+
+    def _begin(self, statement: str, fn: Callable[[], Any]) -> Any:
+        self._conn.execute(statement)
+        self.to_begin = ""  # not before: nothing is ever executed outside of a transaction
+        return fn()
 
     @contextmanager
     async def cursor(self) -> aiosqlite.Cursor:

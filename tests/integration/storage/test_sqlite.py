@@ -1,10 +1,15 @@
 """The embedded database's connections: each statement is one trip to the driver's thread, and a commit is few of them.
 
-Trips are counted, not timed. What a second trip would cost shows in `make bench`.
+Trips are counted, not timed. What a second trip would cost shows in `make bench`. A transaction is begun with its first
+statement, which is never executed without it, whether beginning fails or the statement is cancelled.
 """
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import aiosqlite
@@ -55,12 +60,49 @@ async def test_a_transaction_is_begun_and_ended_once(tmp_path: Path, trips: list
     async with engine.connect() as connection:
         await connection.execute(text("INSERT INTO t VALUES (1)"))
         await connection.commit()
-    assert len(trips) == 3, trips  # BEGIN IMMEDIATE, INSERT, COMMIT
+    assert len(trips) == 2, trips  # BEGIN IMMEDIATE with INSERT, COMMIT
     async with engine.connect() as connection:
         await connection.execute(text("INSERT INTO t VALUES (2)"))  # and nobody commits it
     async with engine.connect() as connection:
         assert list(await connection.scalars(text("SELECT a FROM t"))) == [1]
     await engine.dispose()
+
+
+async def test_nothing_is_executed_outside_of_a_transaction(tmp_path: Path):
+    path = str(tmp_path / "a.db")
+    with closing(sqlite3.connect(path)) as other:
+        connection = await connect(path)
+        connection.isolation_level = None
+        await connection.execute("CREATE TABLE t (a INTEGER)")
+        await connection.execute("PRAGMA busy_timeout=1")
+        other.execute("BEGIN IMMEDIATE")
+        connection.to_begin = "BEGIN IMMEDIATE"
+        for _ in range(2):  # it is not begun the second time either
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                await connection.execute("INSERT INTO t VALUES (1)")
+        other.rollback()
+        await connection.execute("INSERT INTO t VALUES (2)")
+        await connection.commit()
+        assert other.execute("SELECT a FROM t").fetchall() == [(2,)]
+        await connection.close()
+
+
+async def test_a_cancelled_first_statement_is_rolled_back(tmp_path: Path):
+    connection = await connect(str(tmp_path / "a.db"))
+    connection.isolation_level = None
+    await connection.execute("CREATE TABLE t (a INTEGER)")
+    busy = threading.Event()
+    holding = asyncio.create_task(connection._execute(busy.wait, 30))
+    connection.to_begin = "BEGIN IMMEDIATE"
+    cancelled = asyncio.create_task(connection.execute("INSERT INTO t VALUES (1)"))
+    await asyncio.sleep(0)  # both have been handed to the thread
+    cancelled.cancel()
+    rolling_back = asyncio.create_task(connection.rollback())
+    await asyncio.sleep(0)
+    busy.set()
+    await asyncio.gather(holding, rolling_back)
+    assert await (await connection.execute("SELECT a FROM t")).fetchall() == []
+    await connection.close()
 
 
 async def test_the_end_of_a_cell_is_committed_in_few_trips(tmp_path: Path, trips: list[str]):
@@ -72,4 +114,4 @@ async def test_the_end_of_a_cell_is_committed_in_few_trips(tmp_path: Path, trips
         end = CellFinished(execution_id=execution, status="ok", code="1 + 1")
         trips.clear()
         await HistoryService(context, principal).append(session.id, [outputs, end], actor="kernel")
-        assert len(trips) == 5, trips  # begin, number, events, cell, commit
+        assert len(trips) == 4, trips  # begin with number, events, cell, commit
