@@ -93,9 +93,10 @@ async def test_a_cancelled_first_statement_is_rolled_back(tmp_path: Path):
     await connection.execute("CREATE TABLE t (a INTEGER)")
     busy = threading.Event()
     holding = asyncio.create_task(connection._execute(busy.wait, 30))
+    await asyncio.sleep(0)  # it has been handed to the thread
     connection.to_begin = "BEGIN IMMEDIATE"
     cancelled = asyncio.create_task(connection.execute("INSERT INTO t VALUES (1)"))
-    await asyncio.sleep(0)  # both have been handed to the thread
+    await asyncio.sleep(0)  # so has this
     cancelled.cancel()
     rolling_back = asyncio.create_task(connection.rollback())
     await asyncio.sleep(0)
