@@ -36,6 +36,7 @@ class Figures:
     cells: Counter[str] = field(default_factory=Counter[str])
     """By acknowledged status."""
     questions: int = 0
+    suspensions: int = 0
     events: int = 0
     trouble: Counter[str] = field(default_factory=Counter[str])
     """Answers after which a caller had to try again."""
@@ -47,6 +48,7 @@ class Figures:
             ("kills", _counts(self.strikes)),
             ("cells acknowledged", _counts(self.cells)),
             ("questions answered", str(self.questions)),
+            ("suspensions", str(self.suspensions)),
             ("events in the logs, without a gap", str(self.events)),
             ("requests that were tried again", _counts(self.trouble) or "none"),
             ("lost, or run twice", "nothing"),
@@ -80,6 +82,7 @@ async def siege(
         figures.events += len(await witness.verify())
         figures.cells.update(witness.acknowledged.values())
         figures.questions += witness.questions
+        figures.suspensions += witness.suspensions
         figures.trouble.update(witness.trouble)
         await witness.leave()
     return figures

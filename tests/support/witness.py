@@ -1,11 +1,13 @@
 """A person at work while parts of the product die, who writes down what was acknowledged and checks it at the end.
 
 Over the HTTP API alone, so it is the same for child processes and for pods. Every cell has an id of the caller's and
-appends its mark to a file; a request without an answer is sent again with the same id. What must hold whatever died:
+appends its mark to a file and to a variable; a request without an answer is sent again with the same id. Now and then
+the session is suspended, and the next cell resumes it. What must hold whatever died:
 
 * the log has no gap, no number twice, and one end for each execution;
 * no mark is in the file twice: no code ran twice;
 * what was acknowledged as `ok` is `ok` in the log; its mark is in the file, where files outlive the kernel;
+* the variable holds the marks of the cells before, also after a suspension, unless the log says that it was lost;
 * every question that was accepted has one `run.finished`, and its answer if that succeeded;
 * the session still works.
 """
@@ -28,7 +30,8 @@ CELL = """
 import time
 with open("marks.txt", "a") as marks:
     marks.write("{mark}\\n")
-print("{mark}", flush=True)
+known = [*globals().get("known", []), "{mark}"]
+print("{mark}", len(known), flush=True)
 time.sleep({seconds})
 """
 RETRY_SECONDS = 0.2
@@ -48,6 +51,7 @@ class Witness:
     acknowledged: dict[str, str] = field(default_factory=dict)
     """Status by mark."""
     questions: int = 0
+    suspensions: int = 0
     trouble: Counter[str] = field(default_factory=Counter[str])
     """Answers after which the witness tried again, by kind."""
 
@@ -66,10 +70,13 @@ class Witness:
         return f"/api/sessions/{self.session_id}"
 
     async def work(self, stop: asyncio.Event, chance: random.Random) -> None:
-        """Run cells, and now and then ask a question, until told to stop."""
+        """Run cells, and now and then ask a question or suspend the session, until told to stop."""
         while not stop.is_set():
-            if chance.random() < 0.1:
+            choice = chance.random()
+            if choice < 0.1:
                 await self.ask()
+            elif choice < 0.15:
+                await self.suspend()
             else:
                 await self.run_cell(chance.choice((0.0, 0.05, 0.5)))
 
@@ -93,6 +100,18 @@ class Witness:
         else:
             self._note(reply)
 
+    async def suspend(self) -> None:
+        """Suspend the session if that is possible just now."""
+        try:
+            reply = await self.client.post(f"{self.path}/suspend", timeout=ANSWER_SECONDS)
+        except httpx.TransportError as error:
+            self.trouble[type(error).__name__] += 1
+            return
+        if reply.status_code == 200:
+            self.suspensions += 1
+        else:
+            self._note(reply)
+
     async def verify(self) -> list[dict[str, Any]]:
         """Check everything, and return the log."""
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -112,6 +131,7 @@ class Witness:
             assert logged == status or {logged, status} == {"outcome_unknown", "kernel_died"}, (mark, logged, status)
             if status == "ok" and self.files_outlive_kernels:
                 assert marks[mark] == 1, f"{mark} was acknowledged and left no trace"
+        check_state(events)
         runs = Counter(event["payload"]["run_id"] for event in events if event["type"] == "run.finished")
         assert max(runs.values(), default=1) == 1
         assert len(runs) >= self.questions
@@ -191,6 +211,28 @@ def _open_ends(events: list[dict[str, Any]]) -> set[str]:
     ended = {event["payload"]["execution_id"] for event in events if event["type"] == "cell.finished"}
     ended |= {event["payload"]["run_id"] for event in events if event["type"] == "run.finished"}
     return begun - ended
+
+
+def check_state(events: list[dict[str, Any]]) -> None:
+    """Check that each cell found what the cells before it had left, or that the log says why not.
+
+    A loss may be told after the next cell, and before the recovered output of the one before it.
+    """
+    lost = [
+        event["seq"] for event in events if event["type"] == "kernel.changed" and event["payload"].get("lost_state")
+    ]
+    begun = {event["payload"]["execution_id"]: event["seq"] for event in events if event["type"] == "cell.intended"}
+    counts = [
+        (begun[event["payload"]["execution_id"]], event["seq"], int(count))
+        for event in events
+        if event["type"] == "cell.outputs"
+        for output in event["payload"]["outputs"]
+        for count in re.findall(r"^m\d+-\w+ (\d+)$", "".join(output.get("text", "")), re.MULTILINE)
+    ]
+    end = (0, len(events) + 1, 0)
+    for before, now, later in zip(counts, counts[1:], [*counts[2:], end], strict=False):
+        told = any(before[0] < seq < later[1] for seq in lost)
+        assert now[2] > before[2] or told, f"variables were lost without a word between {before[1]} and {now[1]}"
 
 
 def _mark_in(code: str) -> str | None:
