@@ -203,7 +203,7 @@ from carrel_kernel.inside import app, system
 first = os.open("/dev/null", os.O_RDONLY); second = os.dup2(first, 200); third = os.dup2(first, 201)
 system.inherit_nothing(200)
 print(sorted(int(name) for name in os.listdir("/dev/fd"))[:5], flush=True)
-app.apply(json.loads(sys.argv[1]))
+app.apply(json.loads(sys.argv[1]), None)
 print(os.environ["GREETING"], os.getcwd(), resource.getrlimit(resource.RLIMIT_DATA))
 """
 
