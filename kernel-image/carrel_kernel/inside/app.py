@@ -89,7 +89,6 @@ def listen(connection_file: str) -> CarrelKernelApp:
     app.initialize([])
     app.session.pack = packing.pack
     app.log.setLevel(app.log_level)  # traitlets sets its handlers' level only: each message is made, and dropped
-    app.log.setLevel(app.log_level)
     shell: Any = app.shell
     support.install(shell)
     shortage.tell_of_errors(shell)
