@@ -92,6 +92,11 @@ class Settings:
     runtime_dir: Path = _setting(
         "Folder for the kernels' private sockets and caches.", Path(tempfile.gettempdir()), parse=Path
     )
+    parent_pid: int = _setting(
+        "Process that starts this host, which ends with it until it is bound; 0: whichever was there first.",
+        0,
+        parse=_whole,
+    )
     orphan_timeout: float = _setting(
         "Once bound, end when no authenticated call came for so long and nothing runs; 0 means never.",
         0.0,

@@ -62,7 +62,7 @@ class Supervisor:
         """Open WebSockets and event streams."""
         self.orphaned = asyncio.Event()
         """Set when nobody wants the host any more."""
-        self._parent = os.getppid()
+        self._parent = settings.parent_pid or os.getppid()
         self._kernels: dict[str, Kernel] = {}
         self._fork_server = ForkServer(runtime, settings.preload, self._on_loaded) if settings.fork_server else None
         self._spares = Spares(runtime, self._fork_server, settings.spare_kernels, settings.start_seconds)

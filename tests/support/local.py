@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,15 @@ def text_of(events: list[ExecutionEvent]) -> str:
 def end_of(events: list[ExecutionEvent]) -> Finished:
     assert isinstance(events[-1], Finished)
     return events[-1]
+
+
+def hosts_of(data_dir: Path) -> set[int]:
+    """Return the process ids of all hosts of a data folder, whoever's child they are."""
+    marker = str(data_dir / "workspaces").encode()
+    found: set[int] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"carrel_kernel" in words and marker in words:
+                found.add(int(process.name))
+    return found

@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 import msgspec
 from tests.support import serving
+from tests.support.local import hosts_of
 from tests.support.witness import ANSWER_SECONDS, Witness
 
 from carrel_gateway.executors.local import HostRecord
@@ -121,8 +122,11 @@ class Embedded:
         return "kernel" if kernels and _kill(self._chance.choice(kernels)) else "nothing"
 
     async def stop(self) -> None:
-        """End the gateway, and with it its hosts."""
+        """End the gateway, and see to it that no host is left, also of those that were killed."""
         await asyncio.to_thread(self._gateway.stop)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while await asyncio.to_thread(hosts_of, self._data_dir):  # noqa: ASYNC110  asked of the system
+                await asyncio.sleep(0.2)
 
     def _some_host(self) -> int | None:
         records = sorted((self._data_dir / "hosts").glob("*.json"))

@@ -59,6 +59,7 @@ def command(
         *("--folder-at-bind", "yes"),
         *("--preload", preload),
         *("--allowed-imports", allowed_imports),
+        *("--parent-pid", str(os.getpid())),  # the host itself may be too late to see whose child it is
         *("--orphan-timeout", f"{orphan_seconds:g}"),
     ]
 

@@ -20,13 +20,13 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import msgspec
 import pytest
-from tests.support.local import LEFT_ALIVE, end_of, settings_for, text_of, until
+from tests.support.local import LEFT_ALIVE, end_of, hosts_of, settings_for, text_of, until
 
 from carrel_gateway.errors import ExecutorFailed, KernelLost, NotFound
 from carrel_gateway.executors import child, processes
@@ -202,18 +202,6 @@ async def test_files_go_both_ways(tmp_path: Path):
         await connection.delete_file("data/with space & ü.bin")
         with pytest.raises(NotFound):
             [part async for part in connection.get_file("data/with space & ü.bin")]
-
-
-def hosts_of(data_dir: Path) -> set[int]:
-    """Return the process ids of all hosts of a data folder, whoever's child they are."""
-    marker = str(data_dir / "workspaces").encode()
-    found: set[int] = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            if b"carrel_kernel" in words and marker in words:
-                found.add(int(process.name))
-    return found
 
 
 def is_held(log: Path) -> bool:

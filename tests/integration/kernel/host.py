@@ -238,8 +238,14 @@ class Host(HostClient):
 
     async def start(self) -> None:
         self.socket.unlink(missing_ok=True)
+        self.process = await self.spawn()
+        await self.cut()
+        await until(self._listens, what="listening")
+
+    async def spawn(self) -> asyncio.subprocess.Process:
+        """Return the program's process, which may be about to listen or to end."""
         with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *self.command(),
                 env={
                     "PATH": os.environ["PATH"],
@@ -251,8 +257,6 @@ class Host(HostClient):
                 stderr=log,
                 stdout=log,
             )
-        await self.cut()
-        await until(self._listens, what="listening")
 
     async def _listens(self) -> bool:
         assert self.process

@@ -20,6 +20,7 @@ import hashlib
 import hmac
 import json
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -392,6 +393,18 @@ async def test_an_orphan_ends_itself(tmp_path: Path) -> None:
         assert host.process
         await until(lambda: host.process is None or host.process.returncode is not None, what="its end")
         assert host.process.returncode == 0
+
+
+async def test_a_host_whose_parent_ended_while_it_started_ends_itself(tmp_path: Path) -> None:
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await parent.wait()
+    host = Host(tmp_path, f"--parent-pid={parent.pid}")
+    host.workspace.mkdir()
+    host.write_keys()
+    process = await host.spawn()
+    async with asyncio.timeout(60):
+        assert await process.wait() == 0
+    assert "ended before it was bound" in host.log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def test_the_command_runs_this_interpreter(tmp_path: Path):
     assert command[:3] == [sys.executable, "-m", "carrel_kernel"]
     assert f"unix:{tmp_path / 'k.sock'}" in command
     assert command[command.index("--orphan-timeout") + 1] == "60"
+    assert command[command.index("--parent-pid") + 1] == str(os.getpid())
     assert command[command.index("--allowed-imports") + 1] == "standard,json"
 
 
