@@ -1,15 +1,21 @@
-"""One session of an open gateway, for tests of its insides."""
+"""A gateway opened in the process, and one session of it, for tests of its insides."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from tests.support.local import LEFT_ALIVE, settings_for
+
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.execution.service import ExecutionService
+from carrel_gateway.executors.local import LocalExecutor
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
+from carrel_gateway.opening import open_context
 from carrel_gateway.settings import Settings
 from carrel_wire.events import ExecutionEvent
 
@@ -45,3 +51,20 @@ class Desk:
 
     async def run(self, code: str, **more: object) -> list[ExecutionEvent]:
         return [event async for event in self.executions.execute(self.session_id, code, **more)]  # pyright: ignore[reportArgumentType]
+
+
+@asynccontextmanager
+async def opened(data_dir: Path, *, last: bool = False) -> AsyncIterator[ProcessContext]:
+    """Open a gateway, and leave its hosts alive unless it is the last one."""
+    context = await open_context(settings_for(data_dir))
+    try:
+        yield context
+    finally:
+        await context.kernels.aclose()
+        if last:
+            await context.executor.aclose()
+        elif isinstance(context.executor, LocalExecutor):
+            LEFT_ALIVE.extend(context.executor._children.values())
+        await context.objects.aclose()
+        await context.bus.aclose()
+        await context.database.aclose()

@@ -17,22 +17,18 @@ import json
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.support.desk import PRINCIPAL
-from tests.support.local import LEFT_ALIVE, settings_for
+from tests.support.desk import PRINCIPAL, opened
 from tests.support.victim import STEPS
 
 from carrel_gateway.context import ProcessContext
 from carrel_gateway.execution.service import ExecutionService
-from carrel_gateway.executors.local import LocalExecutor
 from carrel_gateway.history.service import HistoryService, StoredEvent
 from carrel_gateway.kernels.outputs import fold
-from carrel_gateway.opening import open_context
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.ids import new_id
 from carrel_wire.events import ExecutionEvent, Finished, Stdout
@@ -52,30 +48,13 @@ print("second")
 pytestmark = pytest.mark.timeout(400)
 
 
-@asynccontextmanager
-async def gateway(data_dir: Path, *, last: bool = False) -> AsyncIterator[ProcessContext]:
-    """Open a gateway, and leave its hosts alive unless it is the last one."""
-    context = await open_context(settings_for(data_dir))
-    try:
-        yield context
-    finally:
-        await context.kernels.aclose()
-        if last:
-            await context.executor.aclose()
-        elif isinstance(context.executor, LocalExecutor):
-            LEFT_ALIVE.extend(context.executor._children.values())
-        await context.objects.aclose()
-        await context.bus.aclose()
-        await context.database.aclose()
-
-
 @pytest.fixture
 async def session(tmp_path: Path) -> AsyncIterator[tuple[Path, UUID]]:
     data_dir = tmp_path / "data"
-    async with gateway(data_dir) as context:
+    async with opened(data_dir) as context:
         session = await SessionService(context, PRINCIPAL).create(title="test", model=None, config=None)
     yield data_dir, session.id
-    async with gateway(data_dir, last=True):
+    async with opened(data_dir, last=True):
         pass
 
 
@@ -133,7 +112,7 @@ async def check(
     data_dir: Path, session_id: UUID, execution_id: UUID, mark: str, lines: list[dict[str, Any]]
 ) -> CellFinished | None:
     """Recover as the next gateway does, check everything, and return the execution's end."""
-    async with gateway(data_dir) as context:
+    async with opened(data_dir) as context:
         service = ExecutionService(context, PRINCIPAL)
         await service.recover(session_id)
         await context.kernels.in_flight.wait(session_id, seconds=60)

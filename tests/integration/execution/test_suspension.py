@@ -20,17 +20,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.support.desk import PRINCIPAL, Desk
-from tests.support.local import LEFT_ALIVE, end_of, settings_for, text_of
+from tests.support.desk import PRINCIPAL, Desk, opened
+from tests.support.local import end_of, text_of
 
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal
 from carrel_gateway.errors import CarrelError, Conflict, KernelLost, PermissionDenied, SessionBusy
 from carrel_gateway.execution.waking import Waking
-from carrel_gateway.executors.local import LocalExecutor
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.kernels.connection import HostConnection
-from carrel_gateway.opening import open_context
 from carrel_gateway.runs.service import RunService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.snapshots.service import SnapshotService
@@ -284,20 +282,10 @@ RESUMING = {
 @asynccontextmanager
 async def gateway(data_dir: Path, session_id: UUID | None = None, *, last: bool = False) -> AsyncIterator[Desk]:
     """Open a gateway, which leaves its hosts alive when it ends unless it is the last."""
-    context = await open_context(settings_for(data_dir))
-    try:
+    async with opened(data_dir, last=last) as context:
         if session_id is None:
             session_id = (await SessionService(context, PRINCIPAL).create(title="test")).id
         yield Desk(context, session_id)
-    finally:
-        await context.kernels.aclose()
-        if last:
-            await context.executor.aclose()
-        elif isinstance(context.executor, LocalExecutor):
-            LEFT_ALIVE.extend(context.executor._children.values())
-        await context.objects.aclose()
-        await context.bus.aclose()
-        await context.database.aclose()
 
 
 async def die_at(monkeypatch: pytest.MonkeyPatch, step: tuple[type, str], act: Any) -> None:
