@@ -9,6 +9,8 @@ import msgspec
 from carrel_wire.events import Outcome
 
 ExecutionState: TypeAlias = Literal["starting", "idle", "busy", "dead"]
+ReachOutcome: TypeAlias = Literal["connected", "refused", "timeout", "unreachable"]
+"""What became of a connection: it was opened; somebody answered that it will not be; nothing answered; no way there."""
 
 
 class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -57,6 +59,19 @@ class BindReply(_Reply, kw_only=True, frozen=True):
     session_uid: str
     already: bool
     """The host had been bound to this session before."""
+
+
+class ReachRequest(_Request, kw_only=True, frozen=True):
+    """`POST /v1/reach`: tries to open a TCP connection from an unbound host; 409 `already_bound` once it is bound."""
+
+    host: str
+    """An IP address: names are not looked up."""
+    port: int
+    timeout_seconds: float = 1.0
+
+
+class ReachReply(_Reply, kw_only=True, frozen=True):
+    outcome: ReachOutcome
 
 
 class KernelInfo(_Reply, kw_only=True, frozen=True):

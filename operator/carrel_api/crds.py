@@ -1,4 +1,4 @@
-"""The two CustomResourceDefinitions, made from the models."""
+"""The three CustomResourceDefinitions, made from the models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from carrel_api import names
 from carrel_api.schema import structural_schema
 from carrel_api.session import AgentSession
 from carrel_api.session_class import SessionClass
+from carrel_api.session_pool import SessionPool
 
 Manifest: TypeAlias = dict[str, Any]
 
@@ -26,6 +27,14 @@ SESSION_COLUMNS = [
     _column("Owner", ".spec.owner", "Whose it is.", wide=True),
     _column("Node", ".status.nodeName", "Where its pod runs.", wide=True),
     _column("Endpoint", ".status.endpoint", "Address of its kernel host.", wide=True),
+]
+POOL_COLUMNS = [
+    _column("Class", ".spec.className", "The session class."),
+    _column("Replicas", ".spec.replicas", "How many pods are wanted.", kind="integer"),
+    _column("Ready", ".status.ready", "How many may be claimed.", kind="integer"),
+    _column("Starting", ".status.starting", "How many are on their way.", kind="integer"),
+    _column("Claimed", ".status.claimed", "How many sessions got one.", kind="integer"),
+    AGE,
 ]
 CLASS_COLUMNS = [
     _column(
@@ -52,11 +61,22 @@ def definitions() -> dict[str, Manifest]:
         SessionClass, kind=names.CLASS_KIND, plural=names.CLASS_PLURAL, short="agsc", scope="Cluster"
     )
     session_class["spec"]["versions"][0]["additionalPrinterColumns"] = CLASS_COLUMNS
-    return {"agentsessions.yaml": session, "sessionclasses.yaml": session_class}
+    pool = _definition(SessionPool, kind=names.POOL_KIND, plural=names.POOL_PLURAL, short="agsp", scope="Namespaced")
+    version = pool["spec"]["versions"][0]
+    version["subresources"] = {
+        "status": {},
+        "scale": {
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
+        },
+    }
+    version["additionalPrinterColumns"] = POOL_COLUMNS
+    return {"agentsessions.yaml": session, "sessionclasses.yaml": session_class, "sessionpools.yaml": pool}
 
 
 def _definition(
-    model: type[AgentSession | SessionClass], *, kind: str, plural: str, short: str, scope: str
+    model: type[AgentSession | SessionClass | SessionPool], *, kind: str, plural: str, short: str, scope: str
 ) -> Manifest:
     schema = structural_schema(model)
     properties = schema["properties"]

@@ -84,6 +84,17 @@ class SessionNetwork(Model):
     egress: list[Egress] = Field(default=[], max_length=16)
 
 
+class SavedState(Model):
+    """Where a gateway keeps the state of a pod that is to end, or has ended."""
+
+    pod_uid: Annotated[str, Field(min_length=1, max_length=63)] = Field(alias="podUID")
+    """The pod whose state it is; another pod's end does not rest on it."""
+    ref: Annotated[str, Field(max_length=253)] = ""
+    """Id of the snapshot in the gateway; empty where nothing had run and there was nothing to keep."""
+    digest: Annotated[str, Field(max_length=128)] = ""
+    """Of its manifest."""
+
+
 class AgentSessionSpec(Model):
     """What is asked for."""
 
@@ -112,9 +123,11 @@ class AgentSessionSpec(Model):
     workspace: Workspace = Field(default=Workspace(), json_schema_extra={"default": {}})
     network: SessionNetwork = Field(default=SessionNetwork(), json_schema_extra={"default": {}})
     operating_mode: OperatingMode = "Running"
-    """`Suspended` ends the pod and keeps the object, and with it a persistent workspace."""
+    """`Suspended` ends the pod once its state is saved and keeps the object, and with it a persistent workspace."""
+    snapshot: SavedState | None = None
+    """Written by a gateway when it has saved the state of a pod that is to end."""
     idle_timeout_seconds: Seconds | None = None
-    """Ends the session when nothing ran and nobody was connected for so long; the class may set a lower one."""
+    """Suspends the session when nothing ran and nobody was connected for so long; the class may set a lower one."""
     max_lifetime_seconds: Seconds | None = None
     """Ends the session so long after its creation; the class may set a lower one."""
     shutdown_time: datetime | None = None
@@ -156,6 +169,8 @@ class AgentSessionStatus(Model):
     restarts: Annotated[int, Field(ge=0)] = 0
     """How often the variables were lost to the end of a kernel host or pod."""
     last_termination: LastTermination | None = None
+    pool: Annotated[str, Field(max_length=63)] | None = None
+    """The SessionPool that the present pod came from; none where it was started cold."""
 
     def condition(self, kind: str) -> Condition | None:
         """Return the condition of this type, if there is one."""

@@ -28,12 +28,17 @@ from carrel_api.common import (
 from carrel_api.names import API_VERSION, CLASS_KIND, DEFAULT_CLASS_ANNOTATION
 
 UserNamespace: TypeAlias = Literal["Required", "Off"]
+Isolation: TypeAlias = Literal["Required", "Preferred"]
 LabelText: TypeAlias = Annotated[str, Field(max_length=317)]
 """Key of a label or taint: prefix of 253, slash, name of 63."""
 ModuleName: TypeAlias = Annotated[
     str, Field(max_length=100, pattern=r"^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*$")
 ]
 """Of a Python module, as in `import`."""
+ProxyAddress: TypeAlias = Annotated[
+    str, Field(min_length=8, max_length=253, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$")
+]
+"""Without a user and a password: everybody who can read a pod would read them."""
 
 
 def _within(path: str, first: str, second: str, convert: str) -> dict[str, str]:
@@ -138,6 +143,17 @@ class Kernels(Model):
     """Modules that cells may import; `standard`: those of data analysis; none: any. A lint; the pod is the boundary."""
 
 
+class Proxy(Model):
+    """What programs in a pod are told of a proxy; what they may reach is decided by `egress` alone."""
+
+    http: ProxyAddress | None = None
+    """Sets `HTTP_PROXY` and `http_proxy`."""
+    https: ProxyAddress | None = None
+    """Sets `HTTPS_PROXY` and `https_proxy`."""
+    no_proxy: Annotated[str, Field(max_length=1024)] = ""
+    """Hosts and ranges that are reached directly, separated by commas: `NO_PROXY` and `no_proxy`."""
+
+
 class SessionClassSpec(Model):
     """What is allowed."""
 
@@ -176,8 +192,13 @@ class SessionClassSpec(Model):
     )
     tolerations: list[Toleration] = Field(default=[], max_length=16)
     priority_class_name: Annotated[str, Field(max_length=253)] | None = None
+    isolation: Isolation = "Preferred"
+    """`Required`: a session is Ready only once enforcement of its network policies has been seen."""
     egress: list[Egress] = Field(default=[], max_length=16)
     """The most that a session may reach; it gets none of it that it does not name."""
+    proxy: Proxy | None = None
+    ca_bundle: ObjectName | None = None
+    """ConfigMap in the session's namespace whose `ca.crt` programs in the pod trust beside their own authorities."""
     datasets: list[Dataset] = Field(default=[], max_length=32, json_schema_extra=keyed_by("name"))
     workspace: WorkspaceLimits = Field(default=WorkspaceLimits(), json_schema_extra={"default": {}})
     kernels: Kernels = Field(default=Kernels(), json_schema_extra={"default": {}})
