@@ -68,6 +68,13 @@ class Spares:
                 await process.kill()
         return await self._make(), False
 
+    @property
+    def warm(self) -> bool:
+        """Whether a process waits that would be taken next, or none is to be kept."""
+        if not self._count:
+            return True
+        return any(made.done() and not made.cancelled() and made.exception() is None for made in self._making)
+
     def reap_orphans(self) -> None:
         """Take the exit codes of processes that lost their parents; those that others wait for are not touched."""
         if not self._spawning:

@@ -324,6 +324,7 @@ class Supervisor:
             disk_used_bytes=await self.workspace.disk_used_bytes(),
             unacknowledged=self.executions.unacknowledged(),
             fresh_because=self._spares.fresh_because,
+            warm=self._spares.warm,
         )
 
     def measure(self) -> None:

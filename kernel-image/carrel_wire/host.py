@@ -118,6 +118,8 @@ class HostState(_Reply, kw_only=True, frozen=True):
     unacknowledged: list[UnacknowledgedExecution]
     fresh_because: str | None = None
     """Why a kernel that starts now would be a fresh interpreter; none when it would be a fork."""
+    warm: bool = True
+    """Whether a kernel would start at once: a process waits to become one, or the host was told to keep none."""
 
 
 class CreateKernelRequest(_Request, kw_only=True, frozen=True):

@@ -171,10 +171,17 @@ class AgentSessionStatus(Model):
     last_termination: LastTermination | None = None
     pool: Annotated[str, Field(max_length=63)] | None = None
     """The SessionPool that the present pod came from; none where it was started cold."""
+    cold_start_reason: Annotated[str, Field(max_length=253)] | None = None
+    """Why the present pod was not taken from a pool, where there is one of its class."""
 
     def condition(self, kind: str) -> Condition | None:
         """Return the condition of this type, if there is one."""
         return next((condition for condition in self.conditions if condition.type == kind), None)
+
+    def is_true(self, kind: str) -> bool:
+        """Return whether the condition of this type is there and True."""
+        found = self.condition(kind)
+        return found is not None and found.status == "True"
 
 
 class AgentSession(Model):

@@ -17,9 +17,10 @@ import uvloop
 from carrel_api import names
 from carrel_operator.context import Key, ProcessContext
 from carrel_operator.errors import ApiError, ApiNotFound, ConfigurationError, OperatorError
-from carrel_operator.handlers import pods, probes, sessions, startup
+from carrel_operator.handlers import probes, startup, watching
 from carrel_operator.leader import Leadership
 from carrel_operator.settings import Settings, load
+from carrel_operator.sweeping import read_all
 from carrel_operator.worker import Worker
 
 logger = structlog.get_logger(__name__)
@@ -53,16 +54,19 @@ async def run(settings: Settings) -> None:
     """
     told = _signals()
     context = await ProcessContext.from_settings(settings)
-    health = probes.Health(context.queue)
+    health = probes.Health(context.queue, context.store)
     try:
         async with probes.serve(health, settings) as ports:
             logger.info("started", **ports)
+            await _until_first_ends(told.wait(), _check_definitions(context))
             leadership = Leadership(context.cluster, settings)
             try:
-                await _until_first_ends(told.wait(), _stand_by(context, leadership))
                 if not told.is_set():
-                    health.leader = True
-                    await _lead(context, health, leadership, told)
+                    await _until_first_ends(
+                        _watch(context, health),
+                        _lead(context, health, leadership),
+                        told.wait(),  # of a signal that came before kopf took them over
+                    )
             finally:
                 await leadership.release()
     finally:
@@ -77,32 +81,51 @@ def _signals() -> asyncio.Event:
     return told
 
 
-async def _stand_by(context: ProcessContext, leadership: Leadership) -> None:
-    await _check_definitions(context)
-    await leadership.acquire()
-
-
-async def _lead(context: ProcessContext, health: probes.Health, leadership: Leadership, told: asyncio.Event) -> None:
+async def _watch(context: ProcessContext, health: probes.Health) -> None:
+    """Keep the store warm, leader or not: whoever takes over knows what there is."""
     registry = kopf.OperatorRegistry()
     startup.register(registry)
-    sessions.register(registry, context.queue)
-    pods.register(registry, context.queue)
-    for namespace in context.settings.session_namespaces:
-        context.queue.add(Key("namespace", namespace))
-    watching = asyncio.Event()
+    watching.register(registry, context)
+    listening = asyncio.Event()
     await _until_first_ends(
         kopf.operator(
             registry=registry,
             settings=startup.kopf_settings(),
             standalone=True,
             namespaces=context.settings.session_namespaces,
-            ready_flag=watching,
+            ready_flag=listening,
         ),
-        context.queue.run(Worker(context).handle, workers=context.settings.workers),
-        leadership.keep(),
-        _note(watching, health),
-        told.wait(),  # of a signal that came before kopf took them over
+        _note(listening, health),
     )
+
+
+async def _lead(context: ProcessContext, health: probes.Health, leadership: Leadership) -> None:
+    """Become the leader, read what the one before wrote last, and then work."""
+    await leadership.acquire()
+    health.leader = True
+    await _until_first_ends(leadership.keep(), _work(context))
+
+
+async def _work(context: ProcessContext) -> None:
+    for namespace in context.settings.session_namespaces:
+        await _read(context, namespace)
+        context.queue.add(Key("namespace", namespace))
+    for kind, named in (("pool", names.POOL_KIND), ("session", names.SESSION_KIND)):
+        for namespace, name in context.store.names(named):
+            context.queue.add(Key(kind, namespace, name))
+    await context.queue.run(Worker(context).handle)
+
+
+async def _read(context: ProcessContext, namespace: str) -> None:
+    """Read all of a namespace anew; an API server that is away is asked again, as long as the lease is held."""
+    for pause in chain(FIRST_PAUSES, repeat(LAST_PAUSE)):
+        try:
+            await read_all(context, namespace)
+        except ApiError as error:
+            logger.warning("cannot read what is there", error=str(error), again_after_seconds=pause)
+        else:
+            return
+        await asyncio.sleep(pause)
 
 
 async def _note(watching: asyncio.Event, health: probes.Health) -> None:

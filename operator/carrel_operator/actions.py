@@ -1,26 +1,37 @@
 """Carries a plan's actions out, one by one, and returns what is observed afterwards. It decides nothing.
 
-Every action may be carried out twice: what is made is made once, what is deleted is deleted by UID, bind is idempotent.
+Every action may be carried out twice: what is made is made once, what is claimed or deleted is so by UID and version,
+bind is idempotent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from carrel_api import names
 from carrel_api.session import AgentSession
 from carrel_operator import metrics
+from carrel_operator.builders.pod import claim_patch
 from carrel_operator.cluster import Cluster, Document
-from carrel_operator.errors import ApiConflict, ApiRefused, HostRefused, HostUnreachable
+from carrel_operator.errors import (
+    ApiConflict,
+    ApiNotFound,
+    ApiRefused,
+    ApiUnavailable,
+    HostRefused,
+    HostUnreachable,
+)
 from carrel_operator.hosts import Hosts
 from carrel_operator.namespaces import Namespaces
-from carrel_operator.observed import Activity, Binding, Observed, PodView, Said
+from carrel_operator.observed import Activity, Binding, Observed, PodView, Said, controller
 from carrel_operator.plan import (
     Action,
     ApplyEgress,
     AskState,
     Bind,
+    ClaimPod,
     CreateClaim,
     CreatePod,
     DeleteEgress,
@@ -28,6 +39,8 @@ from carrel_operator.plan import (
     DeleteSession,
     PrepareNamespace,
 )
+from carrel_operator.readiness import Readiness
+from carrel_operator.store import Store
 
 
 @dataclass
@@ -37,6 +50,9 @@ class Memory:
     uid: str
     binding: Binding | None = None
     activity: Activity | None = None
+    unbound: bool = False
+    doubted_pod: str | None = None
+    """Name of a pod of which it is not known whether it was claimed."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,10 @@ class Actions:
     cluster: Cluster
     hosts: Hosts
     namespaces: Namespaces
+    store: Store
+    readiness: Readiness
+    on_claim: Callable[[PodView], None]
+    """Told of a pod of a pool that is a session's from now on."""
 
     async def carry_out(
         self, actions: tuple[Action, ...], wanted: AgentSession, observed: Observed, memory: Memory
@@ -54,7 +74,9 @@ class Actions:
         for action in actions:
             try:
                 if isinstance(action, Bind | AskState):
-                    observed = await self._call(action, observed, memory)
+                    observed = await self._call(action, wanted, observed, memory)
+                elif isinstance(action, ClaimPod):
+                    observed = await self._claim(action, wanted, observed, memory)
                 elif isinstance(action, CreatePod | DeletePod):
                     observed = await self._change_pod(action, wanted, observed)
                 else:
@@ -69,15 +91,17 @@ class Actions:
                 return replace(observed, failure=Said(reason, f"the kernel host refused: {error}"))
         return observed
 
+    # ------------------------------------------------------------------ objects
+
     async def _change(self, action: Action, wanted: AgentSession, observed: Observed) -> Observed:
         namespace = wanted.metadata.namespace
         match action:
             case PrepareNamespace():
                 await self.namespaces.ensure(namespace)
             case CreateClaim(manifest):
-                await self._create_once(manifest)
+                await self.create_once(manifest)
             case ApplyEgress(manifest):
-                await self.cluster.apply(manifest)
+                self.store.wrote("NetworkPolicy", await self.cluster.apply(manifest))
                 return replace(observed, egress_spec=manifest["spec"])
             case DeleteEgress(name):
                 await self.cluster.delete("NetworkPolicy", name, namespace)
@@ -89,53 +113,112 @@ class Actions:
                 raise AssertionError(action)
         return observed
 
-    async def _change_pod(self, action: CreatePod | DeletePod, wanted: AgentSession, observed: Observed) -> Observed:
-        if isinstance(action, CreatePod):
-            document = await self._create_once(action.manifest)
-            name = document["metadata"]["name"]
-            if not owned(document, wanted):
-                raise ApiRefused(f"the name of pod {name} must be free for this session; delete the pod that has it")
-            return replace(observed, pod=PodView.of(document))
-        grace = 0 if action.force else None
-        namespace = wanted.metadata.namespace
-        await self.cluster.delete("Pod", action.name, namespace, uid=action.uid, grace_seconds=grace)
-        document = await self.cluster.find("Pod", action.name, namespace)
-        return replace(observed, pod=PodView.of(document) if document is not None else None)
+    async def create_once(self, manifest: Document) -> Document:
+        """Make the object, unless it is there; return it as it is.
 
-    async def _call(self, action: Bind | AskState, observed: Observed, memory: Memory) -> Observed:
-        if isinstance(action, Bind):
-            await self.hosts.bind(action.endpoint, action.request)
-            memory.binding = Binding(pod_uid=action.request.pod_uid, container_id=action.container_id)
-            return replace(observed, binding=memory.binding)
-        state = await self.hosts.state(action.endpoint, action.pod_uid)
-        asked = now()
-        active = asked if state.busy or state.connections > 0 else _moment(state.last_activity, asked)
-        memory.activity = Activity(asked_at=asked, active_at=active)
-        return replace(observed, activity=memory.activity)
-
-    async def _create_once(self, manifest: Document) -> Document:
+        Raises
+        ------
+        ApiConflict
+            It was there, and then it was not: the next pass sees what is.
+        """
         kind, metadata = manifest["kind"], manifest["metadata"]
         try:
             document = await self.cluster.create(manifest)
         except ApiConflict:
             found = await self.cluster.find(kind, metadata["name"], metadata["namespace"])
-            if found is None:  # it went away in between: the next pass sees what is there
+            if found is None:
                 raise
+            if kind == "Pod":
+                self.store.read(kind, found)
             return found
         if kind == "Pod":
+            self.store.wrote(kind, document)
             metrics.PODS_CREATED.inc()
         return document
+
+    # ------------------------------------------------------------------ pods
+
+    async def _change_pod(self, action: CreatePod | DeletePod, wanted: AgentSession, observed: Observed) -> Observed:
+        if isinstance(action, CreatePod):
+            document = await self.create_once(action.manifest)
+            name = document["metadata"]["name"]
+            if controller(document["metadata"]).get("uid") != wanted.metadata.uid:
+                raise ApiRefused(f"the name of pod {name} must be free for this session; delete the pod that has it")
+            metrics.STARTS.labels(kind="cold").inc()
+            return replace(observed, pod=PodView.of(document))
+        pod = await self.delete_pod(action, wanted.metadata.namespace)
+        if observed.pod is not None and observed.pod.uid == action.uid:
+            return replace(observed, pod=pod)
+        return replace(observed, further_pods=tuple(p for p in observed.further_pods if p.uid != action.uid))
+
+    async def delete_pod(self, action: DeletePod, namespace: str) -> PodView | None:
+        """Delete the very pod, and return it while its grace period lasts."""
+        grace = 0 if action.force else None
+        await self.cluster.delete("Pod", action.name, namespace, uid=action.uid, grace_seconds=grace)
+        document = await self.cluster.find("Pod", action.name, namespace)
+        if document is None or document["metadata"]["uid"] != action.uid:
+            self.store.gone("Pod", (namespace, action.name), action.uid)
+            return None
+        self.store.read("Pod", document)
+        return PodView.of(document)
+
+    async def _claim(self, action: ClaimPod, wanted: AgentSession, observed: Observed, memory: Memory) -> Observed:
+        """Make the first of the pods the session's that is still the pool's and as it was seen."""
+        namespace = wanted.metadata.namespace
+        for pod in action.candidates:
+            if not self.readiness.reserve(pod):
+                continue
+            try:
+                document = await self.cluster.patch("Pod", pod.name, namespace, claim_patch(wanted, pod))
+            except (ApiConflict, ApiRefused, ApiNotFound):
+                metrics.CLAIM_CONFLICTS.inc()
+                await self.look_again(pod, namespace)
+                continue
+            except ApiUnavailable:  # it may be the session's now: the next pass asks before it takes another one
+                memory.doubted_pod = pod.name
+                raise
+            finally:
+                self.readiness.release(pod)
+            self.store.wrote("Pod", document)
+            self.on_claim(pod)
+            metrics.STARTS.labels(kind="warm").inc()
+            pool = self.store.pool_of(pod)
+            return replace(
+                observed, pod=PodView.of(document), pool=pool[1] if pool is not None else None, candidates=()
+            )
+        return replace(observed, candidates=(), cold_start_reason="started cold: other sessions were faster")
+
+    async def look_again(self, pod: PodView, namespace: str) -> None:
+        """Ask for a pod that is not what was thought."""
+        document = await self.cluster.find("Pod", pod.name, namespace)
+        if document is None:
+            self.store.gone("Pod", (namespace, pod.name), pod.uid)
+        else:
+            self.store.read("Pod", document)
+
+    # ------------------------------------------------------------------ kernel hosts
+
+    async def _call(
+        self, action: Bind | AskState, wanted: AgentSession, observed: Observed, memory: Memory
+    ) -> Observed:
+        if isinstance(action, Bind):
+            await self.hosts.bind(action.endpoint, action.request)
+            memory.binding = Binding(pod_uid=action.request.pod_uid, container_id=action.container_id)
+            memory.unbound = False
+            return replace(observed, binding=memory.binding, unbound=False)
+        state = await self.hosts.state(action.endpoint, action.pod_uid)
+        if state.session_uid != wanted.metadata.uid:
+            memory.binding, memory.unbound = None, True
+            return replace(observed, binding=None, unbound=True)
+        asked = now()
+        active = asked if state.busy or state.connections > 0 else _moment(state.last_activity, asked)
+        memory.activity = Activity(asked_at=asked, active_at=active)
+        return replace(observed, activity=memory.activity)
 
 
 def now() -> datetime:
     """Return the present time in whole seconds, as Kubernetes stores it."""
     return datetime.now(UTC).replace(microsecond=0)
-
-
-def owned(document: Document, wanted: AgentSession) -> bool:
-    """Return whether the session controls the object: a name or a label alone proves nothing."""
-    owners = document["metadata"].get("ownerReferences", [])
-    return any(owner.get("uid") == wanted.metadata.uid and owner.get("controller") for owner in owners)
 
 
 def _moment(seconds: float, latest: datetime) -> datetime:

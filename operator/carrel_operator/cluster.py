@@ -40,6 +40,8 @@ _PATHS: Final[Mapping[str, tuple[str, str]]] = {
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
     names.SESSION_KIND: (f"/apis/{names.API_VERSION}", names.SESSION_PLURAL),
     names.CLASS_KIND: (f"/apis/{names.API_VERSION}", names.CLASS_PLURAL),
+    names.POOL_KIND: (f"/apis/{names.API_VERSION}", names.POOL_PLURAL),
+    "Event": ("/api/v1", "events"),
 }
 
 
@@ -79,9 +81,12 @@ class Cluster:
         except ApiNotFound:
             return None
 
-    async def items(self, kind: str, namespace: str | None = None) -> AsyncIterator[Document]:
-        """Return all objects of the kind, asked for in parts."""
-        query = {"limit": str(CHUNK)}
+    async def items(
+        self, kind: str, namespace: str | None = None, *, labels: str | None = None
+    ) -> AsyncIterator[Document]:
+        """Return all objects of the kind with these labels (`a=b,c=d`), asked for in parts."""
+        asked = {"limit": str(CHUNK), **({"labelSelector": labels} if labels else {})}
+        query = asked
         while True:
             part = await self._request("GET", kind, namespace=namespace, query=query, verb="list")
             for item in part["items"]:
@@ -89,7 +94,7 @@ class Cluster:
             following = part["metadata"].get("continue")
             if not following:
                 return
-            query = {"limit": str(CHUNK), "continue": following}
+            query = {**asked, "continue": following}
 
     async def create(self, manifest: Document) -> Document:
         """Make the object and return it.
@@ -119,6 +124,27 @@ class Cluster:
             query={"fieldManager": FIELD_MANAGER, "force": "true"},
             body=manifest,
             content_type="application/apply-patch+yaml",
+            verb="patch",
+        )
+
+    async def patch(self, kind: str, name: str, namespace: str, operations: list[Document]) -> Document:
+        """Change the object by a JSON patch (RFC 6902), whole or not at all, and return it.
+
+        Raises
+        ------
+        ApiNotFound
+            It is not there.
+        ApiConflict, ApiRefused
+            One of the patch's tests failed, or admission refused the change.
+        """
+        return await self._request(
+            "PATCH",
+            kind,
+            name=name,
+            namespace=namespace,
+            query={"fieldManager": FIELD_MANAGER},
+            body=operations,
+            content_type="application/json-patch+json",
             verb="patch",
         )
 
@@ -164,7 +190,7 @@ class Cluster:
         namespace: str | None = None,
         subresource: str | None = None,
         query: Mapping[str, str] | None = None,
-        body: Document | None = None,
+        body: Document | list[Document] | None = None,
         content_type: str = "application/json",
     ) -> Document:
         root, plural = _PATHS[kind]

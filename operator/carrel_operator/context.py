@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+from carrel_api import names
 from carrel_operator.cluster import Cluster
 from carrel_operator.hosts import Hosts
 from carrel_operator.keys import OwnKey, own_key
 from carrel_operator.queue import WorkQueue
+from carrel_operator.readiness import Readiness
 from carrel_operator.settings import Settings
+from carrel_operator.store import Store
 
 
 @dataclass(frozen=True)
@@ -16,17 +20,13 @@ class Key:
     """What a pass is about; the object may or may not exist."""
 
     kind: str
-    """`session`, `class` or `namespace`."""
+    """`session`, `pool`, `class` or `namespace`."""
     namespace: str = ""
     name: str = ""
 
     def __str__(self) -> str:
         """Return it for logs."""
         return "/".join(part for part in (self.kind, self.namespace, self.name) if part)
-
-
-def _queue() -> WorkQueue[Key]:
-    return WorkQueue(group_of=lambda key: key.namespace)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,20 @@ class ProcessContext:
     cluster: Cluster
     hosts: Hosts
     own_key: OwnKey
-    queue: WorkQueue[Key] = field(default_factory=_queue)
+    store: Store = field(default_factory=Store)
+    readiness: Readiness = field(default_factory=Readiness)
+    queue: WorkQueue[Key] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the queue, whose turns depend on what is stored."""
+        object.__setattr__(self, "queue", WorkQueue(group_of=self._group_of, workers=self.settings.workers))
+
+    def _group_of(self, key: Key) -> Hashable:
+        """Return whose turn a key takes: that of its tenant, in a namespace that tenants share."""
+        if key.kind != "session":
+            return key.kind, key.namespace
+        document = self.store.find(names.SESSION_KIND, key.namespace, key.name)
+        return key.namespace, document.get("spec", {}).get("tenant", "") if document is not None else ""
 
     @classmethod
     async def from_settings(cls, settings: Settings) -> ProcessContext:

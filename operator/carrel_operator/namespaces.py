@@ -15,6 +15,7 @@ from carrel_operator.builders.network_policy import Peer, namespace_policies
 from carrel_operator.cluster import Cluster
 from carrel_operator.keys import OwnKey, trusted_keys
 from carrel_operator.settings import Settings, labels_of
+from carrel_operator.store import Store
 
 
 def _locks() -> defaultdict[str, asyncio.Lock]:
@@ -28,6 +29,7 @@ class Namespaces:
     settings: Settings
     cluster: Cluster
     own_key: OwnKey
+    store: Store
     _prepared: dict[str, float] = field(default_factory=dict[str, float])
     _locks: defaultdict[str, asyncio.Lock] = field(default_factory=_locks)
 
@@ -52,6 +54,6 @@ class Namespaces:
             Peer(settings.namespace, labels_of(settings.operator_selector)),
         ]
         for policy in namespace_policies(namespace, peers):
-            await self.cluster.apply(policy)
+            self.store.wrote("NetworkPolicy", await self.cluster.apply(policy))
         await self.cluster.apply(keys_config_map(namespace, keys))
         self._prepared[namespace] = time.monotonic()

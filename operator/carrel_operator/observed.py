@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, TypeAlias
@@ -32,12 +32,20 @@ class Ended:
     at: datetime
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PodView:
     """The part of a pod that decisions are made from."""
 
     name: str
     uid: str
+    version: str = ""
+    """Its `resourceVersion`."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    owner_uid: str = ""
+    """UID of what controls it; empty where nothing does."""
+    owner: str = ""
+    """`kind/name` of that."""
+    made_at: datetime | None = None
     phase: str = "Pending"
     ip: str | None = None
     node: str | None = None
@@ -52,11 +60,27 @@ class PodView:
     waiting: Said | None = None
     running: bool = False
     container_id: str | None = None
+    running_since: datetime | None = None
     ended: Ended | None = None
     cpu_limit: float | None = None
     """CPUs."""
     memory_limit: int | None = None
     """Bytes."""
+
+    @property
+    def pool(self) -> str | None:
+        """Hash of the pool that it is of; none once it is a session's, or was never a pool's."""
+        return self.labels.get(names.POOL_LABEL)
+
+    @property
+    def claimed_from(self) -> str | None:
+        """Hash of the pool that a session's pod came from."""
+        return self.labels.get(names.CLAIMED_LABEL)
+
+    @property
+    def revision(self) -> str:
+        """Hash of the spec that it was made with."""
+        return self.labels.get(names.REVISION_LABEL, "")
 
     @property
     def over(self) -> bool:
@@ -78,9 +102,15 @@ class PodView:
         conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
         scheduled = conditions.get("PodScheduled", {})
         disruption = conditions.get("DisruptionTarget", {})
+        owner = controller(metadata)
         return cls(
             name=metadata["name"],
             uid=metadata["uid"],
+            version=metadata.get("resourceVersion", ""),
+            labels=metadata.get("labels") or {},
+            owner_uid=owner.get("uid", ""),
+            owner="/".join((owner["kind"], owner["name"])) if owner else "",
+            made_at=_time(metadata.get("creationTimestamp")),
             phase=status.get("phase", "Pending"),
             ip=status.get("podIP"),
             node=spec.get("nodeName"),
@@ -92,6 +122,7 @@ class PodView:
             waiting=_said(state["waiting"]) if "waiting" in state else None,
             running="running" in state,
             container_id=container.get("containerID"),
+            running_since=_time(state.get("running", {}).get("startedAt")),
             ended=_ended(state.get("terminated") or last.get("terminated")),
             cpu_limit=_amount(limits.get("cpu")),
             memory_limit=None if (memory := _amount(limits.get("memory"))) is None else int(memory),
@@ -125,10 +156,22 @@ class Observed:
     closed: tuple[IPv4Network | IPv6Network, ...] = ()
     """Ranges that a wider one of the class does not open, as the operator's settings say."""
     pod: PodView | None = None
+    pool: str | None = None
+    """Name of the pool that the pod came from."""
+    further_pods: tuple[PodView, ...] = ()
+    """What must not be: pods of the session beside that one."""
+    candidates: tuple[PodView, ...] = ()
+    """Pods of pools that the session may claim, in the order in which they are tried."""
+    cold_start_reason: str | None = None
+    """Why there are none, where the session's class has a pool."""
+    saves: bool = False
+    """Whether there are gateways that save the state of a pod before it ends."""
     egress_spec: Document | None = None
     """Spec of the session's own egress policy, where there is one."""
     binding: Binding | None = None
     activity: Activity | None = None
+    unbound: bool = False
+    """Whether the host was found not to be bound, whatever status says."""
     failure: Said | None = None
     """What went wrong in carrying out the plan of this pass."""
 
@@ -142,6 +185,13 @@ class Observed:
             and pod.running
             and binding == Binding(pod_uid=pod.uid, container_id=pod.container_id)
         )
+
+
+def controller(metadata: Document) -> Document:
+    """Return the owner reference of what controls an object; an empty one where nothing does."""
+    nothing: Document = {}
+    owners: list[Document] = metadata.get("ownerReferences") or []
+    return next((owner for owner in owners if owner.get("controller")), nothing)
 
 
 def _kernel(containers: list[Document]) -> Document:

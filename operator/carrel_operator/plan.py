@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from carrel_api.session import AgentSessionStatus
+from carrel_api.session_pool import SessionPoolStatus
 from carrel_operator.builders.identity import Manifest
+from carrel_operator.observed import PodView
 from carrel_wire.host import BindRequest
 
 
@@ -23,6 +25,13 @@ class CreateClaim:
 @dataclass(frozen=True)
 class CreatePod:
     manifest: Manifest
+
+
+@dataclass(frozen=True)
+class ClaimPod:
+    """Make one of these pods of pools the session's: the first that nobody else was faster with."""
+
+    candidates: tuple[PodView, ...]
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ Action: TypeAlias = (
     PrepareNamespace
     | CreateClaim
     | CreatePod
+    | ClaimPod
     | DeletePod
     | ApplyEgress
     | DeleteEgress
@@ -91,3 +101,16 @@ class Plan:
     """Look again after so many seconds; none: when something changes."""
     retry: bool = False
     """Look again with growing delays, because something failed."""
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """The outcome of a decision about a pool."""
+
+    actions: tuple[Action, ...] = ()
+    prepare: tuple[PodView, ...] = ()
+    """Pods whose kernel hosts are to be asked whether they are ready for whoever comes."""
+    status: SessionPoolStatus | None = None
+    after: float | None = None
+    """Look again after so many seconds."""
+    retry: bool = False

@@ -6,7 +6,8 @@ Guarantees, each with a test:
 2. A key that is added while it waits is handled once; added while it is handled, once more afterwards.
 3. A failed key comes back with growing delays, and a success forgets the failures.
 4. A delayed key comes at its time; of several times the earliest counts.
-5. Groups take turns: a thousand keys of one group do not hold up the one key of another.
+5. Groups take turns, and none has more than three quarters of the workers: a thousand keys of one group, however slow,
+   do not hold up the one key of another.
 6. A fault in handling one key ends neither the worker nor the queue.
 """
 
@@ -17,7 +18,7 @@ import heapq
 import itertools
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -52,10 +53,17 @@ class WorkQueue(Generic[K]):
         self,
         group_of: Callable[[K], Hashable],
         *,
+        workers: int,
         first_delay: float = FIRST_DELAY,
         longest_delay: float = LONGEST_DELAY,
     ) -> None:
         self._group_of = group_of
+        self._workers = workers
+        self._most = max(1, workers * 3 // 4)
+        """Keys of one group that are handled at the same time."""
+        self._busy: Counter[Hashable] = Counter()
+        self._group: dict[K, Hashable] = {}
+        """Group of each key that waits or is handled; what it is made from may change meanwhile."""
         self._first_delay, self._longest_delay = first_delay, longest_delay
         self._ready: dict[Hashable, deque[K]] = {}
         """Groups in the order of their turns."""
@@ -94,7 +102,8 @@ class WorkQueue(Generic[K]):
             self._dirty.add(key)
         elif key not in self._since:
             self._since[key] = time.monotonic()
-            self._ready.setdefault(self._group_of(key), deque()).append(key)
+            group = self._group[key] = self._group_of(key)
+            self._ready.setdefault(group, deque()).append(key)
             self._wakeup.set()
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -116,10 +125,10 @@ class WorkQueue(Generic[K]):
         """Begin the delays of the key anew."""
         self._failures.pop(key, None)
 
-    async def run(self, handle: Callable[[K], Awaitable[Again]], *, workers: int) -> None:
+    async def run(self, handle: Callable[[K], Awaitable[Again]]) -> None:
         """Handle keys until cancelled, several at a time."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(workers):
+            for _ in range(self._workers):
                 group.create_task(self._work(handle))
             group.create_task(self._move())
 
@@ -145,10 +154,10 @@ class WorkQueue(Generic[K]):
     async def _work(self, handle: Callable[[K], Awaitable[Again]]) -> None:
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda: self._since)
+                await self._changed.wait_for(lambda: self._next_group() is not None)
                 key = self._take()
             again = await self._handle(key, handle)
-            del self._handled[key]
+            self._done(key)
             if again.retry:
                 self.retry(key)
             else:
@@ -168,12 +177,26 @@ class WorkQueue(Generic[K]):
             logger.exception("fault in handling a key", key=str(key))
         return Again(retry=True)
 
+    def _next_group(self) -> Hashable | None:
+        return next((group for group in self._ready if self._busy[group] < self._most), None)
+
+    def _done(self, key: K) -> None:
+        del self._handled[key]
+        group = self._group.pop(key)
+        if self._busy[group] == self._most:
+            self._wakeup.set()  # its other keys may go on
+        self._busy[group] -= 1
+        if not self._busy[group]:
+            del self._busy[group]
+
     def _take(self) -> K:
-        group, keys = next(iter(self._ready.items()))
+        group = self._next_group()
+        keys = self._ready[group]
         key = keys.popleft()
         del self._ready[group]
         if keys:
             self._ready[group] = keys  # at the end: the next turn is another group's
         del self._since[key]
         self._handled[key] = time.monotonic()
+        self._busy[group] += 1
         return key

@@ -51,12 +51,15 @@ class Settings(BaseSettings):
     """Port of `/healthz` and `/readyz`; 0 takes a free one."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9090
     """Port of `/metrics`; 0 takes a free one."""
-    workers: Annotated[int, Field(ge=1, le=256)] = 16
-    """Sessions worked on at the same time."""
+    workers: Annotated[int, Field(ge=2, le=256)] = 32
+    """Sessions worked on at the same time; one tenant's are at most three quarters of them."""
     host_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     """Longest wait for a kernel host's answer."""
     resync_seconds: Annotated[float, Field(gt=0)] = 300.0
     """Network policies and keys of each session namespace are put right at least this often."""
+    snapshots: bool = True
+    """Whether gateways save the state of a pod before it ends; without them a suspended session loses its variables,
+    and an idle one ends."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe events that are logged."""
 

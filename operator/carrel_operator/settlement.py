@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from carrel_api.common import Egress
 from carrel_api.environment import refused_name
 from carrel_api.quantities import millicpus, number_of_bytes
-from carrel_api.session import AgentSession, AgentSessionSpec
+from carrel_api.session import AgentSessionSpec
 from carrel_api.session_class import Dataset, SessionClass, SessionClassSpec
+from carrel_api.session_pool import SessionPoolSpec
 from carrel_operator.builders.network_policy import Network, within
 
 
@@ -42,9 +43,9 @@ class Settlement:
     datasets: tuple[Dataset, ...]
 
 
-def settle(session: AgentSession, session_class: SessionClass, closed: Sequence[Network] = ()) -> Settlement | Refusal:
-    """Return what the session gets under the class, or the first reason why it gets nothing."""
-    spec, allowed = session.spec, session_class.spec
+def settle(spec: AgentSessionSpec, session_class: SessionClass, closed: Sequence[Network] = ()) -> Settlement | Refusal:
+    """Return what a session gets under the class, or the first reason why it gets nothing."""
+    allowed = session_class.spec
     image = _image(spec, allowed)
     if image is None:
         known = ", ".join(image.name for image in allowed.images)
@@ -69,6 +70,11 @@ def settle(session: AgentSession, session_class: SessionClass, closed: Sequence[
         or egress_refusal(spec, allowed, closed)
         or settled
     )
+
+
+def settle_pool(spec: SessionPoolSpec, session_class: SessionClass) -> Settlement | Refusal:
+    """Return what the pods of a pool get: what a session gets that asks for the same, and for nothing of its own."""
+    return settle(AgentSessionSpec(image=spec.image, resources=spec.resources), session_class)
 
 
 def egress_refusal(spec: AgentSessionSpec, allowed: SessionClassSpec, closed: Sequence[Network] = ()) -> Refusal | None:

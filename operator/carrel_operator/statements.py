@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from carrel_api.session import AgentSession
-from carrel_operator.observed import Observed, PodView
+from carrel_operator.observed import Observed, PodView, Said
 from carrel_operator.settlement import Refusal, egress_refusal
 from carrel_operator.status import FINISHED, POD_SCHEDULED, READY, SUSPENDED, Statement, ready
 from carrel_operator.terminations import Account
@@ -73,15 +73,28 @@ def scheduled(pod: PodView | None) -> Statement:
 
 def suspended(wanted: AgentSession, *, gone: bool) -> tuple[Statement, Statement]:
     """Return `Ready` and `Suspended` of a session that is to have no pod."""
-    kept = (
-        "files in the workspace are kept"
-        if wanted.spec.workspace.type == "Persistent"
-        else "and so are the files of its ephemeral workspace"
-    )
-    message = f"suspended: variables are lost, {kept}; set operatingMode to Running to go on"
+    if wanted.spec.snapshot is not None:
+        state = "its state is saved, and comes back when a gateway uses the session"
+    elif wanted.spec.workspace.type == "Persistent":
+        state = "variables are lost, files in the workspace are kept"
+    else:
+        state = "variables are lost, and so are the files of its ephemeral workspace"
+    message = f"suspended: {state}; set operatingMode to Running to go on"
     return ready("Suspended", message), Statement(
         SUSPENDED, "True" if gone else "False", "Suspended" if gone else "Suspending", message
     )
+
+
+def pod_waits(pod: PodView) -> Said | None:
+    """Return what a pod without a running container waits for, in the cluster's own words, if any."""
+    if pod.unscheduled is not None and not pod.scheduled:
+        reason = "Unschedulable" if pod.unscheduled.reason == "Unschedulable" else "Starting"
+        return Said(reason, pod.unscheduled.message)
+    if pod.waiting is None:
+        return None
+    if pod.waiting.reason in IMAGE_REASONS:
+        return Said("ImagePullFailed", f"{pod.waiting.reason}: {pod.waiting.message or 'the image cannot be pulled'}")
+    return Said("Starting", f"{pod.waiting.reason}: {pod.waiting.message}") if pod.waiting.message else None
 
 
 def class_refusal(name: str) -> Refusal:

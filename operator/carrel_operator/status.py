@@ -15,6 +15,9 @@ READY: Final = "Ready"
 POD_SCHEDULED: Final = "PodScheduled"
 SUSPENDED: Final = "Suspended"
 FINISHED: Final = "Finished"
+SNAPSHOT_REQUESTED: Final = "SnapshotRequested"
+ISOLATED: Final = "Isolated"
+EXHAUSTED: Final = "Exhausted"
 
 MAX_MESSAGE: Final = 1024
 """Characters; schedulers and kubelets write longer ones."""

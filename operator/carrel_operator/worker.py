@@ -1,4 +1,4 @@
-"""One pass over one key: observe through `cluster`, let `reconcile` decide, carry the plan out, write what is new.
+"""One pass over one key: see what is there, let `reconcile` decide, carry the plan out, write what is new.
 
 What it remembers between passes (who is bound, who was active, which namespaces are prepared) is only there to spare
 requests: after a restart it is asked for again.
@@ -6,9 +6,8 @@ requests: after a restart it is asked for again.
 
 from __future__ import annotations
 
-import asyncio
-from datetime import UTC, datetime
-from typing import Final
+import time
+from typing import Any, Final
 
 import structlog
 from pydantic import ValidationError
@@ -16,18 +15,20 @@ from pydantic import ValidationError
 from carrel_api import names
 from carrel_api.common import Condition
 from carrel_api.session import AgentSession, AgentSessionStatus
-from carrel_api.session_class import SessionClass
 from carrel_operator import metrics
-from carrel_operator.actions import Actions, Memory, now, owned
-from carrel_operator.builders.identity import egress_policy_name, pod_name
+from carrel_operator.actions import Actions, Memory, now
+from carrel_operator.announcing import Announcer
 from carrel_operator.context import Key, ProcessContext
 from carrel_operator.errors import ApiConflict, ApiNotFound
 from carrel_operator.namespaces import Namespaces
-from carrel_operator.observed import Document, Observed, PodView
+from carrel_operator.observed import Observed, PodView
+from carrel_operator.observing import Observer
 from carrel_operator.plan import DeleteSession, Plan
+from carrel_operator.pools import PoolWorker
 from carrel_operator.queue import Again
 from carrel_operator.reconcile import reconcile
 from carrel_operator.status import READY
+from carrel_operator.sweeping import Sweeper
 from carrel_operator.terminations import REASONS
 
 logger = structlog.get_logger(__name__)
@@ -36,6 +37,8 @@ MAX_ROUNDS: Final = 6
 """Decisions in one pass: what an action brought is decided on at once. The longest way has four."""
 SOONEST: Final = 0.05
 """Seconds; a deadline that is due within the same second is not polled faster."""
+REFILL_AFTER: Final = 0.2
+"""Seconds after a claim until its pool is looked at: sessions that come at once have the processor first."""
 
 
 class Worker:
@@ -43,9 +46,17 @@ class Worker:
 
     def __init__(self, context: ProcessContext) -> None:
         self.context = context
-        self._namespaces = Namespaces(context.settings, context.cluster, context.own_key)
-        self._actions = Actions(context.cluster, context.hosts, self._namespaces)
+        self._namespaces = Namespaces(context.settings, context.cluster, context.own_key, context.store)
+        self._actions = Actions(
+            context.cluster, context.hosts, self._namespaces, context.store, context.readiness, self._claimed
+        )
+        self._observer = Observer(context.settings, context.store, context.readiness)
+        self._pools = PoolWorker(context, self._actions, self._observer)
+        self._sweeper = Sweeper(context)
+        self._announcer = Announcer(context.cluster, context.settings)
         self._memories: dict[Key, Memory] = {}
+        self._begun: dict[Key, float] = {}
+        """When sessions that are on their way to Ready were first seen so (monotonic seconds)."""
 
     async def handle(self, key: Key) -> Again:
         """Do one pass over what the key names."""
@@ -59,20 +70,26 @@ class Worker:
         return again
 
     async def _pass(self, key: Key) -> Again:
-        if key.kind == "session":
-            return await self._session(key)
-        if key.kind == "namespace":
-            await self._namespaces.renew(key.namespace)
-            return Again(after=self.context.settings.resync_seconds)
-        await self._wake_sessions(key.name)
-        return Again()
+        match key.kind:
+            case "session":
+                return await self._session(key)
+            case "pool":
+                return await self._pools.handle(key)
+            case "namespace":
+                await self._namespaces.renew(key.namespace)
+                await self._sweeper.sweep(key.namespace)
+                return Again(after=self.context.settings.resync_seconds)
+            case _:
+                self._wake_users_of(key.name)
+                return Again()
 
     # sessions
 
     async def _session(self, key: Key) -> Again:
-        document = await self.context.cluster.find(names.SESSION_KIND, key.name, key.namespace)
+        document = self.context.store.find(names.SESSION_KIND, key.namespace, key.name)
         if document is None:
             self._memories.pop(key, None)
+            self._begun.pop(key, None)
             return Again()
         try:
             wanted = AgentSession.parse(document)
@@ -80,9 +97,13 @@ class Worker:
             await self._say_invalid(document, error)
             return Again()
         memory = self._memory(key, wanted.metadata.uid)
-        return await self._converge(wanted, await self._observe(wanted, memory), memory)
+        if memory.doubted_pod is not None:
+            await self._look_at_doubted(memory, key.namespace)
+        if not wanted.status.is_true(READY):
+            self._begun.setdefault(key, time.monotonic())
+        return await self._converge(key, wanted, self._observer.session(wanted, memory), memory)
 
-    async def _converge(self, wanted: AgentSession, observed: Observed, memory: Memory) -> Again:
+    async def _converge(self, key: Key, wanted: AgentSession, observed: Observed, memory: Memory) -> Again:
         before, plan = wanted.status, Plan(retry=True)
         for _ in range(MAX_ROUNDS):
             plan = reconcile(wanted, observed, now())
@@ -94,59 +115,44 @@ class Worker:
             observed = await self._actions.carry_out(plan.actions, wanted, observed, memory)
             if DeleteSession() in plan.actions and observed.failure is None:
                 break  # nothing is left to decide on
-        if not await self._write_status(wanted, before):
+        if not await self._write_status(key, wanted, before):
             return Again(retry=True)
         after = None if plan.after is None else max(plan.after, SOONEST)
         return Again(after=after, retry=plan.retry or (observed.failure is not None and after is None))
 
-    async def _observe(self, wanted: AgentSession, memory: Memory) -> Observed:
-        cluster, namespace = self.context.cluster, wanted.metadata.namespace
-        pod, policy, (class_name, session_class) = await asyncio.gather(
-            cluster.find("Pod", pod_name(wanted), namespace),
-            cluster.find("NetworkPolicy", egress_policy_name(wanted), namespace),
-            self._class_of(wanted),
-        )
-        return Observed(
-            class_name=class_name,
-            session_class=session_class,
-            closed=self.context.settings.closed_networks,
-            pod=PodView.of(pod) if pod is not None and owned(pod, wanted) else None,
-            egress_spec=policy["spec"] if policy is not None else None,
-            binding=memory.binding,
-            activity=memory.activity,
-        )
+    async def _look_at_doubted(self, memory: Memory, namespace: str) -> None:
+        name = memory.doubted_pod or ""
+        document = await self.context.cluster.find("Pod", name, namespace)
+        if document is not None:
+            self.context.store.read("Pod", document)
+        memory.doubted_pod = None
 
-    async def _class_of(self, wanted: AgentSession) -> tuple[str, SessionClass | None]:
-        name = wanted.spec.class_name or wanted.status.class_name
-        if name:
-            document = await self.context.cluster.find(names.CLASS_KIND, name)
-            return name, _parsed_class(document)
-        defaults = [
-            found
-            async for document in self.context.cluster.items(names.CLASS_KIND)
-            if (found := _parsed_class(document)) is not None and found.is_default
-        ]
-        newest = max(defaults, key=_made, default=None)
-        return (newest.metadata.name, newest) if newest is not None else ("", None)
+    def _claimed(self, pod: PodView) -> None:
+        pool = self.context.store.pool_of(pod)
+        if pool is not None:
+            self.context.queue.add_after(Key("pool", *pool), REFILL_AFTER)
 
-    async def _write_status(self, wanted: AgentSession, before: AgentSessionStatus) -> bool:
+    # status
+
+    async def _write_status(self, key: Key, wanted: AgentSession, before: AgentSessionStatus) -> bool:
         """Write what is new; return whether the session is still the one that was decided on."""
         status = wanted.status
         if status.dump() == before.dump():
             return True
+        metadata = wanted.metadata
         try:
-            await self._apply_status(wanted.metadata.name, wanted.metadata.namespace,
-                                     wanted.metadata.resource_version, status)  # fmt: skip
+            await self._apply_status(metadata.name, metadata.namespace, metadata.resource_version, status)
         except ApiNotFound:
             return True  # deleted meanwhile
         except ApiConflict:
             return False
-        _measure(wanted, before)
+        self._measure(key, status, before)
+        self._announcer.announce(wanted, before)
         return True
 
     async def _apply_status(self, name: str, namespace: str, version: str, status: AgentSessionStatus) -> None:
         metrics.STATUS_WRITES.inc()
-        await self.context.cluster.apply(
+        document = await self.context.cluster.apply(
             {
                 "apiVersion": names.API_VERSION,
                 "kind": names.SESSION_KIND,
@@ -155,8 +161,9 @@ class Worker:
             },
             subresource="status",
         )
+        self.context.store.wrote(names.SESSION_KIND, document)
 
-    async def _say_invalid(self, document: Document, error: ValidationError) -> None:
+    async def _say_invalid(self, document: dict[str, Any], error: ValidationError) -> None:
         """Say that a stored object is none that this version understands, once."""
         metadata = document["metadata"]
         first = error.errors(include_url=False, include_input=False)[0]
@@ -172,44 +179,32 @@ class Worker:
         status = AgentSessionStatus(conditions=[condition])
         await self._apply_status(metadata["name"], metadata["namespace"], metadata["resourceVersion"], status)
 
+    def _measure(self, key: Key, status: AgentSessionStatus, before: AgentSessionStatus) -> None:
+        if status.is_true(READY):
+            began = self._begun.pop(key, None)
+            if began is not None and not before.is_true(READY):
+                kind = "cold" if status.pool is None else "warm"
+                metrics.START_SECONDS.labels(kind=kind).observe(time.monotonic() - began)
+        if status.restarts > before.restarts and status.last_termination is not None:
+            reason = status.last_termination.reason
+            metrics.TERMINATIONS.labels(reason=reason if reason in REASONS else "Failed").inc()
+
     # classes
 
-    async def _wake_sessions(self, class_name: str) -> None:
-        """Look again at the sessions that a changed class may concern: its own, and those that wait for one."""
-        for namespace in self.context.settings.session_namespaces:
-            async for document in self.context.cluster.items(names.SESSION_KIND, namespace):
-                status = document.get("status", {})
-                conditions = status.get("conditions", [])
-                ready = any(entry["type"] == READY and entry["status"] == "True" for entry in conditions)
-                if not ready or status.get("className") == class_name:
-                    self.context.queue.add(Key("session", namespace, document["metadata"]["name"]))
+    def _wake_users_of(self, class_name: str) -> None:
+        """Look again at what a changed class may concern: its pools and sessions, and those that wait for one."""
+        store, queue = self.context.store, self.context.queue
+        for namespace, name in store.names(names.POOL_KIND):
+            queue.add(Key("pool", namespace, name))
+        for namespace, name in store.names(names.SESSION_KIND):
+            status = store.find(names.SESSION_KIND, namespace, name).get("status", {})
+            conditions = status.get("conditions", [])
+            ready = any(entry["type"] == READY and entry["status"] == "True" for entry in conditions)
+            if not ready or status.get("className") == class_name:
+                queue.add(Key("session", namespace, name))
 
     def _memory(self, key: Key, uid: str) -> Memory:
         memory = self._memories.get(key)
         if memory is None or memory.uid != uid:
             memory = self._memories[key] = Memory(uid)
         return memory
-
-
-def _made(session_class: SessionClass) -> tuple[datetime, str]:
-    made = session_class.metadata.creation_timestamp
-    return made or datetime.min.replace(tzinfo=UTC), session_class.metadata.name
-
-
-def _parsed_class(document: Document | None) -> SessionClass | None:
-    if document is None:
-        return None
-    try:
-        return SessionClass.parse(document)
-    except ValidationError:
-        logger.warning("a SessionClass cannot be understood and counts as missing", name=document["metadata"]["name"])
-        return None
-
-
-def _measure(wanted: AgentSession, before: AgentSessionStatus) -> None:
-    status, made = wanted.status, wanted.metadata.creation_timestamp
-    if before.start_time is None and status.start_time is not None and made is not None:
-        metrics.START_SECONDS.observe((status.start_time - made).total_seconds())
-    if status.restarts > before.restarts and status.last_termination is not None:
-        reason = status.last_termination.reason
-        metrics.TERMINATIONS.labels(reason=reason if reason in REASONS else "Failed").inc()

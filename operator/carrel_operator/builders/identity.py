@@ -6,6 +6,7 @@ import hashlib
 from typing import Any, TypeAlias
 
 from carrel_api import names
+from carrel_api.common import Metadata
 from carrel_api.session import AgentSession
 
 Manifest: TypeAlias = dict[str, Any]
@@ -41,13 +42,13 @@ def session_labels(session: AgentSession) -> dict[str, str]:
     return labels
 
 
-def owner_reference(session: AgentSession) -> Manifest:
-    """Return the reference by which the cluster deletes the object with its session."""
+def owner_reference(kind: str, owner: Metadata) -> Manifest:
+    """Return the reference by which the cluster deletes an object with its session or pool."""
     return {
         "apiVersion": names.API_VERSION,
-        "kind": names.SESSION_KIND,
-        "name": session.metadata.name,
-        "uid": session.metadata.uid,
+        "kind": kind,
+        "name": owner.name,
+        "uid": owner.uid,
         "controller": True,
         "blockOwnerDeletion": True,
     }
@@ -59,5 +60,5 @@ def session_metadata(session: AgentSession, name: str, *, labels: dict[str, str]
         "name": name,
         "namespace": session.metadata.namespace,
         "labels": {**session_labels(session), **(labels or {})},
-        "ownerReferences": [owner_reference(session)],
+        "ownerReferences": [owner_reference(names.SESSION_KIND, session.metadata)],
     }

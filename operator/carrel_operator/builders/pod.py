@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from carrel_api import names
 from carrel_api.quantities import millicpus, number_of_bytes
 from carrel_api.session import AgentSession
 from carrel_api.session_class import SessionClassSpec, Toleration
-from carrel_operator.builders.identity import Manifest, claim_name, pod_name, session_metadata
+from carrel_api.session_pool import SessionPool
+from carrel_operator.builders.identity import (
+    Manifest,
+    claim_name,
+    hash_of,
+    owner_reference,
+    pod_name,
+    session_labels,
+    session_metadata,
+)
+from carrel_operator.observed import PodView
 from carrel_operator.settlement import Settlement
 
 WORKSPACE: Final = "/workspace"
@@ -25,6 +36,9 @@ GRACE_SECONDS: Final = 15
 REQUESTED_SHARE: Final = 10
 """Of CPU and node storage a tenth of the limit is requested: kernels mostly wait for people."""
 
+UNMOVABLE: Final = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+"""Annotation by which an autoscaler knows whether it may empty the node."""
+
 SECURITY: Final[Manifest] = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -40,26 +54,75 @@ LIVENESS: Final[Manifest] = {
 
 
 def kernel_pod(session: AgentSession, settled: Settlement) -> Manifest:
-    """Return the pod of the session."""
-    labels = {names.COMPONENT_LABEL: names.KERNEL_COMPONENT, names.CLASS_LABEL: settled.class_name}
+    """Return the pod of a session that starts cold."""
+    spec = pod_spec(settled, claim_name(session) if session.spec.workspace.type == "Persistent" else None)
+    metadata = session_metadata(session, pod_name(session), labels=_labels(settled, spec))
+    # what runs here cannot be moved without losing variables
+    annotations = {UNMOVABLE: "false"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {**metadata, "annotations": annotations}, "spec": spec}
+
+
+def pool_pod(pool: SessionPool, settled: Settlement) -> Manifest:
+    """Return a pod that is nobody's yet; its name is the server's choice."""
+    spec = pod_spec(settled)
+    metadata = {
+        "generateName": f"{pool.metadata.name}-",
+        "namespace": pool.metadata.namespace,
+        "labels": {
+            names.MANAGED_BY_LABEL: names.MANAGER,
+            names.POOL_LABEL: hash_of(pool.metadata.uid),
+            **_labels(settled, spec),
+        },
+        "annotations": {UNMOVABLE: "true"},
+        "ownerReferences": [owner_reference(names.POOL_KIND, pool.metadata)],
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def claim_patch(session: AgentSession, pod: PodView) -> list[Manifest]:
+    """Return the JSON patch (RFC 6902) that makes a pool's pod the session's; it fails if anybody changed the pod."""
+    labels = {
+        **{key: value for key, value in pod.labels.items() if key != names.POOL_LABEL},
+        **session_labels(session),
+        names.CLAIMED_LABEL: pod.pool or "",
+    }
+    return [
+        {"op": "test", "path": "/metadata/uid", "value": pod.uid},
+        {"op": "test", "path": "/metadata/resourceVersion", "value": pod.version},
+        {"op": "replace", "path": "/metadata/labels", "value": labels},
+        {
+            "op": "replace",
+            "path": "/metadata/ownerReferences",
+            "value": [owner_reference(names.SESSION_KIND, session.metadata)],
+        },
+        {"op": "replace", "path": f"/metadata/annotations/{UNMOVABLE.replace('/', '~1')}", "value": "false"},
+    ]
+
+
+def revision_of(spec: Manifest) -> str:
+    """Return the hash of a pod's spec: two pods with the same one are the same but for whose they are."""
+    return hash_of(json.dumps(spec, sort_keys=True))
+
+
+def pod_spec(settled: Settlement, workspace_claim: str | None = None) -> Manifest:
+    """Return the spec of a kernel pod; nothing in it is a person's own but the claim of a persistent workspace."""
     return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            **session_metadata(session, pod_name(session), labels=labels),
-            # what runs here cannot be moved without losing variables
-            "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
-        },
-        "spec": {
-            **_placement(settled.allowed),
-            "restartPolicy": "OnFailure",  # the workspace survives the container; the operator binds again
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": GRACE_SECONDS,
-            "securityContext": _security(settled.allowed),
-            "containers": [_container(settled)],
-            "volumes": _volumes(session, settled),
-        },
+        **_placement(settled.allowed),
+        "restartPolicy": "OnFailure",  # the workspace survives the container; the operator binds again
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": _security(settled.allowed),
+        "containers": [_container(settled)],
+        "volumes": _volumes(settled, workspace_claim),
+    }
+
+
+def _labels(settled: Settlement, spec: Manifest) -> dict[str, str]:
+    return {
+        names.COMPONENT_LABEL: names.KERNEL_COMPONENT,
+        names.CLASS_LABEL: settled.class_name,
+        names.REVISION_LABEL: revision_of(spec),
     }
 
 
@@ -138,10 +201,10 @@ def _resources(settled: Settlement) -> Manifest:
     return {"limits": limits, "requests": requests}
 
 
-def _volumes(session: AgentSession, settled: Settlement) -> list[Manifest]:
+def _volumes(settled: Settlement, workspace_claim: str | None) -> list[Manifest]:
     workspace: Manifest = (
-        {"persistentVolumeClaim": {"claimName": claim_name(session)}}
-        if session.spec.workspace.type == "Persistent"
+        {"persistentVolumeClaim": {"claimName": workspace_claim}}
+        if workspace_claim is not None
         else {"emptyDir": {"sizeLimit": settled.workspace_size}}
     )
     return [

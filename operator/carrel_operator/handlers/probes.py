@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,9 +16,14 @@ from carrel_operator import metrics
 from carrel_operator.context import Key
 from carrel_operator.queue import WorkQueue
 from carrel_operator.settings import Settings
+from carrel_operator.store import KINDS, Store
 
 STUCK_SECONDS: Final = 120.0
 """No pass takes so long: every request in it has a time limit far below."""
+
+
+LATE_SECONDS: Final = 60.0
+"""A watch brings a write back within milliseconds; kopf opens one anew that was silent for 70 s."""
 
 
 @dataclass
@@ -25,10 +31,11 @@ class Health:
     """Where the process stands."""
 
     queue: WorkQueue[Key]
+    store: Store
     leader: bool = False
     """Whether this replica is the one that writes."""
     watching: bool = False
-    """Whether kopf's watches run; only the leader's do."""
+    """Whether kopf's watches run: a replica that waits keeps its knowledge warm."""
 
     def faults(self) -> list[str]:
         """Return what only a restart can cure."""
@@ -40,8 +47,18 @@ class Health:
         return found
 
     def unready(self) -> list[str]:
-        """Return why the replica does not do its part now; a standby does its part by waiting."""
-        return [*self.faults(), *(["not watching yet"] if self.leader and not self.watching else [])]
+        """Return why the replica does not do its part now; one that waits does its part by watching."""
+        found = self.faults()
+        if not self.watching:
+            found.append("not watching yet")
+        if self.store.oldest_unheard() > LATE_SECONDS:
+            found.append(f"the watch has not brought a write back for {self.store.oldest_unheard():.0f} s")
+        return found
+
+    def watch_age(self) -> float | None:
+        """Return how many seconds ago anything was heard by watch; none before the first."""
+        heard = max(self.store.heard_at.values(), default=None)
+        return None if heard is None else time.monotonic() - heard
 
 
 @asynccontextmanager
@@ -52,7 +69,10 @@ async def serve(health: Health, settings: Settings) -> AsyncGenerator[dict[str, 
         return _answer(health.faults())
 
     async def readyz(_: web.Request) -> web.Response:
-        return _answer(health.unready())
+        age = health.watch_age()
+        return _answer(
+            health.unready(), leader=health.leader, lastWatchEventSeconds=None if age is None else round(age, 1)
+        )
 
     async def series(_: web.Request) -> web.Response:
         return _metrics(health)
@@ -76,8 +96,8 @@ async def _listen(stack: AsyncExitStack, address: str, port: int, routes: list[w
     return int(runner.addresses[0][1])
 
 
-def _answer(faults: list[str]) -> web.Response:
-    return web.json_response({"ok": not faults, "faults": faults}, status=503 if faults else 200)
+def _answer(faults: list[str], **more: object) -> web.Response:
+    return web.json_response({"ok": not faults, "faults": faults, **more}, status=503 if faults else 200)
 
 
 def _metrics(health: Health) -> web.Response:
@@ -85,4 +105,9 @@ def _metrics(health: Health) -> web.Response:
     metrics.QUEUE_WAIT.set(health.queue.oldest_wait())
     metrics.QUEUE_DELAYED.set(health.queue.delayed)
     metrics.LEADER.set(1 if health.leader else 0)
+    age = health.watch_age()
+    metrics.WATCH_AGE.set(float("nan") if age is None else age)
+    metrics.WATCH_OWES.set(health.store.oldest_unheard())
+    for kind in KINDS:
+        metrics.OBJECTS.labels(kind=kind).set(len(health.store.names(kind)))
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -46,9 +46,6 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.watching.chunk_size = 500
     settings.watching.label_selectors["", "v1", "pods"] = f"{names.COMPONENT_LABEL}={names.KERNEL_COMPONENT}"
-    settings.watching.label_selectors["networking.k8s.io", "v1", "networkpolicies"] = (
-        f"{names.MANAGED_BY_LABEL}={names.MANAGER}"
-    )
     settings.queueing.idle_timeout = 1.0  # a task per object that changes; none that only waits
     settings.networking.error_backoffs = EndlessBackoffs()
     settings.process.ultimate_exiting_timeout = 60

@@ -1,0 +1,185 @@
+"""Passes over pools: pods are made, asked whether they are ready, and taken away; `reconcile_pool` decides which."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final, TypeVar
+
+import structlog
+from pydantic import ValidationError
+
+from carrel_api import names
+from carrel_api.session_pool import SessionPool, SessionPoolStatus
+from carrel_operator import metrics
+from carrel_operator.actions import Actions, now
+from carrel_operator.context import Key, ProcessContext
+from carrel_operator.errors import ApiConflict, ApiNotFound, ApiRefused, HostError
+from carrel_operator.observed import PodView, Said
+from carrel_operator.observing import Observer
+from carrel_operator.plan import CreatePod, DeletePod, PoolPlan
+from carrel_operator.queue import Again
+from carrel_operator.reconcile import reconcile_pool
+from carrel_operator.reconcile.pool import PoolObserved
+from carrel_operator.reconcile.running import endpoint_of
+
+logger = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+AT_ONCE: Final = 16
+"""Pods of one pool that are made, deleted or asked at the same time."""
+BETWEEN_WRITES: Final = 0.5
+"""Seconds between two writes of a pool's status: what changes meanwhile is one write."""
+
+
+@dataclass
+class PoolMemory:
+    """What was learnt of a pool; after a restart it is learnt again."""
+
+    uid: str
+    failures: int = 0
+    failed_at: datetime | None = None
+    wrote_at: float = 0.0
+
+
+class PoolWorker:
+    """Handles the keys of pools."""
+
+    def __init__(self, context: ProcessContext, actions: Actions, observer: Observer) -> None:
+        self._context = context
+        self._actions = actions
+        self._observer = observer
+        self._memories: dict[Key, PoolMemory] = {}
+
+    async def handle(self, key: Key) -> Again:
+        """Do one pass over a pool."""
+        document = self._context.store.find(names.POOL_KIND, key.namespace, key.name)
+        if document is None:
+            self._memories.pop(key, None)
+            return Again()
+        try:
+            pool = SessionPool.parse(document)
+        except ValidationError as error:
+            logger.warning("a SessionPool cannot be understood", name=key.name, error=str(error.errors()[0]["loc"]))
+            return Again()
+        memory = self._memories.get(key)
+        if memory is None or memory.uid != pool.metadata.uid:
+            memory = self._memories[key] = PoolMemory(pool.metadata.uid)
+        return await self._converge(pool, memory)
+
+    async def _converge(self, pool: SessionPool, memory: PoolMemory) -> Again:
+        observed = self._observed(pool, memory)
+        plan = reconcile_pool(pool, observed, now())
+        failure: Said | None = None
+        if plan.prepare:
+            await _each(plan.prepare, self._prepare)
+        if plan.actions:
+            failure = await self._carry_out(pool, plan, memory)
+        if plan.prepare or plan.actions:
+            observed = replace(self._observed(pool, memory), failure=failure)
+            plan = replace(reconcile_pool(pool, observed, now()), prepare=(), actions=())
+        if observed.ready:
+            memory.failures = 0
+        return await self._say(pool, plan, memory)
+
+    def _observed(self, pool: SessionPool, memory: PoolMemory) -> PoolObserved:
+        class_name, session_class = self._observer.class_of(pool.spec.class_name)
+        pods = self._context.store.pods_of(pool.metadata.uid)
+        return PoolObserved(
+            class_name=class_name,
+            session_class=session_class,
+            pods=pods,
+            ready=frozenset(pod.uid for pod in pods if self._context.readiness.is_ready(pod)),
+            claimed=self._context.store.pods_from(pool.metadata.uid),
+            failures=memory.failures,
+            failed_at=memory.failed_at,
+        )
+
+    async def _prepare(self, pod: PodView) -> None:
+        """Ask the kernel host; one that does not answer yet is asked again by the next pass."""
+        try:
+            state = await self._context.hosts.state(endpoint_of(pod.ip or ""), pod.uid)
+        except HostError:
+            return
+        if state.session_uid is not None:  # somebody else bound it: nobody may have it
+            logger.warning("a pod of a pool is bound", pod=pod.name)
+            await self._actions.delete_pod(DeletePod(pod.name, pod.uid), self._namespace_of(pod))
+        elif state.warm:
+            self._context.readiness.note(pod)
+
+    def _namespace_of(self, pod: PodView) -> str:
+        pool = self._context.store.pool_of(pod)
+        return pool[0] if pool is not None else ""
+
+    async def _carry_out(self, pool: SessionPool, plan: PoolPlan, memory: PoolMemory) -> Said | None:
+        """Make and delete; return why one of them was refused."""
+        failed = [pod for pod in self._context.store.pods_of(pool.metadata.uid) if pod.over or pod.ended is not None]
+        if any(isinstance(action, DeletePod) and action.uid in {pod.uid for pod in failed} for action in plan.actions):
+            memory.failures, memory.failed_at = memory.failures + 1, now()
+        if any(isinstance(action, CreatePod) for action in plan.actions):
+            await self._actions.namespaces.ensure(pool.metadata.namespace)
+
+        async def act(action: object) -> Said | None:
+            try:
+                if isinstance(action, CreatePod):
+                    await self._actions.create_once(action.manifest)
+                elif isinstance(action, DeletePod):
+                    await self._actions.delete_pod(action, pool.metadata.namespace)
+            except ApiRefused as error:
+                return Said("QuotaExceeded" if error.is_quota else "PodRefused", str(error))
+            return None
+
+        results = await _each(plan.actions, act)
+        return next((refused for refused in results if refused is not None), None)
+
+    async def _say(self, pool: SessionPool, plan: PoolPlan, memory: PoolMemory) -> Again:
+        again = Again(after=plan.after, retry=plan.retry)
+        if plan.status is None or plan.status.dump() == pool.status.dump():
+            return again
+        wait = memory.wrote_at + BETWEEN_WRITES - time.monotonic()
+        if wait > 0:
+            return replace(again, after=wait if again.after is None else min(again.after, wait))
+        memory.wrote_at = time.monotonic()
+        return again if await self._write(pool, plan.status) else Again(retry=True)
+
+    async def _write(self, pool: SessionPool, status: SessionPoolStatus) -> bool:
+        metrics.POOL_STATUS_WRITES.inc()
+        metadata = pool.metadata
+        manifest = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.POOL_KIND,
+            "metadata": {
+                "name": metadata.name,
+                "namespace": metadata.namespace,
+                "resourceVersion": metadata.resource_version,
+            },
+            "status": status.dump(),
+        }
+        try:
+            document = await self._context.cluster.apply(manifest, subresource="status")
+        except ApiNotFound:
+            return True
+        except ApiConflict:
+            return False
+        self._context.store.wrote(names.POOL_KIND, document)
+        return True
+
+
+async def _each(items: tuple[_T, ...], act: Callable[[_T], Awaitable[_R]]) -> list[_R]:
+    """Act on all, some at a time; when one raises, the others still end, and then it is raised."""
+    limit = asyncio.Semaphore(AT_ONCE)
+
+    async def one(item: _T) -> _R:
+        async with limit:
+            return await act(item)
+
+    results = await asyncio.gather(*(one(item) for item in items), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
