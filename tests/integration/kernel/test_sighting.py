@@ -1,8 +1,8 @@
 """The operator's look at a real kernel host, on one machine without any policy: nothing is closed, and it says so.
 
 Plan: a host as in a pod, with both ports on loopback, IPv4 and IPv6, and the operator's real listener. Unbound it is
-asked and does get through; bound it is not, also where the caller does not know yet; a host without a closed port is refused
-there. What a policy closes is tried in tests/cluster/operator/test_isolation.py.
+asked and does get through; bound it is not, also where the caller does not know yet; a host without a closed port is
+refused there. What a policy closes is tried in tests/cluster/operator/test_isolation.py.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Plan: the kernel host is a small server that answers as each test says; the real one is met in
 tests/integration/kernel/test_sighting.py and in tests/cluster. A port that swallows what comes is a listener whose
-queue is full. IPv4 and IPv6; the control (the kernel port), the closed port in three states; the pod that is asked, one of
-whose tries gets through, that is bound, that knows no such call; an operator without an address, or with a wrong one.
+queue is full. IPv4 and IPv6; the control (the kernel port), the closed port in three states; the pod that is asked, one
+of whose tries gets through, that is bound, that knows no such call; an operator without an address or with a wrong one.
 """
 
 from __future__ import annotations
