@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from aiohttp import web
 
 from carrel_kernel import logs
 from carrel_kernel.auth import KeyFile
+from carrel_kernel.reaching import ClosedPort
 from carrel_kernel.server import create_app
 from carrel_kernel.settings import Settings, load
 from carrel_kernel.supervisor import Supervisor
@@ -62,19 +64,26 @@ async def serve(settings: Settings, runtime: Path) -> None:
         shutdown_timeout=1.0,
         read_bufsize=_READ_BUFFER_BYTES,
     )
-    await supervisor.start()
-    try:
-        await runner.setup()
-        await _listen(runner, settings.listen)
-        _log.info("listening", address=settings.listen, host_id=settings.host_id, boot_id=supervisor.boot_id)
-        waits = [asyncio.create_task(event.wait()) for event in (stop, supervisor.orphaned)]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-    finally:
-        await supervisor.aclose()  # first: streams get the end of their executions
-        await runner.cleanup()
+    with _closed_port(settings, supervisor):  # before and after the other: whoever reaches that could reach this
+        await supervisor.start()
+        try:
+            await runner.setup()
+            await _listen(runner, settings.listen)
+            _log.info("listening", address=settings.listen, host_id=settings.host_id, boot_id=supervisor.boot_id)
+            waits = [asyncio.create_task(event.wait()) for event in (stop, supervisor.orphaned)]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        finally:
+            await supervisor.aclose()  # first: streams get the end of their executions
+            await runner.cleanup()
     _log.info("ended")
+
+
+def _closed_port(settings: Settings, supervisor: Supervisor) -> AbstractContextManager[object]:
+    if settings.closed_listen is None:
+        return nullcontext()
+    return closing(ClosedPort(*settings.closed_listen, supervisor.metrics.closed_port.inc))
 
 
 async def _listen(runner: web.AppRunner, listen: str) -> None:

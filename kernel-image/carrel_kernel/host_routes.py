@@ -1,13 +1,13 @@
-"""Routes of the host as a whole: health, metrics, bind and state."""
+"""Routes of the host as a whole: health, metrics, bind, reach and state."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
 from carrel_kernel.errors import WrongSession
-from carrel_kernel.keys import GRANT, SUPERVISOR
+from carrel_kernel.keys import GRANT, REACHES, SUPERVISOR
 from carrel_kernel.replies import body_of, reply
-from carrel_wire.host import BindRequest
+from carrel_wire.host import BindRequest, ReachRequest
 
 
 async def health(_: web.Request) -> web.Response:
@@ -36,6 +36,11 @@ async def bind(request: web.Request) -> web.Response:
     if named is not None and named != wanted.session_uid:
         raise WrongSession("the token is for another session than the one to bind")
     return reply(await request.app[SUPERVISOR].bind(wanted))
+
+
+async def reach(request: web.Request) -> web.Response:
+    """`POST /v1/reach`."""
+    return reply(await request.app[REACHES].attempt(await body_of(request, ReachRequest)))
 
 
 async def state(request: web.Request) -> web.Response:

@@ -71,6 +71,15 @@ class Metrics:
         self.refused = Counter(
             "carrel_kernel_requests_refused", "Calls that were refused, by code.", ["code"], registry=self.registry
         )
+        self.reaches = Counter(
+            "carrel_kernel_reaches", "Connections that were tried before bind, by outcome.", ["outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.closed_port = Counter(
+            "carrel_kernel_closed_port_connections",
+            "Connections to the closed port: any is one that no network policy stopped.",
+            registry=self.registry,
+        )
         self.bound = Gauge("carrel_kernel_bound", "Whether the host belongs to a session.", registry=self.registry)
         self.kernels = Gauge("carrel_kernel_kernels", "Kernels that exist.", registry=self.registry)
         self.busy = Gauge("carrel_kernel_busy_kernels", "Kernels that run something.", registry=self.registry)

@@ -24,7 +24,8 @@ from carrel_kernel import (
 from carrel_kernel.auth import KeyFile, authenticate, authorize
 from carrel_kernel.clients import Clients
 from carrel_kernel.errors import HostError, NotFound, RefusedByServer, Unbound
-from carrel_kernel.keys import CLIENTS, GRANT, SUPERVISOR
+from carrel_kernel.keys import CLIENTS, GRANT, REACHES, SUPERVISOR
+from carrel_kernel.reaching import Reaches
 from carrel_kernel.replies import error_reply
 from carrel_kernel.supervisor import Supervisor
 from carrel_wire.tokens import BIND, EXECUTE, FILES, STATE
@@ -42,6 +43,7 @@ ROUTES: Final[tuple[tuple[str, str, str | None, Handler], ...]] = (
     ("GET", "/readyz", OPEN, host_routes.ready),
     ("GET", "/metrics", OPEN, host_routes.metrics),
     ("POST", "/v1/bind", BIND, host_routes.bind),
+    ("POST", "/v1/reach", BIND, host_routes.reach),
     ("GET", "/v1/state", STATE, host_routes.state),
     ("GET", "/v1/kernels", EXECUTE, kernel_routes.list_kernels),
     ("POST", "/v1/kernels", EXECUTE, kernel_routes.create),
@@ -103,6 +105,7 @@ def create_app(supervisor: Supervisor, keys: KeyFile) -> web.Application:
     app = web.Application(middlewares=[guard], client_max_size=MAX_BODY_BYTES)
     app[SUPERVISOR] = supervisor
     app[CLIENTS] = Clients(supervisor.zmq_context, supervisor.metrics)
+    app[REACHES] = Reaches(supervisor, supervisor.metrics)
     for method, path, _, handler in ROUTES:
         app.router.add_route(method, path, handler)
     return app

@@ -7,9 +7,11 @@ comes with bind and is not here.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -74,6 +76,17 @@ def _listen(text: str) -> str:
     raise argparse.ArgumentTypeError("must be unix:/path/of.sock or tcp:ADDRESS:PORT")
 
 
+def _closed_listen(text: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    kind, _, rest = text.partition(":")
+    host, _, port = rest.rpartition(":")
+    with suppress(ValueError):
+        if kind == "tcp" and port.isdigit() and int(port) < 65536:
+            return str(ipaddress.ip_address(host.strip("[]"))), int(port)
+    raise argparse.ArgumentTypeError("must be tcp:ADDRESS:PORT with an IP address, or empty")
+
+
 # ruff: noqa: RUF009  `_setting` returns a dataclass field, as `field` itself does
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -82,6 +95,12 @@ class Settings:
     host_id: str = _setting("Identity of this host: the audience of its tokens (the pod's UID, or a local host's id).")
     keys: Path = _setting("Key set (JSON) whose tokens are accepted; read again when it changes.", parse=Path)
     listen: str = _setting("Where to listen: unix:/path.sock or tcp:ADDRESS:PORT.", "tcp:0.0.0.0:8888", parse=_listen)
+    closed_listen: tuple[str, int] | None = _setting(
+        "Where connections are taken and closed without a word: tcp:ADDRESS:PORT, for a port that a network policy "
+        "closes, so that one can see whether it does; empty: nowhere.",
+        "",
+        parse=_closed_listen,
+    )
     workspace: Path = _setting("Folder that kernels work in.", Path("/workspace"), parse=Path)
     folder_at_bind: bool = _setting(
         "Whether bind names a folder below the workspace that is the session's (yes or no), for hosts that are started "

@@ -1,4 +1,7 @@
-"""The only module that talks to kernel hosts: bind and state. What they answer is not trusted: small, typed, timed."""
+"""The only module that talks to kernel hosts: bind, reach, state.
+
+What they answer is not trusted: small, typed, timed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import msgspec
 
 from carrel_operator import metrics
 from carrel_operator.errors import HostRefused, HostUnreachable
-from carrel_wire.host import BindReply, BindRequest, ErrorBody, HostState
+from carrel_wire.host import BindReply, BindRequest, ErrorBody, HostState, ReachOutcome, ReachReply, ReachRequest
 from carrel_wire.tokens import BIND, STATE, Signer
 
 T = TypeVar("T")
@@ -23,8 +26,8 @@ class Hosts:
 
     def __init__(self, signer: Signer, *, timeout_seconds: float) -> None:
         self._signer = signer
+        self._timeout_seconds = timeout_seconds
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=timeout_seconds),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
         )
@@ -42,6 +45,19 @@ class Hosts:
         """
         body = msgspec.json.encode(request)
         return await self._call("POST", endpoint, "bind", request.pod_uid, BindReply, scope=BIND, body=body)
+
+    async def reach(self, endpoint: str, pod_uid: str, request: ReachRequest) -> ReachOutcome:
+        """Have a host that is not bound try to open a connection, and return what it says became of it.
+
+        Raises
+        ------
+        HostUnreachable, HostRefused
+            `already_bound` once it is a session's.
+        """
+        body = msgspec.json.encode(request)
+        longer = request.timeout_seconds
+        reply = await self._call("POST", endpoint, "reach", pod_uid, ReachReply, scope=BIND, body=body, longer=longer)
+        return reply.outcome
 
     async def state(self, endpoint: str, pod_uid: str) -> HostState:
         """Return the host's state.
@@ -62,13 +78,20 @@ class Hosts:
         *,
         scope: str,
         body: bytes | None = None,
+        longer: float = 0.0,
     ) -> T:
         token = self._signer.token(audience=audience, session_uid=None, scopes=[scope])
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        timeout = aiohttp.ClientTimeout(total=self._timeout_seconds + longer)
         outcome = "unreachable"
         try:
             async with self._session.request(
-                verb, f"http://{endpoint}/v1/{call}", data=body, headers=headers, allow_redirects=False
+                verb,
+                f"http://{endpoint}/v1/{call}",
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                timeout=timeout,
             ) as response:
                 outcome = "refused"
                 answer = _decoded(response.status, await _whole(response), reply)

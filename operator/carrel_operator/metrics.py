@@ -42,6 +42,13 @@ START_SECONDS: Final = Histogram(
     ["kind"],
     buckets=(0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1, 1.5, 2, 3, 5, 10, 20, 60, 300),
 )
+REACHED: Final = Counter(
+    "carrel_operator_reached_total", "Connections to the port that nobody but the operator itself may reach."
+)
+SIGHTS: Final = Counter(
+    "carrel_operator_sights_total", "Looks at the isolation of kernel pods, by what came of each connection.",
+    ["connection", "outcome"],
+)  # fmt: skip
 QUEUE_DEPTH: Final = Gauge("carrel_operator_queue_depth", "Keys that wait for a worker.")
 QUEUE_WAIT: Final = Gauge("carrel_operator_queue_oldest_wait_seconds", "How long the first of them has waited.")
 QUEUE_DELAYED: Final = Gauge("carrel_operator_queue_delayed", "Keys that are due later.")

@@ -51,6 +51,10 @@ class Settings(BaseSettings):
     """Port of `/healthz` and `/readyz`; 0 takes a free one."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9090
     """Port of `/metrics`; 0 takes a free one."""
+    pod_ip: str = ""
+    """Address of the operator's pod, which kernel pods must not reach; empty: nobody tries, and nothing is proven."""
+    reach_port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    """Port of that address where connections are taken and closed without a word; 0 takes a free one."""
     workers: Annotated[int, Field(ge=2, le=256)] = 32
     """Sessions worked on at the same time; one tenant's are at most three quarters of them."""
     host_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
@@ -69,6 +73,11 @@ class Settings(BaseSettings):
         if not _SELECTOR.fullmatch(value):
             raise ValueError("must be labels such as app.kubernetes.io/name=carrel,app.kubernetes.io/component=gateway")
         return value
+
+    @field_validator("pod_ip")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        return str(ipaddress.ip_address(value)) if value else ""
 
     @field_validator("closed_ranges")
     @classmethod

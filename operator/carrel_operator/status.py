@@ -12,6 +12,7 @@ from carrel_api.common import Condition
 Truth: TypeAlias = Literal["True", "False", "Unknown"]
 
 READY: Final = "Ready"
+ISOLATED: Final = "Isolated"
 POD_SCHEDULED: Final = "PodScheduled"
 SUSPENDED: Final = "Suspended"
 FINISHED: Final = "Finished"

@@ -12,8 +12,11 @@ import pytest
 import yaml
 from tests.chart.rendering import MINIMAL, ROOT, merged, of_kind, one, render
 
+from carrel_api import names
 from carrel_api.session_class import SessionClass
 
+SESSIONS = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "carrel-sessions"}}}
+REACH = {"ports": [{"port": 8081}], "from": [SESSIONS]}
 KEEP = {"helm.sh/resource-policy": "keep"}
 
 
@@ -83,7 +86,7 @@ def test_policies_open_the_gateways_port_alone(objects: list[dict[str, Any]]) ->
     gateway = one(objects, "NetworkPolicy", "-gateway")["spec"]
     operator = one(objects, "NetworkPolicy", "-operator")["spec"]
     assert gateway["ingress"] == [{"ports": [{"port": "http"}]}]
-    assert operator["ingress"] == []
+    assert operator["ingress"] == [REACH]
     assert operator["policyTypes"] == ["Ingress", "Egress"]
     assert {} not in operator["egress"]
     for policy, component in ((gateway, "gateway"), (operator, "operator")):
@@ -106,7 +109,7 @@ def test_policies_can_be_narrowed() -> None:
     assert database[0] in gateway["egress"]
     assert {} not in gateway["egress"]
     operator = one(objects, "NetworkPolicy", "-operator")["spec"]
-    assert operator["ingress"] == [{"ports": [{"port": "metrics"}], "from": monitoring}]
+    assert operator["ingress"] == [REACH, {"ports": [{"port": "metrics"}], "from": monitoring}]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,22 @@ def test_the_api_server_is_reached_at_its_ports_alone(values: dict[str, Any], wa
         rules = one(objects, "NetworkPolicy", f"-{component}")["spec"]["egress"]
         assert {"ports": [{"port": port} for port in wanted]} in rules
         opened = {port["port"] for rule in rules for port in rule["ports"]}
-        assert opened - {53, 8888, 5432} == set(wanted)
+        assert opened - {53, 8888, 8889, 5432} == set(wanted)
+
+
+def test_the_operator_alone_may_try_the_closed_port_and_kernels_may_try_the_operators(
+    objects: list[dict[str, Any]],
+) -> None:
+    policies = {name: one(objects, "NetworkPolicy", f"-{name}")["spec"] for name in ("gateway", "operator")}
+    closed = {"ports": [{"port": names.CLOSED_PORT}], "to": [SESSIONS]}
+    assert closed in policies["operator"]["egress"]
+    assert closed not in policies["gateway"]["egress"]
+    [container] = one(objects, "Deployment", "-operator")["spec"]["template"]["spec"]["containers"]
+    given = {variable["name"]: variable for variable in container["env"]}
+    assert given["CARREL_POD_IP"]["valueFrom"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+    assert int(given["CARREL_REACH_PORT"]["value"]) == REACH["ports"][0]["port"]
+    assert REACH in policies["operator"]["ingress"]
+    assert "kernel" not in str(policies["operator"]["ingress"])  # not the pods' labels: whoever is there may try
 
 
 def test_without_policies_there_are_none() -> None:

@@ -162,6 +162,8 @@ def _container(settled: Settlement) -> Manifest:
             {"name": "CARREL_KERNEL_HOST_ID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
             {"name": "CARREL_KERNEL_KEYS", "value": f"{KEYS}/{names.KEYS_FILE}"},
             {"name": "CARREL_KERNEL_LISTEN", "value": f"tcp:0.0.0.0:{names.KERNEL_PORT}"},
+            # no port of the pod's: nobody is to reach it, and who does has seen that policies are not enforced
+            {"name": "CARREL_KERNEL_CLOSED_LISTEN", "value": f"tcp:0.0.0.0:{names.CLOSED_PORT}"},
             {"name": "CARREL_KERNEL_WORKSPACE", "value": WORKSPACE},
             {"name": "CARREL_KERNEL_PRELOAD", "value": ",".join(settled.allowed.kernels.preload)},
             *_allowed_imports(settled.allowed),

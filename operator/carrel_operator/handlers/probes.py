@@ -1,7 +1,12 @@
-"""`/healthz`, `/readyz` and `/metrics`: what they say is measured at the moment of asking."""
+"""`/healthz`, `/readyz` and `/metrics`: what they say is measured at the moment of asking.
+
+Beside them a port where there is nothing to be learnt: it takes connections and closes them. Network policies keep
+kernel pods from it, so a pod that gets there has shown that they are not enforced.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -83,6 +88,7 @@ async def serve(health: Health, settings: Settings) -> AsyncGenerator[dict[str, 
         yield {
             "probe_port": await listen(settings.probe_port, probes),
             "metrics_port": await listen(settings.metrics_port, [web.get("/metrics", series)]),
+            "reach_port": await _take(stack, settings),
         }
 
 
@@ -94,6 +100,24 @@ async def _listen(stack: AsyncExitStack, address: str, port: int, routes: list[w
     stack.push_async_callback(runner.cleanup)
     await web.TCPSite(runner, address, port).start()
     return int(runner.addresses[0][1])
+
+
+class _Silent(asyncio.Protocol):
+    """Closes each connection at once, and counts those that others made: the operator itself sees that it listens."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        own, other = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+        if own[0] != other[0]:
+            metrics.REACHED.inc()
+        transport.close()
+
+
+async def _take(stack: AsyncExitStack, settings: Settings) -> int:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(_Silent, settings.probe_address, settings.reach_port)
+    stack.push_async_callback(server.wait_closed)
+    stack.callback(server.close)
+    return int(server.sockets[0].getsockname()[1])
 
 
 def _answer(faults: list[str], **more: object) -> web.Response:

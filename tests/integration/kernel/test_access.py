@@ -39,6 +39,7 @@ SCOPES = {
     ("GET", "/readyz"): None,
     ("GET", "/metrics"): None,
     ("POST", "/v1/bind"): "bind",
+    ("POST", "/v1/reach"): "bind",
     ("GET", "/v1/state"): "state",
     ("GET", "/v1/kernels"): "execute",
     ("POST", "/v1/kernels"): "execute",

@@ -23,6 +23,7 @@ def test_every_setting_can_be_a_variable_and_a_flag_wins() -> None:
     values = {
         **{PREFIX + field.name.upper(): "7" for field in fields(Settings)},
         f"{PREFIX}LISTEN": "unix:/run/host.sock",
+        f"{PREFIX}CLOSED_LISTEN": "tcp:0.0.0.0:8889",
         f"{PREFIX}LOG_LEVEL": "debug",
         f"{PREFIX}FORK_SERVER": "no",
         f"{PREFIX}FOLDER_AT_BIND": "no",
@@ -32,6 +33,7 @@ def test_every_setting_can_be_a_variable_and_a_flag_wins() -> None:
     found = load(["--max-queue=9"], values)
     assert found.max_queue == 9
     assert (found.host_id, found.keys, found.orphan_timeout, found.max_kernels) == ("7", Path("7"), 7.0, 7)
+    assert (found.closed_listen, load(NEEDED, {}).closed_listen) == (("0.0.0.0", 8889), None)
     assert (found.listen, found.log_level) == ("unix:/run/host.sock", "debug")
     assert (found.fork_server, found.preload) == (False, ("json", "os.path"))
     assert (found.allowed_imports, load(NEEDED, {}).allowed_imports) == (("standard",), ())
@@ -43,6 +45,10 @@ def test_addresses(address: str) -> None:
     assert load([*NEEDED, f"--listen={address}"], {}).listen == address
 
 
+def test_the_closed_port_may_be_one_of_ipv6() -> None:
+    assert load([*NEEDED, "--closed-listen=tcp:[::1]:8889"], {}).closed_listen == ("::1", 8889)
+
+
 @pytest.mark.parametrize(
     ("flags", "values", "says"),
     [
@@ -52,6 +58,9 @@ def test_addresses(address: str) -> None:
         ([*NEEDED, "--listen=tcp:a:99999"], {}, "must be unix:"),
         ([*NEEDED, "--listen=unix:"], {}, "must be unix:"),
         ([*NEEDED, "--listen=ftp:a:1"], {}, "must be unix:"),
+        ([*NEEDED, "--closed-listen=tcp:localhost:1"], {}, "with an IP address"),
+        ([*NEEDED, "--closed-listen=tcp:127.0.0.1:65536"], {}, "with an IP address"),
+        ([*NEEDED, "--closed-listen=unix:/x.sock"], {}, "with an IP address"),
         ([*NEEDED, "--max-kernels=0"], {}, "at least 1"),
         ([*NEEDED, "--max-kernels=many"], {}, "invalid"),
         ([*NEEDED, "--start-seconds=0"], {}, "greater than 0"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from carrel_operator.handlers.startup import EndlessBackoffs, kopf_settings
 from carrel_operator.hosts import MAX_REPLY, Hosts
 from carrel_operator.queue import WorkQueue
 from carrel_operator.settings import Settings
-from carrel_wire.host import BindRequest
+from carrel_wire.host import BindRequest, ReachRequest
 from carrel_wire.tokens import Signer, generate_private_key
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -69,6 +70,29 @@ async def test_bind_sends_a_token_for_that_host_and_returns_the_answer(hosts: Ho
     assert seen == ["POST", "/v1/bind", "Bearer ", {"session_uid": "s", "pod_uid": "p", "env": {"MODE": "x"}}]
 
 
+async def test_reach_waits_for_the_try_and_gives_its_outcome(serve: Any):
+    hosts = Hosts(Signer("operator-1", generate_private_key()), timeout_seconds=0.3)
+    seen: list[Any] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.extend([request.method, request.path, await request.json()])
+        await asyncio.sleep(0.4)  # as long as the try may take, beside the time for an answer
+        return web.json_response({"outcome": "timeout"})
+
+    request = ReachRequest(host="192.0.2.1", port=8081, timeout_seconds=2.0)
+    assert await hosts.reach(await serve(handler), "p", request) == "timeout"
+    assert seen == ["POST", "/v1/reach", {"host": "192.0.2.1", "port": 8081, "timeout_seconds": 2.0}]
+    await hosts.aclose()
+
+
+async def test_an_outcome_that_there_is_not_is_no_answer(hosts: Hosts, serve: Any):
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response({"outcome": "isolated"})
+
+    with pytest.raises(HostRefused, match="unknown document"):
+        await hosts.reach(await serve(handler), "p", ReachRequest(host="192.0.2.1", port=8081))
+
+
 async def test_nobody_listening_is_unreachable(hosts: Hosts, unused_tcp_port: int):
     with pytest.raises(HostUnreachable, match="does not answer"):
         await hosts.bind(f"127.0.0.1:{unused_tcp_port}", BIND)
@@ -110,6 +134,7 @@ def settings_of(tmp_path: Path) -> Settings:
         probe_address="127.0.0.1",
         probe_port=0,
         metrics_port=0,
+        reach_port=0,
     )
 
 
@@ -130,6 +155,32 @@ async def test_probes_and_metrics_answer_on_their_own_ports(tmp_path: Path):
         assert await asked(ports["probe_port"], "/readyz") == (503, '{"ok": false, "faults": ["not watching yet"]}')
         health.watching = True
         assert (await asked(ports["probe_port"], "/readyz"))[0] == 200
+
+
+async def test_a_port_takes_connections_says_nothing_and_counts_those_of_others(tmp_path: Path):
+    health = probes.Health(WorkQueue(lambda key: key.namespace))
+    settings = settings_of(tmp_path).model_copy(update={"probe_address": "0.0.0.0"})
+    async with probes.serve(health, settings) as ports:
+
+        async def heard(source: str) -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", ports["reach_port"], local_addr=(source, 0))
+            writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+            try:
+                return await reader.read()
+            except ConnectionResetError:  # it was closed with what was sent unread
+                return b""
+            finally:
+                writer.close()
+
+        async def reached() -> float:
+            _, text = await asked(ports["metrics_port"], "/metrics")
+            return float(re.findall(r"^carrel_operator_reached_total (.+)$", text, re.MULTILINE)[0])
+
+        before = await reached()
+        assert await heard("127.0.0.1") == b""  # the operator itself, to see that it listens
+        assert await reached() == before
+        assert await heard("127.0.0.2") == b""
+        assert await reached() == before + 1
 
 
 @pytest.mark.parametrize("stuck", ["_since", "_handled"])

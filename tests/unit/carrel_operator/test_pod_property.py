@@ -133,6 +133,7 @@ def test_nothing_that_a_person_writes_reaches_labels_environment_or_names_as_it_
     assert labels.get("carrel.dev/owner") == (hash_of(spec["owner"]) if spec.get("owner") else None)
     variables = {entry["name"] for entry in pod["spec"]["containers"][0]["env"]}
     assert variables == {
+        "CARREL_KERNEL_CLOSED_LISTEN",
         "CARREL_KERNEL_HOST_ID",
         "CARREL_KERNEL_KEYS",
         "CARREL_KERNEL_LISTEN",

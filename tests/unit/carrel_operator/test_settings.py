@@ -125,17 +125,20 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
         "app.kubernetes.io/component": "gateway",
     }
     assert settings.pod_name
+    assert (settings.pod_ip, settings.reach_port) == ("", 8081)
 
 
 def test_every_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CARREL_WORKERS", "0")
     monkeypatch.setenv("CARREL_CLOSED_RANGES", "10.0.0.0/8,here")
     monkeypatch.setenv("CARREL_GATEWAY_SELECTOR", "gateway")
+    monkeypatch.setenv("CARREL_POD_IP", "operator.carrel")
     with pytest.raises(ConfigurationError) as error:
         load()
     for text in (
         "CARREL_WORKERS: Input should be greater than or equal to 1",
         "CARREL_CLOSED_RANGES: Value error, 'here' does not appear to be an IPv4 or IPv6 network",
+        "CARREL_POD_IP: Value error, 'operator.carrel' does not appear to be an IPv4 or IPv6 address",
         "CARREL_GATEWAY_SELECTOR: Value error, must be labels such as",
         "CARREL_OPERATOR_PRIVATE_KEY_FILE: Field required",
     ):
