@@ -28,6 +28,7 @@ from carrel_operator.plan import (
     DeleteSession,
     PrepareNamespace,
 )
+from carrel_operator.refusals import explain
 
 
 @dataclass
@@ -60,8 +61,7 @@ class Actions:
                 else:
                     observed = await self._change(action, wanted, observed)
             except ApiRefused as error:
-                reason = "QuotaExceeded" if error.is_quota else "PodRefused"
-                return replace(observed, failure=Said(reason, str(error)))
+                return replace(observed, failure=explain(str(error)))
             except HostUnreachable as error:
                 return replace(observed, failure=Said("NotListening", str(error)))
             except HostRefused as error:
