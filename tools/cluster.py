@@ -31,7 +31,7 @@ from tools.images import Image, ImageError, build
 
 CHART: Final = Path(__file__).resolve().parent.parent / "charts" / "carrel"
 RELEASE: Final = "carrel"
-DEFINITIONS: Final = ("agentsessions.carrel.dev", "sessionclasses.carrel.dev")
+DEFINITIONS: Final = ("agentsessions.carrel.dev", "sessionclasses.carrel.dev", "sessionpools.carrel.dev")
 HELM_SECONDS: Final = 300
 
 

@@ -54,7 +54,11 @@ its reason says what to do:
 | `ResourcesAboveClass` | more than the class's maximum | ask for less, or for another class |
 | `EnvironmentRefused` | a variable of the loader, the interpreter or Carrel | choose another name |
 | `InvalidSpec` | the stored object is none that this operator understands | correct it, or upgrade the operator |
-| `QuotaExceeded` | a ResourceQuota of the namespace | end other sessions, or have the quota raised |
+| `QuotaExceeded` | a ResourceQuota of the namespace; the message says which, what is used and what is needed | end \
+other sessions, ask for less, or have the quota raised |
+| `LimitRangeExceeded` | a LimitRange of the namespace; the message says which bounds | ask for what lies within, or \
+have it changed |
+| `RuntimeClassNotFound`, `PriorityClassNotFound` | the class names one that the cluster has not | correct the class |
 | `PodRefused` | the API server refused the pod for another reason, which the message holds | the administrator's |
 | `Unschedulable` | no node has room; the message is the scheduler's | wait, ask for less, or add nodes |
 | `ImagePullFailed` | the image cannot be pulled; the message is the kubelet's | correct the class |

@@ -40,6 +40,7 @@ from carrel_operator.plan import (
     PrepareNamespace,
 )
 from carrel_operator.readiness import Readiness
+from carrel_operator.refusals import explain
 from carrel_operator.store import Store
 
 
@@ -82,8 +83,7 @@ class Actions:
                 else:
                     observed = await self._change(action, wanted, observed)
             except ApiRefused as error:
-                reason = "QuotaExceeded" if error.is_quota else "PodRefused"
-                return replace(observed, failure=Said(reason, str(error)))
+                return replace(observed, failure=explain(str(error)))
             except HostUnreachable as error:
                 return replace(observed, failure=Said("NotListening", str(error)))
             except HostRefused as error:

@@ -41,12 +41,7 @@ class ApiConflict(ApiError):
 
 
 class ApiRefused(ApiError):
-    """Admission, quota, RBAC or validation refused the request."""
-
-    @property
-    def is_quota(self) -> bool:
-        """Whether a ResourceQuota or LimitRange was the reason."""
-        return "exceeded quota" in str(self) or "failed quota" in str(self)
+    """Admission, quota, RBAC or validation refused the request; `refusals` says it in words."""
 
 
 class ApiUnavailable(ApiError):

@@ -25,6 +25,7 @@ from carrel_operator.queue import Again
 from carrel_operator.reconcile import reconcile_pool
 from carrel_operator.reconcile.pool import PoolObserved
 from carrel_operator.reconcile.running import endpoint_of
+from carrel_operator.refusals import explain
 
 logger = structlog.get_logger(__name__)
 
@@ -131,7 +132,7 @@ class PoolWorker:
                 elif isinstance(action, DeletePod):
                     await self._actions.delete_pod(action, pool.metadata.namespace)
             except ApiRefused as error:
-                return Said("QuotaExceeded" if error.is_quota else "PodRefused", str(error))
+                return explain(str(error))
             return None
 
         results = await _each(plan.actions, act)

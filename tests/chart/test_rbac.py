@@ -54,3 +54,17 @@ def test_the_gateway_has_no_rights_in_its_own_namespace() -> None:
         subjects = {subject["name"] for subject in right.get("subjects", [])}
         if any(name.endswith("-gateway") for name in subjects):
             assert right["namespace"] == "carrel-sessions"
+
+
+def test_the_gateway_says_what_is_wanted_and_the_operator_what_is() -> None:
+    granted = {
+        (right["name"].rpartition("-")[2], resource): set(rule["verbs"])
+        for right in rights()
+        for rule in right.get("rules", [])
+        for resource in rule["resources"]
+    }
+    assert granted["gateway", "agentsessions"] >= {"create", "patch"}
+    assert ("gateway", "agentsessions/status") not in granted
+    assert granted["operator", "agentsessions/status"] == granted["operator", "sessionpools/status"] == {"patch"}
+    for resource in ("agentsessions", "sessionpools"):
+        assert not granted["operator", resource] & {"create", "update", "patch"}, resource

@@ -25,9 +25,13 @@ RULES: dict[str, list[dict[str, Any]]] = {
     "sessions": [
         {"apiGroups": ["carrel.dev"], "resources": ["agentsessions"], "verbs": ["get", "list", "watch", "delete"]},
         {"apiGroups": ["carrel.dev"], "resources": ["agentsessions/status"], "verbs": ["patch"]},
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "create", "delete"]},
+        {"apiGroups": ["carrel.dev"], "resources": ["sessionpools"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["carrel.dev"], "resources": ["sessionpools/status"], "verbs": ["patch"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "create", "patch", "delete"]},
         {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get", "create"]},
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "patch"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
+        {"apiGroups": [""], "resources": ["resourcequotas", "limitranges"], "verbs": ["get", "list"]},
         {
             "apiGroups": ["networking.k8s.io"],
             "resources": ["networkpolicies"],
@@ -49,8 +53,10 @@ def definitions(cluster: Cluster) -> None:
     """The custom resource definitions are there and served."""
     for path in sorted((ROOT / "crds").glob("*.yaml")):
         cluster.apply(yaml.safe_load(path.read_text(encoding="utf-8")))
-    names = ("agentsessions.carrel.dev", "sessionclasses.carrel.dev")
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in names))
+    names = ("agentsessions", "sessionclasses", "sessionpools")
+    cluster.kubectl(
+        "wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}.carrel.dev" for name in names)
+    )
 
 
 @pytest.fixture(scope="package")

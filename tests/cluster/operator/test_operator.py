@@ -113,7 +113,8 @@ def test_a_quota_is_told_and_the_session_comes_up_when_there_is_room(cluster: Cl
     used = lambda: cluster.get("resourcequota", "none", "-n", sessions.namespace).get("status", {}).get("hard")  # noqa: E731
     eventually("the quota counts", lambda: bool(used()))
     name = sessions.create()
-    assert "exceeded quota: none" in sessions.wait(name, reason="QuotaExceeded")["message"]
+    told = "the namespace's ResourceQuota none must have room, and has not (count/pods: 0 of 0 used, 1 needed); "
+    assert told in sessions.wait(name, reason="QuotaExceeded")["message"]
     cluster.kubectl("delete", "resourcequota", "none", "-n", sessions.namespace)
     sessions.ready(name)
 

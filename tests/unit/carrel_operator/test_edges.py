@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from carrel_operator.context import Key
-from carrel_operator.errors import ApiRefused, HostRefused, HostUnreachable
+from carrel_operator.errors import HostRefused, HostUnreachable
 from carrel_operator.handlers import probes
 from carrel_operator.handlers.pods import owner_key
 from carrel_operator.handlers.startup import EndlessBackoffs, kopf_settings
@@ -213,18 +213,6 @@ def test_kopf_only_watches():
     assert settings.queueing.worker_limit is None
     delays = iter(EndlessBackoffs())
     assert [next(delays) for _ in range(7)] == [0.5, 1, 2, 3, 5, 10, 10]
-
-
-@pytest.mark.parametrize(
-    ("message", "quota"),
-    [
-        ("pods is forbidden: exceeded quota: desk, requested: pods=1", True),
-        ("failed quota: desk: must specify limits.cpu", True),
-        ('pods "x" is forbidden: violates PodSecurity "restricted:latest"', False),
-    ],
-)
-def test_refusals_by_quota_are_told_from_others(message: str, quota: bool):
-    assert ApiRefused(message).is_quota is quota
 
 
 def test_keys_are_readable_in_logs():
