@@ -45,6 +45,7 @@ TOOLS: Final[dict[str, GoTool]] = {
     "kubeconform": GoTool("github.com/yannh/kubeconform/cmd/kubeconform", "v0.7.0"),
     "versitygw": GoTool("github.com/versity/versitygw/cmd/versitygw", "v1.8.0"),
     "coredns": GoTool("github.com/coredns/coredns", "v1.15.0"),
+    "kwok": GoTool("sigs.k8s.io/kwok/cmd/kwok", "v0.8.0"),
 }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 import pytest
 from tests.cluster.provider.base import Cluster
 from tests.cluster.provider.choice import NoCluster, choose
+from tests.support.audit import AuditLog
 from tools.cluster import Access, up
 from tools.images import Image, build
 
@@ -34,6 +35,15 @@ def cluster() -> Cluster:
         return choose()
     except NoCluster as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def audit(cluster: Cluster) -> AuditLog:
+    """What the API server notes of every write."""
+    path = cluster.audit_log()
+    if path is None:
+        pytest.skip(f"{cluster.name} keeps no audit log that tests can read")
+    return AuditLog(path)
 
 
 @pytest.fixture

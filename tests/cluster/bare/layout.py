@@ -18,6 +18,8 @@ PKI: Final = STATE / "pki"
 CONF: Final = STATE / "conf"
 LOADED: Final = STATE / "loaded"
 """Which image archives were imported, so that an unchanged one is not imported again."""
+AUDIT: Final = LOGS / "audit.log"
+"""What the API server notes of every write; full ones stand beside it, with their time in the name."""
 CONTAINERD: Final = RUN / "containerd.sock"
 ADMIN: Final = CONF / "admin.conf"
 

@@ -18,6 +18,7 @@ from tests.cluster.bare.configuration import write_configuration
 from tests.cluster.bare.identities import make_certificates, make_kubeconfigs
 from tests.cluster.bare.layout import (
     ADMIN,
+    AUDIT,
     BRIDGE,
     CACHE,
     COMPONENTS,
@@ -121,6 +122,8 @@ def _start_control_plane(components: Components, program: Path) -> None:
         f"--kubelet-client-certificate={PKI}/kubelet-client.crt", f"--kubelet-client-key={PKI}/kubelet-client.key",
         f"--kubelet-certificate-authority={PKI}/ca.crt", "--kubelet-preferred-address-types=InternalIP",
         "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
+        f"--audit-policy-file={STATE}/audit-policy.yaml", f"--audit-log-path={AUDIT}",
+        "--audit-log-maxsize=256", "--audit-log-maxbackup=2",  # MB and files: three quarters of a GB at most
     )  # fmt: skip
     components.wait("kube-apiserver", api_answers, 60)
     client = ("--leader-elect=false", "--bind-address=127.0.0.1", "--kube-api-qps=500", "--kube-api-burst=1000")

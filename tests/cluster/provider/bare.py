@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from tests.cluster.bare import api
-from tests.cluster.bare.layout import NODE_IP, STATE
+from tests.cluster.bare.layout import AUDIT, NODE_IP, STATE
 from tests.cluster.bare.lifecycle import down, locked, up
 from tests.cluster.bare.programs import binary
 from tests.cluster.bare.shell import ClusterError
@@ -23,6 +23,10 @@ class BareCluster(Cluster):
 
     def _subcommand(self) -> tuple[str, ...]:
         return ("kubectl",)
+
+    def audit_log(self) -> Path | None:
+        """Return the file; none where the cluster was started by a version that had none."""
+        return AUDIT if AUDIT.exists() else None
 
     def load_image(self, archive: Path) -> None:
         """Import the archive into containerd, unless this very file was imported before."""
