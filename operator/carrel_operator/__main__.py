@@ -20,6 +20,7 @@ from carrel_operator.errors import ApiError, ApiNotFound, ConfigurationError, Op
 from carrel_operator.handlers import probes, startup, watching
 from carrel_operator.leader import Leadership
 from carrel_operator.settings import Settings, load
+from carrel_operator.sighting import Lookout
 from carrel_operator.sweeping import read_all
 from carrel_operator.worker import Worker
 
@@ -60,11 +61,12 @@ async def run(settings: Settings) -> None:
             logger.info("started", **ports)
             await _until_first_ends(told.wait(), _check_definitions(context))
             leadership = Leadership(context.cluster, settings)
+            lookout = Lookout(context.hosts, settings.pod_ip, ports["reach_port"])
             try:
                 if not told.is_set():
                     await _until_first_ends(
                         _watch(context, health),
-                        _lead(context, health, leadership),
+                        _lead(context, health, leadership, lookout),
                         told.wait(),  # of a signal that came before kopf took them over
                     )
             finally:
@@ -99,21 +101,21 @@ async def _watch(context: ProcessContext, health: probes.Health) -> None:
     )
 
 
-async def _lead(context: ProcessContext, health: probes.Health, leadership: Leadership) -> None:
+async def _lead(context: ProcessContext, health: probes.Health, leadership: Leadership, lookout: Lookout) -> None:
     """Become the leader, read what the one before wrote last, and then work."""
     await leadership.acquire()
     health.leader = True
-    await _until_first_ends(leadership.keep(), _work(context))
+    await _until_first_ends(leadership.keep(), _work(context, lookout))
 
 
-async def _work(context: ProcessContext) -> None:
+async def _work(context: ProcessContext, lookout: Lookout) -> None:
     for namespace in context.settings.session_namespaces:
         await _read(context, namespace)
         context.queue.add(Key("namespace", namespace))
     for kind, named in (("pool", names.POOL_KIND), ("session", names.SESSION_KIND)):
         for namespace, name in context.store.names(named):
             context.queue.add(Key(kind, namespace, name))
-    await context.queue.run(Worker(context).handle)
+    await context.queue.run(Worker(context, lookout).handle)
 
 
 async def _read(context: ProcessContext, namespace: str) -> None:

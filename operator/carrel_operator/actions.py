@@ -37,10 +37,12 @@ from carrel_operator.plan import (
     DeleteEgress,
     DeletePod,
     DeleteSession,
+    Look,
     PrepareNamespace,
 )
 from carrel_operator.readiness import Readiness
 from carrel_operator.refusals import explain
+from carrel_operator.sighting import Lookout, Target
 from carrel_operator.store import Store
 
 
@@ -65,6 +67,7 @@ class Actions:
     namespaces: Namespaces
     store: Store
     readiness: Readiness
+    lookout: Lookout
     on_claim: Callable[[PodView], None]
     """Told of a pod of a pool that is a session's from now on."""
 
@@ -74,7 +77,9 @@ class Actions:
         """Carry out in order up to the first that fails, whose failure is then part of what is observed."""
         for action in actions:
             try:
-                if isinstance(action, Bind | AskState):
+                if isinstance(action, Look):
+                    observed = await self._look(action, wanted, observed, memory)
+                elif isinstance(action, Bind | AskState):
                     observed = await self._call(action, wanted, observed, memory)
                 elif isinstance(action, ClaimPod):
                     observed = await self._claim(action, wanted, observed, memory)
@@ -197,6 +202,15 @@ class Actions:
             self.store.read("Pod", document)
 
     # ------------------------------------------------------------------ kernel hosts
+
+    async def _look(self, action: Look, wanted: AgentSession, observed: Observed, memory: Memory) -> Observed:
+        """See whether the pod is isolated, once its kernel host answers."""
+        state = await self.hosts.state(action.endpoint, action.pod.uid)
+        if state.session_uid == wanted.metadata.uid:  # bound by an earlier process, which could not say so any more
+            memory.binding = Binding(pod_uid=action.pod.uid, container_id=action.pod.container_id)
+        sight = await self.lookout.look(Target(action.pod.ip or "", action.pod.uid), unbound=state.session_uid is None)
+        self.readiness.note(action.pod, sight)
+        return replace(observed, sight=sight, binding=memory.binding)
 
     async def _call(
         self, action: Bind | AskState, wanted: AgentSession, observed: Observed, memory: Memory

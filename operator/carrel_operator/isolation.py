@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
-from carrel_api.session import AgentSession
-from carrel_operator.builders.identity import egress_policy_name
+from carrel_api.names import SESSION_KIND
+from carrel_operator.builders.identity import egress_policy_of
 from carrel_operator.builders.network_policy import DENY_POLICY, INGRESS_POLICY
 from carrel_operator.status import ISOLATED, Statement, Truth
 from carrel_wire.host import ReachOutcome
@@ -109,33 +109,33 @@ def _pod_heard(sight: Sight, *, asked_before: bool) -> Statement:
     return _said("True", "Enforced", message)
 
 
-def own_policies(session: AgentSession | None = None) -> frozenset[str]:
-    """Return the names of policies that may select a pod: the namespace's, and the session's own egress policy.
+def is_foreign(policy: Document) -> bool:
+    """Return whether a NetworkPolicy is not the operator's to put right: neither a namespace's nor a session's own.
 
-    A name is enough: what is in these policies is the operator's to say, which puts them right, whoever made them.
-    Egress policies of other sessions select by another UID; one that selects this pod is not what it was made as.
+    The name is enough, for the egress policy of a session together with its owner: what is in such a policy is the
+    operator's to say, whoever made it.
     """
-    egress = () if session is None else (egress_policy_name(session),)
-    return frozenset({DENY_POLICY, INGRESS_POLICY, *egress})
+    metadata = policy["metadata"]
+    owners: Sequence[Document] = metadata.get("ownerReferences") or ()
+    owner = next((one for one in owners if one.get("controller") and one.get("kind") == SESSION_KIND), None)
+    own = {DENY_POLICY, INGRESS_POLICY, *(() if owner is None else (egress_policy_of(owner["name"], owner["uid"]),))}
+    return metadata["name"] not in own
 
 
-def foreign_policies(policies: Iterable[Document], labels: Mapping[str, str], own: Iterable[str]) -> tuple[str, ...]:
-    """Return the names, in order, of a namespace's policies that select a pod with these labels and are not its own.
+def foreign_policies(policies: Iterable[Document], labels: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names, in order, of a namespace's policies that select a pod with these labels and are foreign.
 
     Also those that open nothing: what they will open tomorrow is nobody's promise.
 
     Parameters
     ----------
     policies
-        All NetworkPolicies of the pod's namespace, as documents.
+        NetworkPolicies of the pod's namespace, as documents.
     labels
         Labels of the pod as they are stored.
-    own
-        Names from `own_policies`.
     """
-    known = frozenset(own)
-    selecting = (policy for policy in policies if selects(policy.get("spec", {}).get("podSelector"), labels))
-    return tuple(sorted(name for policy in selecting if (name := policy["metadata"]["name"]) not in known))
+    found = (policy for policy in policies if selects(policy.get("spec", {}).get("podSelector"), labels))
+    return tuple(sorted(policy["metadata"]["name"] for policy in found if is_foreign(policy)))
 
 
 def selects(selector: Document | None, labels: Mapping[str, str]) -> bool:

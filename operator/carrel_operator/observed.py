@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from carrel_api import names
 from carrel_api.quantities import any_quantity
 from carrel_api.session_class import SessionClass
+from carrel_operator.isolation import Sight
 
 Document: TypeAlias = Mapping[str, Any]
 
@@ -164,6 +165,12 @@ class Observed:
     """Pods of pools that the session may claim, in the order in which they are tried."""
     cold_start_reason: str | None = None
     """Why there are none, where the session's class has a pool."""
+    looks: bool = False
+    """Whether the isolation of pods is looked at before they are bound."""
+    sight: Sight | None = None
+    """The latest look at the pod's isolation."""
+    foreign: tuple[str, ...] = ()
+    """Names of foreign network policies that select the pod."""
     saves: bool = False
     """Whether there are gateways that save the state of a pod before it ends."""
     egress_spec: Document | None = None

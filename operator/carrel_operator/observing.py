@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from carrel_api import names
 from carrel_api.session import AgentSession
@@ -12,6 +13,7 @@ from carrel_api.session_pool import SessionPool
 from carrel_operator.actions import Memory
 from carrel_operator.builders.identity import egress_policy_name
 from carrel_operator.claims import Choice, Pooled, choose
+from carrel_operator.isolation import foreign_policies
 from carrel_operator.observed import Observed, PodView
 from carrel_operator.readiness import Readiness
 from carrel_operator.settings import Settings
@@ -46,6 +48,9 @@ class Observer:
             further_pods=tuple(pods[1:]),
             candidates=choice.candidates,
             cold_start_reason=choice.cold_start_reason,
+            looks=bool(self.settings.pod_ip),
+            sight=self.readiness.sight_of(pod) if pod is not None else None,
+            foreign=foreign_policies(self.store.foreign_in(namespace), pod.labels) if pod is not None else (),
             saves=self.settings.snapshots,
             egress_spec=policy["spec"] if policy is not None else None,
             binding=memory.binding,
@@ -70,7 +75,8 @@ class Observer:
             for document in self.store.pools_in(wanted.metadata.namespace)
             if self.class_of((pool := SessionPool.parse(document)).spec.class_name)[0] == session_class.metadata.name
         ]
-        return choose(wanted, settled, pools, self.readiness.is_ready)
+        isolation = session_class.spec.isolation == "Required"
+        return choose(wanted, settled, pools, partial(self.readiness.is_ready, isolation=isolation))
 
 
 def _in_order(pods: list[PodView], known: str | None) -> list[PodView]:

@@ -63,6 +63,14 @@ class Bind:
 
 
 @dataclass(frozen=True)
+class Look:
+    """See whether the pod is isolated, before its kernel host is anybody's."""
+
+    pod: PodView
+    endpoint: str
+
+
+@dataclass(frozen=True)
 class AskState:
     """Ask the kernel host whether it idles."""
 
@@ -83,6 +91,7 @@ Action: TypeAlias = (
     | DeletePod
     | ApplyEgress
     | DeleteEgress
+    | Look
     | Bind
     | AskState
     | DeleteSession

@@ -17,15 +17,18 @@ from carrel_api.session_pool import SessionPool, SessionPoolStatus
 from carrel_operator import metrics
 from carrel_operator.actions import Actions, now
 from carrel_operator.context import Key, ProcessContext
-from carrel_operator.errors import ApiConflict, ApiNotFound, ApiRefused, HostError
+from carrel_operator.errors import ApiConflict, ApiNotFound, ApiRefused, HostError, OperatorError
+from carrel_operator.isolation import isolated
 from carrel_operator.observed import PodView, Said
 from carrel_operator.observing import Observer
 from carrel_operator.plan import CreatePod, DeletePod, PoolPlan
 from carrel_operator.queue import Again
 from carrel_operator.reconcile import reconcile_pool
+from carrel_operator.reconcile.isolating import LOOK_AGAIN
 from carrel_operator.reconcile.pool import PoolObserved
 from carrel_operator.reconcile.running import endpoint_of
 from carrel_operator.refusals import explain
+from carrel_operator.sighting import Target
 
 logger = structlog.get_logger(__name__)
 
@@ -33,7 +36,11 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 AT_ONCE: Final = 16
-"""Pods of one pool that are made, deleted or asked at the same time."""
+"""Pods of one pool that are made or deleted at the same time."""
+PREPARED_AT_ONCE: Final = 64
+"""Pods of all pools that are asked at the same time: a look at one takes a second."""
+PREPARE_AGAIN: Final = 0.25
+"""Seconds until a kernel host that is not ready yet is asked again."""
 BETWEEN_WRITES: Final = 0.5
 """Seconds between two writes of a pool's status: what changes meanwhile is one write."""
 
@@ -56,6 +63,9 @@ class PoolWorker:
         self._actions = actions
         self._observer = observer
         self._memories: dict[Key, PoolMemory] = {}
+        self._preparing: dict[str, asyncio.Task[None]] = {}
+        """By the UID of the pod."""
+        self._limit = asyncio.Semaphore(PREPARED_AT_ONCE)
 
     async def handle(self, key: Key) -> Again:
         """Do one pass over a pool."""
@@ -71,17 +81,17 @@ class PoolWorker:
         memory = self._memories.get(key)
         if memory is None or memory.uid != pool.metadata.uid:
             memory = self._memories[key] = PoolMemory(pool.metadata.uid)
-        return await self._converge(pool, memory)
+        return await self._converge(key, pool, memory)
 
-    async def _converge(self, pool: SessionPool, memory: PoolMemory) -> Again:
+    async def _converge(self, key: Key, pool: SessionPool, memory: PoolMemory) -> Again:
         observed = self._observed(pool, memory)
         plan = reconcile_pool(pool, observed, now())
         failure: Said | None = None
         if plan.prepare:
-            await _each(plan.prepare, self._prepare)
+            self._begin_to_prepare(key, plan.prepare, isolation=observed.isolation)
         if plan.actions:
             failure = await self._carry_out(pool, plan, memory)
-        if plan.prepare or plan.actions:
+        if plan.actions:
             observed = replace(self._observed(pool, memory), failure=failure)
             plan = replace(reconcile_pool(pool, observed, now()), prepare=(), actions=())
         if observed.ready:
@@ -91,18 +101,43 @@ class PoolWorker:
     def _observed(self, pool: SessionPool, memory: PoolMemory) -> PoolObserved:
         class_name, session_class = self._observer.class_of(pool.spec.class_name)
         pods = self._context.store.pods_of(pool.metadata.uid)
+        isolation = session_class is not None and session_class.spec.isolation == "Required"
         return PoolObserved(
             class_name=class_name,
             session_class=session_class,
             pods=pods,
-            ready=frozenset(pod.uid for pod in pods if self._context.readiness.is_ready(pod)),
+            ready=frozenset(pod.uid for pod in pods if self._context.readiness.is_ready(pod, isolation=isolation)),
+            isolation=isolation,
+            unproven=next((said for pod in pods if (said := self._unproven(pod, isolation=isolation))), None),
             claimed=self._context.store.pods_from(pool.metadata.uid),
             failures=memory.failures,
             failed_at=memory.failed_at,
         )
 
-    async def _prepare(self, pod: PodView) -> None:
-        """Ask the kernel host; one that does not answer yet is asked again by the next pass."""
+    def _begin_to_prepare(self, key: Key, pods: tuple[PodView, ...], *, isolation: bool) -> None:
+        """Ask kernel hosts in the background: the pool's next pass is not to wait for the slowest of them."""
+        for pod in pods:
+            if pod.uid not in self._preparing:
+                task = asyncio.create_task(self._prepare_once(key, pod, isolation=isolation))
+                self._preparing[pod.uid] = task
+
+    async def _prepare_once(self, key: Key, pod: PodView, *, isolation: bool) -> None:
+        pause = PREPARE_AGAIN
+        try:
+            async with self._limit:
+                await self._prepare(pod, isolation=isolation)
+            if self._context.readiness.is_ready(pod, isolation=isolation):
+                pause = 0.0
+            elif self._context.readiness.sight_of(pod) is not None:
+                pause = LOOK_AGAIN.total_seconds()
+        except OperatorError as error:
+            logger.warning("a pod of a pool could not be prepared", pod=pod.name, error=str(error))
+        finally:
+            del self._preparing[pod.uid]
+            self._context.queue.add_after(key, pause)
+
+    async def _prepare(self, pod: PodView, *, isolation: bool) -> None:
+        """Ask the kernel host, and look at its isolation."""
         try:
             state = await self._context.hosts.state(endpoint_of(pod.ip or ""), pod.uid)
         except HostError:
@@ -111,7 +146,17 @@ class PoolWorker:
             logger.warning("a pod of a pool is bound", pod=pod.name)
             await self._actions.delete_pod(DeletePod(pod.name, pod.uid), self._namespace_of(pod))
         elif state.warm:
-            self._context.readiness.note(pod)
+            looks = bool(self._context.settings.pod_ip) or isolation
+            sight = await self._actions.lookout.look(Target(pod.ip or "", pod.uid), unbound=True) if looks else None
+            self._context.readiness.note(pod, sight)
+
+    def _unproven(self, pod: PodView, *, isolation: bool) -> Said | None:
+        """Return why a pod that answers is not ready: its class wants to see it isolated."""
+        readiness = self._context.readiness
+        sight = readiness.sight_of(pod)
+        if sight is None or readiness.is_ready(pod, isolation=isolation):
+            return None
+        return Said("NotIsolated", isolated(sight).message)
 
     def _namespace_of(self, pod: PodView) -> str:
         pool = self._context.store.pool_of(pod)

@@ -1,27 +1,48 @@
-"""Which pods of pools were seen to be ready, and which are just being claimed. In memory: a new process looks again."""
+"""What was seen of kernel hosts before they were bound, and which pods are just being claimed.
+
+In memory: a new process looks again, where it still can.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from carrel_operator.isolation import Sight, isolated
 from carrel_operator.observed import PodView
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One kernel host; another container of the same pod is another one."""
+
+    container_id: str | None
+    sight: Sight | None
+    """None where nobody was to look."""
 
 
 @dataclass
 class Readiness:
-    """Pods by UID; another container of the same pod is another kernel host."""
+    """Kernel hosts by the UID of their pod."""
 
-    _ready: dict[str, str | None] = field(default_factory=dict[str, str | None])
+    _seen: dict[str, Seen] = field(default_factory=dict[str, Seen])
     _reserved: set[str] = field(default_factory=set[str])
 
-    def note(self, pod: PodView) -> None:
-        """Take note that the kernel host of the pod is ready for whoever comes."""
-        self._ready[pod.uid] = pod.container_id
+    def note(self, pod: PodView, sight: Sight | None) -> None:
+        """Take note of a kernel host that answers, and of what was seen of its isolation."""
+        self._seen[pod.uid] = Seen(pod.container_id, sight)
 
-    def is_ready(self, pod: PodView) -> bool:
-        """Return whether the kernel host that runs in the pod was seen to be ready."""
-        return pod.live and pod.running and pod.uid in self._ready and self._ready[pod.uid] == pod.container_id
+    def sight_of(self, pod: PodView) -> Sight | None:
+        """Return the latest look at the kernel host that runs in the pod."""
+        seen = self._of(pod)
+        return None if seen is None else seen.sight
+
+    def is_ready(self, pod: PodView, *, isolation: bool) -> bool:
+        """Return whether a session may have the pod; `isolation`: only if it was seen to be isolated."""
+        seen = self._of(pod)
+        if seen is None or not pod.live or not pod.running:
+            return False
+        return not isolation or isolated(seen.sight).status == "True"
 
     def reserve(self, pod: PodView) -> bool:
         """Keep the pod from other claims of this process; false where another one has it."""
@@ -36,4 +57,8 @@ class Readiness:
 
     def keep_only(self, uids: Collection[str]) -> None:
         """Forget all other pods."""
-        self._ready = {uid: container for uid, container in self._ready.items() if uid in uids}
+        self._seen = {uid: seen for uid, seen in self._seen.items() if uid in uids}
+
+    def _of(self, pod: PodView) -> Seen | None:
+        seen = self._seen.get(pod.uid)
+        return seen if seen is not None and seen.container_id == pod.container_id else None

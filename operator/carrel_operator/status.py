@@ -17,7 +17,6 @@ POD_SCHEDULED: Final = "PodScheduled"
 SUSPENDED: Final = "Suspended"
 FINISHED: Final = "Finished"
 SNAPSHOT_REQUESTED: Final = "SnapshotRequested"
-ISOLATED: Final = "Isolated"
 EXHAUSTED: Final = "Exhausted"
 
 MAX_MESSAGE: Final = 1024

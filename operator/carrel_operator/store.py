@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from carrel_api import names
 from carrel_api.session_class import SessionClass
 from carrel_operator.builders.identity import hash_of
+from carrel_operator.isolation import is_foreign
 from carrel_operator.observed import Document, PodView
 
 logger = structlog.get_logger(__name__)
@@ -57,7 +58,8 @@ class Store:
     """Claimed pods by the hash of the pool that they came from."""
     _pools: dict[str, Name] = field(default_factory=dict[str, Name])
     """Pools by the hash of their UID."""
-    _policies_in: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _foreign_in: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Names of network policies that are not the operator's to put right, by namespace."""
     heard_at: dict[str, float] = field(default_factory=dict[str, float])
     """When something of a kind was last heard by watch (monotonic seconds)."""
     _awaited: OrderedDict[str, tuple[int, float]] = field(default_factory=OrderedDict[str, tuple[int, float]])
@@ -169,10 +171,10 @@ class Store:
         """Return the pools of a namespace."""
         return [entry.value for name, entry in self._objects[names.POOL_KIND].items() if name[0] == namespace]
 
-    def policies_in(self, namespace: str) -> list[Document]:
-        """Return the network policies of a namespace, the operator's and others'."""
+    def foreign_in(self, namespace: str) -> list[Document]:
+        """Return the network policies of a namespace that are not the operator's to put right."""
         found = self._objects["NetworkPolicy"]
-        return [found[namespace, name].value for name in sorted(self._policies_in.get(namespace, ()))]
+        return [found[namespace, name].value for name in sorted(self._foreign_in.get(namespace, ()))]
 
     def __len__(self) -> int:
         """Return how many objects are known."""
@@ -205,8 +207,8 @@ class Store:
             self._pods_of[pod.owner_uid].add(name)
             if pod.claimed_from:
                 self._pods_from[pod.claimed_from].add(name)
-        elif kind == "NetworkPolicy":
-            self._policies_in[name[0]].add(name[1])
+        elif kind == "NetworkPolicy" and is_foreign(entry.value):
+            self._foreign_in[name[0]].add(name[1])
         elif kind == names.POOL_KIND:
             self._pools[hash_of(entry.uid)] = name
 
@@ -217,7 +219,7 @@ class Store:
             if pod.claimed_from:
                 _discard(self._pods_from, pod.claimed_from, name)
         elif kind == "NetworkPolicy":
-            _discard(self._policies_in, name[0], name[1])
+            _discard(self._foreign_in, name[0], name[1])
         elif kind == names.POOL_KIND:
             self._pools.pop(hash_of(entry.uid), None)
 

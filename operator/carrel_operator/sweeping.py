@@ -14,7 +14,8 @@ import structlog
 from carrel_api import names
 from carrel_operator import metrics
 from carrel_operator.context import Key, ProcessContext
-from carrel_operator.observed import PodView, controller
+from carrel_operator.isolation import is_foreign
+from carrel_operator.observed import Document, PodView, controller
 from carrel_operator.store import KINDS
 
 logger = structlog.get_logger(__name__)
@@ -87,8 +88,7 @@ def keys_of(context: ProcessContext, kind: str, name: tuple[str, str], value: An
         case "Pod":
             return _keys_of_pod(context, value, name[0])
         case _:
-            owner = controller(value["metadata"])
-            return [Key("session", name[0], owner["name"])] if owner.get("kind") == names.SESSION_KIND else []
+            return _keys_of_policy(context, value, name[0])
 
 
 def _keys_of_pod(context: ProcessContext, pod: PodView, namespace: str) -> list[Key]:
@@ -97,3 +97,11 @@ def _keys_of_pod(context: ProcessContext, pod: PodView, namespace: str) -> list[
     keys = [Key("session", namespace, name)] if kind == names.SESSION_KIND else []
     pool = context.store.pool_of(pod)
     return [*keys, Key("pool", *pool)] if pool is not None else keys
+
+
+def _keys_of_policy(context: ProcessContext, policy: Document, namespace: str) -> list[Key]:
+    """Return the session whose egress policy it is; all of the namespace for a foreign one, of which there are few."""
+    if is_foreign(policy):
+        return [Key("session", *name) for name in context.store.names(names.SESSION_KIND) if name[0] == namespace]
+    owner = controller(policy["metadata"])
+    return [Key("session", namespace, owner["name"])] if owner.get("kind") == names.SESSION_KIND else []

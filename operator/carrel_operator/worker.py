@@ -27,6 +27,7 @@ from carrel_operator.plan import DeleteSession, Plan
 from carrel_operator.pools import PoolWorker
 from carrel_operator.queue import Again
 from carrel_operator.reconcile import reconcile
+from carrel_operator.sighting import Lookout
 from carrel_operator.status import READY
 from carrel_operator.sweeping import Sweeper
 from carrel_operator.terminations import REASONS
@@ -44,11 +45,17 @@ REFILL_AFTER: Final = 0.2
 class Worker:
     """Handles the keys of the queue."""
 
-    def __init__(self, context: ProcessContext) -> None:
+    def __init__(self, context: ProcessContext, lookout: Lookout) -> None:
         self.context = context
         self._namespaces = Namespaces(context.settings, context.cluster, context.own_key, context.store)
         self._actions = Actions(
-            context.cluster, context.hosts, self._namespaces, context.store, context.readiness, self._claimed
+            context.cluster,
+            context.hosts,
+            self._namespaces,
+            context.store,
+            context.readiness,
+            lookout,
+            self._claimed,
         )
         self._observer = Observer(context.settings, context.store, context.readiness)
         self._pools = PoolWorker(context, self._actions, self._observer)

@@ -19,7 +19,7 @@ def hash_of(text: str) -> str:
 
 def pod_name(session: AgentSession) -> str:
     """Return the one name that the session's pod may have: readable, and never another session's."""
-    return f"{session.metadata.name[:52].rstrip('-')}-{hash_of(session.metadata.uid)[:10]}"
+    return _stem(session.metadata.name, session.metadata.uid)
 
 
 def claim_name(session: AgentSession) -> str:
@@ -29,7 +29,12 @@ def claim_name(session: AgentSession) -> str:
 
 def egress_policy_name(session: AgentSession) -> str:
     """Return the name of the policy that opens what the session may reach."""
-    return f"{pod_name(session)}-egress"
+    return egress_policy_of(session.metadata.name, session.metadata.uid)
+
+
+def egress_policy_of(name: str, uid: str) -> str:
+    """Return the name of the egress policy of the session with this name and UID."""
+    return f"{_stem(name, uid)}-egress"
 
 
 def session_labels(session: AgentSession) -> dict[str, str]:
@@ -62,3 +67,7 @@ def session_metadata(session: AgentSession, name: str, *, labels: dict[str, str]
         "labels": {**session_labels(session), **(labels or {})},
         "ownerReferences": [owner_reference(names.SESSION_KIND, session.metadata)],
     }
+
+
+def _stem(name: str, uid: str) -> str:
+    return f"{name[:52].rstrip('-')}-{hash_of(uid)[:10]}"

@@ -22,8 +22,6 @@ from carrel_operator.settlement import Refusal, Settlement, settle_pool
 from carrel_operator.statements import class_refusal, pod_waits
 from carrel_operator.status import EXHAUSTED, READY, Statement, conditions
 
-PREPARE_AGAIN: Final = 0.25
-"""Seconds until a kernel host that is not ready yet is asked again."""
 LONGEST_WAIT: Final = timedelta(minutes=5)
 """Between two tries to replace pods that end by themselves."""
 
@@ -38,6 +36,10 @@ class PoolObserved:
     """Those that nobody has claimed."""
     ready: frozenset[str] = frozenset()
     """UIDs of those whose kernel host was seen to be ready, in the container that runs."""
+    isolation: bool = False
+    """Whether a pod is ready only once it was seen to be isolated."""
+    unproven: Said | None = None
+    """Why one of them that answers is not ready."""
     claimed: int = 0
     failures: int = 0
     """Pods that ended by themselves since the last one became ready."""
@@ -90,13 +92,11 @@ class _Numbers:
         actions: list[Action] = [DeletePod(pod.name, pod.uid) for pod in (*self.over, *self._surplus(pool, observed))]
         actions += [CreatePod(pool_pod(pool, settled)) for _ in range(to_make)]
         asked = [pod for pod in self.new if pod.running and pod.ip is not None and pod.uid not in observed.ready]
-        after = [PREPARE_AGAIN] if asked else []
-        after += [max(wait.total_seconds(), 1.0)] if wait is not None else []
         return PoolPlan(
             actions=tuple(actions),
             prepare=tuple(asked),
-            status=_status(pool, observed, now, self._short(pool, len(ready), wait)),
-            after=min(after, default=None),
+            status=_status(pool, observed, now, self._short(pool, observed, len(ready), wait)),
+            after=None if wait is None else max(wait.total_seconds(), 1.0),
         )
 
     def _surplus(self, pool: SessionPool, observed: PoolObserved) -> list[PodView]:
@@ -108,13 +108,15 @@ class _Numbers:
         too_many_new = max(0, len(new) - pool.spec.replicas)
         return [*old[:too_many_old], *new[:too_many_new]]
 
-    def _short(self, pool: SessionPool, ready: int, wait: timedelta | None) -> Said | None:
+    def _short(self, pool: SessionPool, observed: PoolObserved, ready: int, wait: timedelta | None) -> Said | None:
         """Return why fewer pods are ready than wanted; none where enough are."""
         if ready >= pool.spec.replicas:
             return None
         if wait is not None:
             return Said("PodsFailing", f"pods of the pool end by themselves; the next one follows in "
                                        f"{wait.total_seconds():.0f} s at most")  # fmt: skip
+        if observed.unproven is not None:
+            return observed.unproven
         return next(
             (said for pod in self.new if (said := pod_waits(pod)) is not None), Said("Starting", "pods are starting")
         )

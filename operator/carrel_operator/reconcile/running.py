@@ -23,15 +23,17 @@ from carrel_operator.plan import (
     CreateClaim,
     CreatePod,
     DeleteEgress,
+    Look,
     Plan,
     PrepareNamespace,
 )
 from carrel_operator.reconcile.around import Around
 from carrel_operator.reconcile.ending import finish
+from carrel_operator.reconcile.isolating import LOOK_AGAIN, is_required, isolation_of, looks_first
 from carrel_operator.saving import requested, withdrawn
 from carrel_operator.settlement import Refusal, egress_refusal, settle
 from carrel_operator.statements import bound, class_refusal, pod_waits
-from carrel_operator.status import ready
+from carrel_operator.status import SNAPSHOT_REQUESTED, Statement, ready
 from carrel_operator.terminations import Account, account, lost_since_ready, replace_at
 from carrel_wire.host import BindRequest
 
@@ -49,6 +51,7 @@ def decide_running(around: Around) -> Plan:
     if pod is None:
         return _start(around)
     counted = account(around.before, pod, around.now)
+    around = replace(around, more=(*around.more, isolation_of(around, pod)))
     if not pod.live:
         status = around.said(around.lost(counted, "a new pod follows"), counted=counted)
         return Plan(actions=around.pod_removal(), status=status, after=around.force_after())
@@ -139,6 +142,12 @@ def _bind(around: Around, pod: PodView, endpoint: str, counted: Account) -> Plan
             return Plan(status=status, after=BIND_AGAIN)
         return Plan(status=status, retry=True)
     wanted = around.wanted
+    if not still and looks_first(around):
+        status = around.said(around.starting(counted, STARTING), counted=counted)
+        return Plan(actions=(Look(pod, endpoint),), status=status)
+    unproven = _unproven(around, pod)
+    if unproven is not None:
+        return Plan(status=around.said(unproven, counted=counted), after=LOOK_AGAIN.total_seconds())
     bind = Bind(
         endpoint=endpoint,
         container_id=pod.container_id,
@@ -154,22 +163,33 @@ def _bind(around: Around, pod: PodView, endpoint: str, counted: Account) -> Plan
     return Plan(actions=(bind,), status=status)
 
 
+def _unproven(around: Around, pod: PodView) -> Statement | None:
+    """Return that nobody may work in the pod, because its class wants to see it isolated; none where they may."""
+    if not is_required(around):
+        return None
+    seen = isolation_of(around, pod)
+    return None if seen.status == "True" else ready("NotIsolated", seen.message)
+
+
 # ready
 
 
 def _ready(around: Around, pod: PodView, endpoint: str, counted: Account) -> Plan:
     before = around.before
+    unproven = _unproven(around, pod)
+    if unproven is not None:
+        return Plan(status=around.said(unproven, counted=counted), after=LOOK_AGAIN.total_seconds())
     began = before.start_time
     if began is None or before.endpoint is None or before.pod_uid != pod.uid or lost_since_ready(before, counted):
         began = around.now
     timeout = idle_timeout(around.wanted, around.limits)
-    if timeout is None or around.more:
+    if timeout is None or around.wanted.spec.operating_mode == "Suspended":
         return Plan(status=_bound_status(around, endpoint, began, counted))
     return _idle(around, AskState(pod.uid, endpoint), began, counted, timeout)
 
 
 def _bound_status(around: Around, endpoint: str, began: datetime, counted: Account) -> AgentSessionStatus:
-    more = around.more or withdrawn(around.before, "Active")
+    more = (*withdrawn(around.before, "Active"), *around.more)  # the later one of a type counts
     status = replace(around, more=more).said(bound(around.wanted, around.observed), counted=counted)
     return status.model_copy(update={"endpoint": endpoint, "start_time": began})
 
@@ -187,7 +207,7 @@ def _idle(around: Around, ask: AskState, began: datetime, counted: Account, time
         why = f"nothing ran and nobody was connected for {timeout.total_seconds():.0f} s"
         if not around.observed.saves:
             return finish(around, "Idle", why)
-        asking = replace(around, more=(requested(around.wanted, "Idle", why),))
+        asking = replace(around, more=(*around.more, requested(around.wanted, "Idle", why)))
         return Plan(status=_bound_status(asking, ask.endpoint, began, counted), after=ASK_AGAIN - since_asked)
     if around.observed.failure is not None:
         return Plan(status=None if _asked(around) else status, after=ASK_AGAIN)
@@ -196,7 +216,7 @@ def _idle(around: Around, ask: AskState, began: datetime, counted: Account, time
 
 def _asked(around: Around) -> bool:
     """Return whether a gateway has been asked to save the state: that stands until the host says something else."""
-    return around.before.is_true("SnapshotRequested")
+    return around.before.is_true(SNAPSHOT_REQUESTED)
 
 
 # egress
