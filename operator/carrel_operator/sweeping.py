@@ -7,15 +7,15 @@ A watch can miss what was deleted while it was away, and a pod can lose its owne
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from carrel_api import names
 from carrel_operator import metrics
-from carrel_operator.context import Key, ProcessContext
-from carrel_operator.isolation import is_foreign
-from carrel_operator.observed import Document, PodView, controller
+from carrel_operator.concerning import have_looked_at
+from carrel_operator.context import ProcessContext
+from carrel_operator.observed import PodView
 from carrel_operator.store import KINDS
 
 logger = structlog.get_logger(__name__)
@@ -62,46 +62,4 @@ async def read_all(context: ProcessContext, namespace: str) -> None:
         labels = _KERNELS if kind == "Pod" else None
         documents = [document async for document in context.cluster.items(kind, where or None, labels=labels)]
         for name, value in context.store.replace(kind, where, documents, since=since):
-            for key in keys_of(context, kind, name, value):
-                context.queue.add(key)
-
-
-def keys_of(context: ProcessContext, kind: str, name: tuple[str, str], value: Any) -> list[Key]:
-    """Return what is to be looked at when an object has changed, or is gone.
-
-    Parameters
-    ----------
-    context
-        Of the process.
-    kind, name
-        What changed.
-    value
-        What is kept of it.
-    """
-    match kind:
-        case names.SESSION_KIND:
-            return [Key("session", *name)]
-        case names.POOL_KIND:
-            return [Key("pool", *name)]
-        case names.CLASS_KIND:
-            return [Key("class", name=name[1])]
-        case "Pod":
-            return _keys_of_pod(context, value, name[0])
-        case _:
-            return _keys_of_policy(context, value, name[0])
-
-
-def _keys_of_pod(context: ProcessContext, pod: PodView, namespace: str) -> list[Key]:
-    """Return the session or pool that has the pod, and the pool that it came from."""
-    kind, _, name = pod.owner.partition("/")
-    keys = [Key("session", namespace, name)] if kind == names.SESSION_KIND else []
-    pool = context.store.pool_of(pod)
-    return [*keys, Key("pool", *pool)] if pool is not None else keys
-
-
-def _keys_of_policy(context: ProcessContext, policy: Document, namespace: str) -> list[Key]:
-    """Return the session whose egress policy it is; all of the namespace for a foreign one, of which there are few."""
-    if is_foreign(policy):
-        return [Key("session", *name) for name in context.store.names(names.SESSION_KIND) if name[0] == namespace]
-    owner = controller(policy["metadata"])
-    return [Key("session", namespace, owner["name"])] if owner.get("kind") == names.SESSION_KIND else []
+            have_looked_at(context, kind, name, value)

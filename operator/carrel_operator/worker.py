@@ -7,6 +7,7 @@ requests: after a restart it is asked for again.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -18,10 +19,11 @@ from carrel_api.session import AgentSession, AgentSessionStatus
 from carrel_operator import metrics
 from carrel_operator.actions import Actions, Memory, now
 from carrel_operator.announcing import Announcer
+from carrel_operator.concerning import claimed
 from carrel_operator.context import Key, ProcessContext
 from carrel_operator.errors import ApiConflict, ApiNotFound
 from carrel_operator.namespaces import Namespaces
-from carrel_operator.observed import Observed, PodView
+from carrel_operator.observed import Observed
 from carrel_operator.observing import Observer
 from carrel_operator.plan import DeleteSession, Plan
 from carrel_operator.pools import PoolWorker
@@ -38,8 +40,6 @@ MAX_ROUNDS: Final = 6
 """Decisions in one pass: what an action brought is decided on at once. The longest way has four."""
 SOONEST: Final = 0.05
 """Seconds; a deadline that is due within the same second is not polled faster."""
-REFILL_AFTER: Final = 0.2
-"""Seconds after a claim until its pool is looked at: sessions that come at once have the processor first."""
 
 
 class Worker:
@@ -55,7 +55,7 @@ class Worker:
             context.store,
             context.readiness,
             lookout,
-            self._claimed,
+            partial(claimed, context),
         )
         self._observer = Observer(context.settings, context.store, context.readiness)
         self._pools = PoolWorker(context, self._actions, self._observer)
@@ -133,11 +133,6 @@ class Worker:
         if document is not None:
             self.context.store.read("Pod", document)
         memory.doubted_pod = None
-
-    def _claimed(self, pod: PodView) -> None:
-        pool = self.context.store.pool_of(pod)
-        if pool is not None:
-            self.context.queue.add_after(Key("pool", *pool), REFILL_AFTER)
 
     # status
 

@@ -8,8 +8,8 @@ import kopf
 
 from carrel_api import names
 from carrel_operator.builders.network_policy import DENY_POLICY, INGRESS_POLICY
+from carrel_operator.concerning import have_looked_at
 from carrel_operator.context import Key, ProcessContext
-from carrel_operator.sweeping import keys_of
 
 WATCHED: Final[tuple[tuple[str, str, str, str], ...]] = (
     (names.CLASS_KIND, names.GROUP, names.VERSION, names.CLASS_PLURAL),
@@ -43,8 +43,7 @@ def take(context: ProcessContext, kind: str, event: kopf.RawEvent) -> None:
     context.store.heard(kind, document, deleted=gone)
     value = before if gone else context.store.find(kind, *name)
     if value is not None:
-        for key in keys_of(context, kind, name, value):
-            context.queue.add(key)
+        have_looked_at(context, kind, name, value)
     if (
         kind == "NetworkPolicy"
         and event["type"] in {"MODIFIED", "DELETED"}
