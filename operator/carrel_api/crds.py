@@ -27,6 +27,7 @@ SESSION_COLUMNS = [
     _column("Owner", ".spec.owner", "Whose it is.", wide=True),
     _column("Node", ".status.nodeName", "Where its pod runs.", wide=True),
     _column("Endpoint", ".status.endpoint", "Address of its kernel host.", wide=True),
+    _column("Pool", ".status.pool", "The pool that its pod came from.", wide=True),
 ]
 POOL_COLUMNS = [
     _column("Class", ".spec.className", "The session class."),

@@ -27,6 +27,20 @@ logger = structlog.get_logger(__name__)
 MOST_AT_ONCE: Final = 100
 """Events on their way; what comes beyond is counted and left out."""
 _MAX_NOTE: Final = 1024
+TROUBLES: Final = frozenset(
+    {
+        "ClassNotFound",
+        "ImagePullFailed",
+        "LimitRangeExceeded",
+        "NotIsolated",
+        "PodRefused",
+        "PriorityClassNotFound",
+        "QuotaExceeded",
+        "RuntimeClassNotFound",
+        "Unschedulable",
+    }
+)
+"""Reasons of `Ready=False` that somebody must do something about."""
 
 
 class Announcer:
@@ -40,6 +54,8 @@ class Announcer:
     def announce(self, session: AgentSession, before: AgentSessionStatus) -> None:
         """Tell what the status says that it did not say before."""
         for kind, reason, note in changes(before, session.status):
+            if reason in TROUBLES:
+                metrics.TROUBLES.labels(reason=reason).inc()
             if len(self._tasks) >= MOST_AT_ONCE:
                 metrics.EVENTS.labels(outcome="left_out").inc()
                 continue
@@ -82,18 +98,12 @@ class Announcer:
         }
 
 
-_TROUBLES: Final = frozenset(
-    {"Unschedulable", "ImagePullFailed", "QuotaExceeded", "PodRefused", "ClassNotFound", "NotIsolated"}
-)
-"""Reasons of `Ready=False` that somebody must do something about."""
-
-
 def changes(before: AgentSessionStatus, after: AgentSessionStatus) -> Iterator[tuple[str, str, str]]:
     """Yield type, reason and note of what is to be told; pure."""
     ready, was_ready = after.condition(READY), before.condition(READY)
     if after.restarts > before.restarts and after.last_termination is not None:
         yield "Warning", after.last_termination.reason, ready.message if ready is not None else ""
-    elif ready is not None and ready.reason in _TROUBLES and (was_ready is None or was_ready.reason != ready.reason):
+    elif ready is not None and ready.reason in TROUBLES and (was_ready is None or was_ready.reason != ready.reason):
         yield "Warning", ready.reason, ready.message
     for kind, level in ((SUSPENDED, "Normal"), (FINISHED, "Normal"), (SNAPSHOT_REQUESTED, "Normal")):
         now, then = after.condition(kind), before.condition(kind)

@@ -55,7 +55,7 @@ def _pod(context: ProcessContext, pod: PodView, namespace: str) -> None:
 
 
 def _policy(context: ProcessContext, policy: Document, namespace: str) -> None:
-    """Look at the session whose egress policy it is; at all of the namespace for a foreign one, of which there are few."""
+    """Look at the session whose egress policy it is, and at all of the namespace for a foreign one: they are few."""
     owner = controller(policy["metadata"])
     if is_foreign(policy):
         for name in context.store.names(names.SESSION_KIND):

@@ -25,6 +25,11 @@ HOST_REQUESTS: Final = Counter(
 STATUS_WRITES: Final = Counter("carrel_operator_status_writes_total", "Writes of a session's status.")
 PODS_CREATED: Final = Counter("carrel_operator_pods_created_total", "Kernel pods made.")
 ORPHANS: Final = Counter("carrel_operator_orphans_deleted_total", "Kernel pods that belonged to nobody.")
+TROUBLES: Final = Counter(
+    "carrel_operator_troubles_total",
+    "Sessions that began to wait for something that somebody must do, by the reason of Ready.",
+    ["reason"],
+)
 EVENTS: Final = Counter("carrel_operator_events_total", "Kubernetes Events about sessions, by outcome.", ["outcome"])
 POOL_STATUS_WRITES: Final = Counter("carrel_operator_pool_status_writes_total", "Writes of a pool's status.")
 STARTS: Final = Counter(

@@ -74,7 +74,7 @@ def test_kubectl_gets_short_names_category_status_and_columns():
     assert version["subresources"] == {"status": {}}
     columns = [(column["name"], column.get("priority", 0)) for column in version["additionalPrinterColumns"]]
     assert columns == [
-        ("Ready", 0), ("Reason", 0), ("Class", 0), ("Age", 0), ("Owner", 1), ("Node", 1), ("Endpoint", 1)
+        ("Ready", 0), ("Reason", 0), ("Class", 0), ("Age", 0), ("Owner", 1), ("Node", 1), ("Endpoint", 1), ("Pool", 1)
     ]  # fmt: skip
 
 
