@@ -17,8 +17,8 @@ INTRODUCTION: Final = """\
 
 Group `carrel.dev`, version `v1alpha1`. An **AgentSession** is one person's or agent's isolated kernel; a
 **SessionClass** is what the administrator allows sessions to be; a **SessionPool** keeps pods of a class ready, so that
-sessions start in milliseconds. An AgentSession is no pod template: whoever may create sessions can run only the images, in
-only the bounds, of a class.
+sessions start in milliseconds. An AgentSession is no pod template: whoever may create sessions can run only the images,
+in only the bounds, of a class.
 
 This page is made from the schema (`python -m carrel_api.reference docs/reference/custom-resources.md`).
 
@@ -71,7 +71,8 @@ have it changed |
 | `Starting` | the pod is on its way; the message says how far, and what was lost before | wait |
 | `OOMKilled` | the pod went over its memory limit and starts again without its variables | ask for more memory |
 | `Crashed` | the kernel host ended and starts again without its variables | see `status.lastTermination` |
-| `NotIsolated` | the class demands isolation that was not seen; the message says what was | see [Isolation](operator.md#isolation) |
+| `NotIsolated` | the class demands isolation that was not seen; the message says what was | \
+see [Isolation](operator.md#isolation) |
 | `Suspended` | `operatingMode` is `Suspended` | use the session, or set it to `Running` |
 | `Expired` | the session's life is over and it is retained | delete it, make another one |
 
@@ -79,10 +80,10 @@ have it changed |
 |---|---|
 | `PodScheduled` | the pod has a node; in the scheduler's own words where not |
 | `Isolated` | whether enforcement of the session's network policies was seen: [Isolation](operator.md#isolation) |
-| `SnapshotRequested` | True when a gateway is to save the session's state, so that its pod can end; the message says what keeps \
-it from that |
+| `SnapshotRequested` | True when a gateway is to save the session's state, so that its pod can end; the message says \
+what keeps it from that |
 | `Suspended` | True when the pod is gone because it was asked for, or because the session idled |
-| `Finished` | True when the session ended by its own terms: `Expired`, or `Idle` where there is no gateway to save its state |
+| `Finished` | True when the session ended by its own terms: `Expired`, or `Idle` where no gateway saves its state |
 
 A change of `resources`, `env` or `datasets` holds from the next pod on. Whether a session is within its class is
 checked when a pod is made; a change of a class ends no pods, but closes egress that it no longer allows.

@@ -126,7 +126,8 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
 
     async def run(self, handle: Callable[[K], Awaitable[Again]]) -> None:
-        """Handle keys until cancelled, several at a time."""
+        """Handle keys until cancelled, several at a time; keys that were added before begin to wait now."""
+        self._since = dict.fromkeys(self._since, time.monotonic())
         async with asyncio.TaskGroup() as group:
             for _ in range(self._workers):
                 group.create_task(self._work(handle))
