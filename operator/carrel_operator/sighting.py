@@ -125,7 +125,7 @@ async def _furthest(attempt: Callable[[], Awaitable[ReachOutcome]]) -> ReachOutc
 
     ended = await asyncio.gather(*(later(number) for number in range(TRIES)), return_exceptions=True)
     failures = [one for one in ended if isinstance(one, BaseException)]
-    outcomes = [one for one in ended if not isinstance(one, BaseException)]
+    outcomes: list[ReachOutcome] = [one for one in ended if not isinstance(one, BaseException)]
     if failures and "connected" not in outcomes:
         raise failures[0]
     return min(outcomes, key=_FURTHEST.index)
