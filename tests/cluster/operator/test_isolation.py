@@ -45,10 +45,11 @@ import asyncio
 from carrel_operator.handlers import probes
 from carrel_operator.queue import WorkQueue
 from carrel_operator.settings import Settings
+from carrel_operator.store import Store
 
 async def main():
     settings = Settings(operator_private_key_file="/none", gateway_public_key_file="/none")
-    async with probes.serve(probes.Health(WorkQueue(str)), settings):
+    async with probes.serve(probes.Health(WorkQueue(str, workers=2), Store()), settings):
         await asyncio.Event().wait()
 
 asyncio.run(main())
@@ -130,7 +131,7 @@ def manifest(namespace: str, image: str) -> dict[str, Any]:
         "defaultResources": {"memory": "384Mi", "cpu": "500m"},
         "kernels": {"preload": [], "spare": 0},
     }
-    settled = settle(session, SessionClass.parse({"metadata": {"name": "none"}, "spec": spec}))
+    settled = settle(session.spec, SessionClass.parse({"metadata": {"name": "none"}, "spec": spec}))
     assert isinstance(settled, Settlement)
     pod = kernel_pod(session, settled)
     del pod["metadata"]["ownerReferences"]

@@ -140,7 +140,7 @@ def test_an_operator_of_a_later_kubernetes_counts_as_fitting():
 
 
 def kernel_labels() -> dict[str, str]:
-    settled = settle(session(), session_class())
+    settled = settle(session().spec, session_class())
     assert isinstance(settled, Settlement)
     return kernel_pod(session(), settled)["metadata"]["labels"]
 
