@@ -34,7 +34,7 @@ from carrel_api.session_class import SessionClass
 from carrel_operator.builders.keys import keys_config_map
 from carrel_operator.builders.network_policy import Peer, namespace_policies
 from carrel_operator.builders.pod import kernel_pod
-from carrel_operator.isolation import Sight, foreign_policies, isolated, own_policies
+from carrel_operator.isolation import Sight, foreign_policies, isolated
 from carrel_operator.settlement import Settlement, settle
 from carrel_wire.host import BindRequest
 from carrel_wire.tokens import BIND, STATE, KeySet, PublicKey, generate_private_key, public_key_of
@@ -101,7 +101,7 @@ class Scene:
     def reason(self, pod: dict[str, Any]) -> str:
         """Return the reason of `Isolated` as the operator would find it now."""
         policies = self.cluster.get("networkpolicies", f"--namespace={self.sessions}")["items"]
-        foreign = foreign_policies(policies, pod["metadata"]["labels"], own_policies())
+        foreign = foreign_policies(policies, pod["metadata"]["labels"])
         return isolated(self.look(pod), foreign=foreign).reason
 
     def becomes(self, pod: dict[str, Any], reason: str) -> None:
