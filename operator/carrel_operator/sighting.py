@@ -111,9 +111,21 @@ async def reach(host: str, port: int, seconds: float = SECONDS) -> ReachOutcome:
 
 
 async def _furthest(attempt: Callable[[], Awaitable[ReachOutcome]]) -> ReachOutcome:
+    """Try several times and return what got furthest; a try that failed counts unless another one was opened.
+
+    Raises
+    ------
+    HostError
+        The failure of the first that failed.
+    """
+
     async def later(number: int) -> ReachOutcome:
         await asyncio.sleep(number * APART)
         return await attempt()
 
-    outcomes = await asyncio.gather(*(later(number) for number in range(TRIES)))
+    ended = await asyncio.gather(*(later(number) for number in range(TRIES)), return_exceptions=True)
+    failures = [one for one in ended if isinstance(one, BaseException)]
+    outcomes: list[ReachOutcome] = [one for one in ended if not isinstance(one, BaseException)]
+    if failures and "connected" not in outcomes:
+        raise failures[0]
     return min(outcomes, key=_FURTHEST.index)

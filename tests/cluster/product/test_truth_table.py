@@ -2,7 +2,9 @@
 
 Plan: one list of targets. A stranger pod in a namespace without policies reaches every one of them, which shows that
 they listen; code in a kernel reaches none of them, over TCP, nor DNS over UDP. Gateway → kernel and operator → kernel
-are open (the cell ran; the pod was bound), stranger → kernel is closed, also from within the session namespace.
+are open (the cell ran; the pod was bound), stranger → kernel is closed, also from within the session namespace. From
+there the operator's own port is open to whoever is no kernel: that kernels do not get there is their policy's doing,
+and so proves that it is in force.
 """
 
 from __future__ import annotations
@@ -82,6 +84,7 @@ def test_kernels_reach_nothing_and_only_gateway_and_operator_reach_kernels(
     listener["spec"]["containers"][0]["readinessProbe"] = {"tcpSocket": {"port": 8888}, "periodSeconds": 1}
     cluster.apply(listener, namespace=namespace)
     gateway = pods_of(cluster, PLACE.namespace, "app.kubernetes.io/component=gateway")[0]["status"]["podIP"]
+    operator = pods_of(cluster, PLACE.namespace, "app.kubernetes.io/component=operator")[0]["status"]["podIP"]
     node = cluster.node_address
     dns = address_of_service(cluster, "kube-system", "kube-dns")
     kernels = cluster.get("agentsessions.carrel.dev", f"--namespace={PLACE.sessions}")["items"]
@@ -100,6 +103,8 @@ def test_kernels_reach_nothing_and_only_gateway_and_operator_reach_kernels(
     }
     guarded: dict[str, tuple[str, int]] = {
         "gateway's metrics": (gateway, 9090),
+        "operator's own port": (operator, 8081),
+        "operator's metrics": (operator, 9090),
         "Postgres": (address_of_service(cluster, PLACE.namespace, "postgres"), 5432),
         **{f"kernel {place}": (place.split(":")[0], int(place.split(":")[1])) for place in endpoints},
     }
@@ -122,4 +127,5 @@ def test_kernels_reach_nothing_and_only_gateway_and_operator_reach_kernels(
         seen_by_squatter = json.loads(output(cluster, PLACE.sessions, "squatter"))
     finally:
         cluster.kubectl("delete", "pod", "squatter", f"--namespace={PLACE.sessions}", "--wait=false")
-    assert {seen_by_squatter[name] for name in guarded} == {"timeout"}
+    assert {name for name in guarded if seen_by_squatter[name] != "timeout"} == {"operator's own port"}
+    assert seen_by_squatter["operator's own port"] == "open"

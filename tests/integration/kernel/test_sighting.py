@@ -22,6 +22,7 @@ from carrel_operator.isolation import isolated
 from carrel_operator.queue import WorkQueue
 from carrel_operator.settings import Settings
 from carrel_operator.sighting import Lookout, Target
+from carrel_operator.store import Store
 from carrel_wire.tokens import Signer
 
 ADDRESSES = ["127.0.0.1", "::1"]
@@ -67,7 +68,7 @@ async def test_without_policies_both_ways_are_seen_to_be_open(tmp_path: Path, ad
         metrics_port=0, reach_port=0,
     )  # fmt: skip
     flag = f"--closed-listen=tcp:{shown(address, closed)}"
-    health = probes.Health(WorkQueue(lambda key: key.namespace))
+    health = probes.Health(WorkQueue(lambda key: key.namespace, workers=2), Store())
     async with pod_like(tmp_path, address, kernel, flag) as (host, hosts), probes.serve(health, settings) as ports:
         lookout = Lookout(hosts, address, ports["reach_port"])
         target = Target(address, host.host_id, kernel, closed)

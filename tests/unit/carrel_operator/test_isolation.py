@@ -2,7 +2,7 @@
 
 Plan: every combination of outcomes (with a foreign policy, without a look, of a host that was seen before) has the one
 condition that a table written by hand says; label selectors are compared with an oracle over sets, on random selectors
-and labels from a small alphabet, and with examples; foreign policies are told from a session's own by name alone.
+and labels from a small alphabet, and with examples; foreign policies are told from own ones.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.unit.carrel_operator.factories import session, session_class
 
-from carrel_operator.builders.identity import egress_policy_name
-from carrel_operator.builders.network_policy import namespace_policies
+from carrel_api.common import Egress
+from carrel_operator.builders.network_policy import egress_policy, namespace_policies
 from carrel_operator.builders.pod import kernel_pod
-from carrel_operator.isolation import Sight, foreign_policies, isolated, own_policies, selects
+from carrel_operator.isolation import Sight, foreign_policies, is_foreign, isolated, selects
 from carrel_operator.settlement import Settlement, settle
 from carrel_operator.status import MAX_MESSAGE
 from carrel_wire.host import ReachOutcome
@@ -140,21 +140,26 @@ def test_an_operator_of_a_later_kubernetes_counts_as_fitting():
 
 
 def kernel_labels() -> dict[str, str]:
-    settled = settle(session(), session_class())
+    settled = settle(session().spec, session_class())
     assert isinstance(settled, Settlement)
     return kernel_pod(session(), settled)["metadata"]["labels"]
 
 
-def policy(name: str, selector: dict[str, Any] | None) -> dict[str, Any]:
+def policy(name: str, selector: dict[str, Any] | None, **metadata: Any) -> dict[str, Any]:
     spec = {"policyTypes": ["Egress"], "egress": [{}], **({} if selector is None else {"podSelector": selector})}
-    return {"metadata": {"name": name, "namespace": "carrel-sessions"}, "spec": spec}
+    return {"metadata": {"name": name, "namespace": "carrel-sessions", **metadata}, "spec": spec}
+
+
+def own_egress() -> dict[str, Any]:
+    made = egress_policy(session(), [Egress(cidr="203.0.113.0/24", ports=[443])])
+    assert made is not None
+    return made
 
 
 def test_policies_of_others_that_select_the_pod_are_found_and_own_ones_are_not():
-    own_egress = policy(egress_policy_name(session()), {"matchLabels": {}})
     policies = [
         *namespace_policies("carrel-sessions", []),
-        own_egress,
+        own_egress(),
         policy("z-everything", {}),
         policy("without-a-selector", None),
         policy("by-class", {"matchLabels": {"carrel.dev/class": "standard"}}),
@@ -162,9 +167,16 @@ def test_policies_of_others_that_select_the_pod_are_found_and_own_ones_are_not()
         policy("other-session", {"matchLabels": {"carrel.dev/session": "f" * 32}}),
         policy("web", {"matchLabels": {"app": "web"}}),
     ]
-    found = foreign_policies(policies, kernel_labels(), own_policies(session()))
+    found = foreign_policies(policies, kernel_labels())
     assert found == ("all-but-web", "by-class", "without-a-selector", "z-everything")
-    assert own_egress["metadata"]["name"] in foreign_policies(policies, kernel_labels(), own_policies())
-    assert foreign_policies(policies, {"app": "web"}, own_policies()) == (
-        own_egress["metadata"]["name"], "web", "without-a-selector", "z-everything",
-    )  # fmt: skip
+    assert foreign_policies(policies, {"app": "web"}) == ("web", "without-a-selector", "z-everything")
+
+
+def test_an_egress_policy_is_known_by_its_name_and_owner_together():
+    name, owners = own_egress()["metadata"]["name"], own_egress()["metadata"]["ownerReferences"]
+    assert not is_foreign(policy(name, {}, ownerReferences=owners))
+    assert is_foreign(policy(name, {}))
+    assert is_foreign(policy("another", {}, ownerReferences=owners))
+    assert is_foreign(policy(name, {}, ownerReferences=[{**owners[0], "uid": "another"}]))
+    assert is_foreign(policy(name, {}, ownerReferences=[{**owners[0], "controller": False}]))
+    assert is_foreign(policy(name, {}, ownerReferences=[{**owners[0], "kind": "ReplicaSet"}]))

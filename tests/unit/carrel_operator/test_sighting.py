@@ -125,7 +125,7 @@ async def test_open_and_refusing_ports_are_seen(hosts: Hosts, kernel_host: Serve
 
 @pytest.mark.parametrize("lucky", range(TRIES))
 async def test_one_try_of_the_pod_that_gets_through_counts(hosts: Hosts, kernel_host: Serve, lucky: int):
-    answers = ["timeout"] * TRIES
+    answers: list[Any] = ["timeout", (409, "already_bound"), (500, "internal")][:TRIES]
     answers[lucky] = "connected"
     kernel = await kernel_host([*answers, (500, "internal")])
     with listening() as own, listening() as closed:
@@ -159,7 +159,7 @@ async def test_one_try_at_the_closed_port_that_gets_through_counts(hosts: Hosts,
     ],
 )
 async def test_a_host_that_does_not_try_has_not_been_asked(hosts: Hosts, kernel_host: Serve, answer: Any, says: str):
-    kernel = await kernel_host([answer])
+    kernel = await kernel_host(["timeout", answer])
     with listening() as own, listening() as closed:
         seen = await Lookout(hosts, "127.0.0.1", own).look(Target("127.0.0.1", "p", kernel, closed), unbound=True)
     assert seen.from_pod is None
