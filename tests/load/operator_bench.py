@@ -178,8 +178,8 @@ def page(results: Results) -> str:
     return f"""
 {machine()}. One replica of the operator runs as a process of the host
 beside a single-node Kubernetes, whose control plane, nodes and pods share the same cores with it and with the client
-that measures. Times are wall time at the client, from before its request until its watch shows `Ready`. Writes are counted
-in the API server's audit log, without leases and without the client's own; CPU is per session.
+that measures. Times are wall time at the client, from before its request until its watch shows `Ready`. Writes are
+counted in the API server's audit log, without leases and without the client's own; CPU is per session.
 
 "Runc pods" are real ones of the node, with real kernel hosts. "Kwok pods" are nobody's: kwok says that they run, and
 one stub answers `bind` for all of them. They show what the operator and the API server cost, and nothing of how pods

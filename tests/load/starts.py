@@ -158,12 +158,18 @@ async def bare_writes(bench: Bench, namespace: str, placement: Document, times: 
     pods = [f"bare-{n}" for n in range(at_once)]
     for name in pods:
         await bench.kube.call("POST", PODS, namespace, body=_pod(name, placement))
+    await until(lambda: _all_ready(bench.kube, namespace), START_SECONDS)  # nobody writes to them any more
     for turn in range(max(1, times // at_once)):
         found = {item["metadata"]["name"]: item async for item in bench.kube.items(PODS, namespace)}
         async with bench.meter.window(row.spent):
             claimed = (_bare_claim(bench.kube, namespace, f"bare-{turn}-{n}", found[pods[n]]) for n in range(at_once))
             row.samples += await asyncio.gather(*claimed)
     return row
+
+
+async def _all_ready(kube: Kube, namespace: str) -> bool:
+    conditions = [item["status"].get("conditions", []) async for item in kube.items(PODS, namespace)]
+    return all(any(one["type"] == "Ready" and one["status"] == "True" for one in each) for each in conditions)
 
 
 async def _bare_claim(kube: Kube, namespace: str, name: str, pod: Document) -> float:

@@ -2,7 +2,7 @@
 
 It is the same program as in a pod, with the rights that its reference page lists (`tests.cluster.operator.conftest`),
 and it may be killed and started again. That it runs beside the cluster changes one thing: what it calls in pods comes
-from the node, which no NetworkPolicy keeps out.
+from the node, which no NetworkPolicy keeps out. So it never sees real pods as isolated, and says so of their sessions.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import httpx
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from tests.cluster.operator.conftest import RESTRICTED, Deployed, rights
+from tests.cluster.provider.bare import BareCluster
 from tests.cluster.provider.base import Cluster
 from tests.support.identities import kubeconfig_of
 from tests.support.servers import free_port, wait_for
@@ -39,6 +40,8 @@ class OperatorProcess:
 
     place: Deployed
     folder: Path
+    address: str = "127.0.0.1"
+    """Where it answers probes, and where kernel pods try to reach it."""
     gateway_key: str = field(default_factory=generate_private_key)
     process: subprocess.Popen[bytes] | None = None
     ports: tuple[int, int] = (0, 0)
@@ -76,7 +79,9 @@ class OperatorProcess:
             "CARREL_SESSION_NAMESPACE": self.place.sessions,
             "CARREL_OPERATOR_PRIVATE_KEY_FILE": str(keys["operator.key"]),
             "CARREL_GATEWAY_PUBLIC_KEY_FILE": str(keys["gateway.pub"]),
-            "CARREL_PROBE_ADDRESS": "127.0.0.1",
+            "CARREL_PROBE_ADDRESS": self.address,
+            "CARREL_POD_IP": self.address,
+            "CARREL_REACH_PORT": "0",
             "CARREL_PROBE_PORT": str(self.ports[0]),
             "CARREL_METRICS_PORT": str(self.ports[1]),
             "CARREL_LOG_LEVEL": "warning",
@@ -88,7 +93,7 @@ class OperatorProcess:
     def wait_ready(self) -> None:
         """Wait until it leads and watches."""
         assert self.process is not None
-        probe = f"http://127.0.0.1:{self.ports[0]}/readyz"
+        probe = f"http://{self.address}:{self.ports[0]}/readyz"
 
         def leads() -> bool:
             with contextlib.suppress(httpx.TransportError):
@@ -97,7 +102,10 @@ class OperatorProcess:
                 )
             return False
 
-        wait_for(leads, self.process)
+        try:
+            wait_for(leads, self.process)
+        except (RuntimeError, TimeoutError) as error:
+            raise RuntimeError(f"{error}:\n{self.log()[-4000:]}") from error
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of the present samples of this name that have these labels.
@@ -107,7 +115,7 @@ class OperatorProcess:
         httpx.TransportError
             It does not answer.
         """
-        text = httpx.get(f"http://127.0.0.1:{self.ports[1]}/metrics", trust_env=False).text
+        text = httpx.get(f"http://{self.address}:{self.ports[1]}/metrics", trust_env=False).text
         samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
         return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
 
@@ -142,6 +150,8 @@ def operator_process(cluster: Cluster, kernel_image: str) -> Iterator[OperatorPr
     cluster.apply(*rights(place))
     with tempfile.TemporaryDirectory(prefix="carrel-operator-") as folder:
         operator = OperatorProcess(place, Path(folder))
+        if isinstance(cluster, BareCluster):  # the node is this host
+            operator.address = cluster.node_address
         kubeconfig_of(cluster, place.control, "operator", operator.folder / "kubeconfig")
         try:
             operator.start()
