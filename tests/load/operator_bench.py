@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import secrets
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 from tests.cluster.operator.conftest import session_class
 from tests.cluster.provider.base import Cluster
 from tests.cluster.provider.choice import choose
-from tests.load import rows, scale, starts
+from tests.load import rows, scale, starts, wake
 from tests.load.kube import Document, Kube, Sessions
 from tests.load.page import machine, write_part
 from tests.load.starts import Bench
@@ -30,7 +31,7 @@ from tests.support.fake_nodes import FakeNodes
 from tests.support.operator_process import OperatorProcess, operator_process
 from tools.images import build
 
-SECTIONS = ("cold real", "claims real", "cold kwok", "claims kwok", "scale")
+SECTIONS = ("cold real", "claims real", "wake real", "cold kwok", "claims kwok", "scale")
 AT_ONCE = 20
 SERIAL_TARGET = "≤ 20 / 35 ms (p50 / p95), ≤ 3 writes, ≤ 6 with the replacement"
 AT_ONCE_TARGET = "≤ 120 / 150 ms (p50 / p95), ≤ twice the bare writes"
@@ -41,6 +42,7 @@ class Sizes:
     """How much is done."""
 
     cold: int = 20
+    wakes: int = 10
     serial: int = 100
     serial_real: int = 30
     rounds: int = 10
@@ -53,7 +55,7 @@ class Sizes:
     churn_seconds: float = 40.0
 
 
-SHORT = Sizes(cold=2, serial=4, serial_real=2, rounds=1, rounds_real=0, at_once=4, nodes=1, levels=(20,),
+SHORT = Sizes(cold=2, wakes=1, serial=4, serial_real=2, rounds=1, rounds_real=0, at_once=4, nodes=1, levels=(20,),
               churn_rate=5.0, churn_seconds=2.0)  # fmt: skip
 
 
@@ -97,12 +99,16 @@ async def _measure(
     results = Results()
     async with _bench(cluster, operator) as bench:
         place = operator.place
-        if "real" in only or not only:
+        if any(only in section for section in SECTIONS if section.endswith("real")):
             await starts.make_class(bench, session_class(place))
         if only in "cold real":
             results.add(*await starts.first_reply(bench, place.class_name, sizes.cold))
         if only in "claims real":
             await _claims(bench, results, place.class_name, "runc pods", (sizes.serial_real, sizes.rounds_real), sizes)
+        if only in "wake real":
+            with tempfile.TemporaryDirectory(prefix="carrel-wake-") as folder:
+                results.add(await asyncio.to_thread(wake.wake, bench, cluster.kubeconfig, place.class_name,
+                                                    Path(folder), sizes.wakes))  # fmt: skip
         if nodes is None:
             return results
         fake = f"{place.class_name}-fake"

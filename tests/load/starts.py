@@ -109,6 +109,12 @@ async def pool(bench: Bench, class_name: str, replicas: int) -> AsyncIterator[st
         yield name
     finally:
         await bench.kube.call("DELETE", POOLS, bench.sessions.namespace, name)
+        await until(lambda: _no_pods(bench), START_SECONDS)  # their ends belong to no other measure
+
+
+async def _no_pods(bench: Bench) -> bool:
+    query = {"labelSelector": names.POOL_LABEL, "limit": "1"}
+    return not (await bench.kube.call("GET", PODS, bench.sessions.namespace, query=query))["items"]
 
 
 async def full(bench: Bench, name: str) -> None:
