@@ -26,8 +26,9 @@ cluster-down: setup ## take it away again
 soak: setup       ## long fault runs; results under docs/soak.md
 	@$(VENV)/python -m tools.setup system && $(VENV)/python -m pytest -m soak tests/soak -p no:cacheprovider --timeout 3600
 
-bench: setup      ## the table of docs/benchmarks.md
-	@$(VENV)/python -m tests.load.bench --write docs/benchmarks.md
+bench: setup      ## the tables of docs/benchmarks.md
+	@$(VENV)/python -m tools.setup system && $(VENV)/python -m tests.load.bench --write docs/benchmarks.md && \
+		$(VENV)/python -m tests.load.operator_bench --write docs/benchmarks.md
 
 docs: setup       ## the documentation site into site/
 	@$(VENV)/mkdocs build --strict

@@ -7,6 +7,7 @@ address, what is not placed there does not land there, and nothing stays.
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from ipaddress import ip_address, ip_network
@@ -20,6 +21,7 @@ from tests.cluster.provider.base import Cluster
 from tests.support import fake_nodes
 from tests.support.stub_host import FakeHosts
 
+from carrel_api.names import CLOSED_PORT
 from carrel_wire.host import BindReply, BindRequest, HostState, ReachRequest
 from carrel_wire.tokens import ALL_SCOPES, Signer, generate_private_key
 
@@ -108,9 +110,14 @@ def test_what_is_placed_there_is_ready_and_answers_and_nothing_else_lands_there(
             assert (
                 httpx.post(f"http://{address}:8888/v1/bind", content=body, trust_env=False).json()["already"] is False
             )
+        with socket.socket() as closed:
+            closed.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                closed.connect((addresses[0], CLOSED_PORT))
         cluster.kubectl("delete", where, placed[0], "--timeout=60s")
     assert cluster.get("nodes", f"--selector={fake_nodes.LABEL}={nodes.run}")["items"] == []
     left = {one["metadata"]["name"] for one in cluster.get("pods", where)["items"]}
     assert left == {"selected"}
     routes = subprocess.run(["ip", "route", "show", "table", "local"], capture_output=True, text=True).stdout
-    assert fake_nodes.CIDR not in routes
+    rules = subprocess.run(["iptables", "-w", "-S", "INPUT"], capture_output=True, text=True).stdout
+    assert fake_nodes.CIDR not in routes + rules

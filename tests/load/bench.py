@@ -1,7 +1,7 @@
-"""The table of `docs/benchmarks.md`: Carrel beside jupyter_server and Kernel Gateway, all measured here in one run.
+"""The part "Execution" of the benchmarks: Carrel beside jupyter_server and Kernel Gateway, all measured in one run.
 
     python -m tests.load.bench                   a short run, printed
-    python -m tests.load.bench --write PATH      a full run, printed and written
+    python -m tests.load.bench --write PATH      a full run, printed and written; the page's other parts stay
 
 Absolute times are noisy and belong to one machine; the ratio in one run is what counts. It measures from outside, over
 loopback, with the authentication and the committed history that a user has.
@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
-import platform
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from importlib.metadata import version
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tests.load import measures
+from tests.load.page import machine, write_part
 from tests.load.peers import CarrelServer, HostServer, JupyterServer, Server
 
 Measure: TypeAlias = Callable[[Server, int], Awaitable[str]]
@@ -66,14 +65,10 @@ async def measure(times: int, only: str) -> str:
 
 
 def page(table: str, times: int) -> str:
-    """Return the page as Markdown."""
-    machine = (
-        f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}"
-    )
+    """Return the part of the page as Markdown."""
     peers = f"`jupyter_server` {version('jupyter_server')} and Kernel Gateway {version('jupyter_kernel_gateway')}"
-    return f"""# Benchmarks
-
-`make bench` on {machine}; {times} executions per line, median and p99; a twentieth as many starts.
+    return f"""
+{machine()}; {times} executions per line, median and p99; a twentieth as many starts.
 The peers are {peers} with their default settings, started beside
 Carrel in the same run and driven over their own WebSocket. The gateway is driven over HTTP, with its key; every reply
 is in the committed history (SQLite) before it is sent. The kernel host is driven alone, as the gateway drives it, and
@@ -82,8 +77,7 @@ and the one kernel that it keeps for whoever comes next; a start without them co
 Executions at once begin when a server's processes are at rest, for Carrel's import libraries behind new kernels.
 A snapshot is every variable of a kernel on disk with its digest, which the gateway leaves to the host; the peers have
 nothing that saves a kernel's state.
-Memory is the proportional set size of all processes of a server. Times belong to the machine; the ratio in one run
-counts.
+Memory is the proportional set size of all processes of a server.
 
 {table}
 """
@@ -99,7 +93,7 @@ def main() -> None:
     times = arguments.times or (200 if arguments.write else 40)
     table = asyncio.run(measure(times, arguments.only))
     if arguments.write:
-        arguments.write.write_text(page(table, times))
+        write_part(arguments.write, "Execution", page(table, times))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Nodes that are not real, with kwok: pods there are Running and Ready at once, and a stub answers for their kernels.
 
 kwok and the stub (`stub_host`) run as processes of the test on this host, and the addresses that kwok gives to pods are
-routed to this host's loopback while they run. Only what tolerates the nodes' taint and selects their label lands there
-(`FakeNodes.placement`), and nothing of it lands elsewhere. One at a time on one host; a second one waits.
+routed to this host's loopback while they run. Packets to the closed port there are dropped, as an enforcing network
+would. Only what tolerates the nodes' taint and selects their label lands there (`FakeNodes.placement`), and nothing of
+it lands elsewhere. One at a time on one host; a second one waits.
 
 It does not show how pods start, run or are kept apart: see `stub_host`.
 """
@@ -27,6 +28,8 @@ import yaml
 from tests.cluster.provider.base import Cluster
 from tests.support.identities import kubeconfig_of
 from tools.go_tools import cache_folder, ensure
+
+from carrel_api.names import CLOSED_PORT
 
 LABEL: Final = "carrel.test/kwok"
 """On each such node, and the key of its taint; the value is of one run."""
@@ -109,9 +112,8 @@ def missing() -> str | None:
     """Return why there can be none on this host; None where there can."""
     if os.geteuid():
         return "addresses of pods that are not real are routed to loopback, which needs root"
-    if shutil.which("ip") is None:
-        return "ip (iproute2) is not on PATH"
-    return None
+    absent = [name for name in ("ip", "iptables") if shutil.which(name) is None]
+    return f"{' and '.join(absent)} must be on PATH" if absent else None
 
 
 @contextlib.contextmanager
@@ -150,12 +152,18 @@ def _alone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _route() -> Iterator[None]:
-    # `replace`: a run that was killed may have left it
+    # `replace`, and away with the rule first: a run that was killed may have left them
+    rule = ["-i", "lo", "-d", CIDR, "-p", "tcp", "--dport", str(CLOSED_PORT), "-j", "DROP"]
+    remove = ["iptables", "-w", "-D", "INPUT", *rule]
+    while subprocess.run(remove, capture_output=True).returncode == 0:
+        pass
+    subprocess.run(["iptables", "-w", "-I", "INPUT", *rule], check=True, capture_output=True)
     subprocess.run(["ip", "route", "replace", "local", CIDR, "dev", "lo"], check=True, capture_output=True)
     try:
         yield
     finally:
         subprocess.run(["ip", "route", "del", "local", CIDR, "dev", "lo"], capture_output=True)
+        subprocess.run(remove, capture_output=True)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,164 @@
+"""The operator with thousands of sessions on nodes that are not real: filling, lists, churn, and a restart by SIGKILL.
+
+Sessions are kept through all sizes, so the growth from one to the next is of one process. What a client sees is
+measured at the API; that a new process has looked at every session is read from its metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import httpx
+from tests.load.kube import SESSIONS, RequestFailed, until
+from tests.load.rows import NOTHING, Row, milliseconds, quantile
+from tests.load.starts import START_SECONDS, Bench
+from tests.load.usage import resident_bytes
+
+FILL_RATE = 45.0
+"""Sessions made in a second while filling."""
+IN_FLIGHT = 300
+"""Filling waits when so many are not Ready yet."""
+PAGE = 500
+"""Objects in one part of a list, as kubectl asks for them."""
+LISTS = 20
+RECOVERY_SECONDS = 600.0
+HEAD = (
+    "sessions", "filled", "operator's memory", "list of 500, p50 / p99", "list of all, p50",
+    "churn asked / reached", "create → Ready p50 / p95 / p99", "not Ready",
+    "operator's writes per session", "CPU of the operator / of the control plane", "back after SIGKILL",
+)  # fmt: skip
+
+
+@dataclass
+class Level:
+    """What was measured with one number of sessions."""
+
+    sessions: int
+    filled_per_second: float = 0.0
+    pages: list[float] = field(default_factory=list)
+    lists: list[float] = field(default_factory=list)
+    churn: Row = field(default_factory=lambda: Row("churn"))
+    asked_rate: float = 0.0
+    late: int = 0
+    """Sessions of the churn that were not Ready in time."""
+    resident: int = 0
+    """Bytes of the operator, after churn."""
+    recovery: float = 0.0
+
+    def markdown(self) -> str:
+        """Return the line of the table."""
+        churn, times = self.churn, max(len(self.churn.samples), 1)
+        spent = churn.spent
+        quantiles = [milliseconds(quantile(churn.samples, share)) for share in (0.5, 0.95, 0.99)] if times > 1 else []
+        cpu = [f"{spent.cpu.get(name, 0) / spent.seconds:.0%}" for name in ("operator", "control plane")]
+        writes = f"{len(churn.own()) / times:.1f}" if spent.writes else NOTHING
+        return "| " + " | ".join([
+            f"{self.sessions:,}",
+            f"{self.filled_per_second:.0f}/s",
+            f"{self.resident / 2**20:.0f} MiB",
+            f"{milliseconds(quantile(self.pages, 0.5))} / {milliseconds(quantile(self.pages, 0.99))}",
+            milliseconds(quantile(self.lists, 0.5)),
+            f"{self.asked_rate:.0f}/s / {len(churn.samples) / spent.seconds:.0f}/s",
+            " / ".join(quantiles) or NOTHING,
+            str(self.late),
+            writes,
+            " / ".join(cpu),
+            f"{self.recovery:.1f} s",
+        ]) + " |"  # fmt: skip
+
+
+async def level(bench: Bench, class_name: str, count: int, churn_rate: float, churn_seconds: float) -> Level:
+    """Fill up to this number of sessions and measure there."""
+    found = Level(count, asked_rate=churn_rate)
+    found.filled_per_second = await _fill(bench, class_name, count)
+    await _list(bench, found)
+    await _churn(bench, class_name, found, churn_rate, churn_seconds)
+    found.resident = resident_bytes(bench.operator.process_id)
+    found.recovery = await _recover(bench, class_name, count)
+    return found
+
+
+async def _fill(bench: Bench, class_name: str, count: int) -> float:
+    sessions, began = bench.sessions, time.perf_counter()
+    missing = count - len(sessions.seen)
+    going: set[asyncio.Task[object]] = set()
+    async for _ in _ticks(FILL_RATE, missing):
+        going.add(asyncio.create_task(sessions.start(class_name, RECOVERY_SECONDS)))
+        if len(going) >= IN_FLIGHT:
+            done, going = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    await asyncio.gather(*going)
+    return missing / (time.perf_counter() - began)
+
+
+async def _ticks(rate: float, count: int) -> AsyncIterator[int]:
+    """Give numbers at a rate; what comes late is not made up for by going faster later."""
+    at = time.perf_counter()
+    for n in range(count):
+        yield n
+        at = max(at + 1 / rate, time.perf_counter() - 1 / rate)
+        await asyncio.sleep(at - time.perf_counter())
+
+
+async def _list(bench: Bench, found: Level) -> None:
+    for _ in range(LISTS):
+        began = time.perf_counter()
+        await bench.kube.call("GET", SESSIONS, bench.sessions.namespace, query={"limit": str(PAGE)})
+        found.pages.append(time.perf_counter() - began)
+    for _ in range(LISTS // 4):
+        began = time.perf_counter()
+        async for _item in bench.kube.items(SESSIONS, bench.sessions.namespace, PAGE):
+            pass
+        found.lists.append(time.perf_counter() - began)
+
+
+async def _churn(bench: Bench, class_name: str, found: Level, rate: float, seconds: float) -> None:
+    """Make sessions at a rate, and delete the oldest at the same rate once each was seen Ready or is late."""
+    sessions, row = bench.sessions, found.churn
+    row.operator, row.client = bench.operator.user, bench.client
+    oldest = deque(sorted(sessions.seen))
+
+    async def once() -> None:
+        victim = oldest.popleft()
+        try:
+            name, taken = await sessions.start(class_name, START_SECONDS)
+            row.samples.append(taken)
+            oldest.append(name)
+        except (TimeoutError, RequestFailed):
+            found.late += 1
+        await sessions.delete(victim)
+
+    async with bench.meter.window(row.spent), asyncio.TaskGroup() as group:
+        async for _ in _ticks(rate, int(rate * seconds)):
+            group.create_task(once())
+
+
+async def _recover(bench: Bench, class_name: str, count: int) -> float:
+    """Kill the operator and start it again; return the seconds until it has seen all, and a new session is Ready."""
+    operator = bench.operator
+    began = time.perf_counter()
+    operator.kill()
+    operator.start()
+    bench.meter.set("operator", {"operator": operator.process_id})
+
+    async def observed() -> bool:
+        try:
+            return await asyncio.to_thread(_observed, bench, count)
+        except httpx.TransportError:  # it has just been started
+            return False
+
+    await until(observed, RECOVERY_SECONDS)
+    name, _ = await bench.sessions.start(class_name, START_SECONDS)
+    taken = time.perf_counter() - began
+    await bench.sessions.delete(name)
+    return taken
+
+
+def _observed(bench: Bench, count: int) -> bool:
+    passes = bench.operator.metric("carrel_operator_passes_total", kind="session")
+    return passes >= count and bench.operator.metric("carrel_operator_queue_depth") == 0
