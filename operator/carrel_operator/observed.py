@@ -12,6 +12,7 @@ from carrel_api import names
 from carrel_api.quantities import any_quantity
 from carrel_api.session_class import SessionClass
 from carrel_operator.isolation import Sight
+from carrel_operator.needs import Needs
 
 Document: TypeAlias = Mapping[str, Any]
 
@@ -56,7 +57,11 @@ class PodView:
     """Why the pod as a whole ended, such as `Evicted`."""
     disruption: Said | None = None
     """Why the cluster takes the pod away (condition `DisruptionTarget`)."""
+    needs: Needs = field(default_factory=Needs)
     scheduled: bool = False
+    scheduled_at: datetime | None = None
+    prepared: bool = True
+    """Whether its node has mounted the volumes and made the sandbox (condition `PodReadyToStartContainers`)."""
     unscheduled: Said | None = None
     waiting: Said | None = None
     running: bool = False
@@ -118,7 +123,10 @@ class PodView:
             deleted_at=_time(metadata.get("deletionTimestamp")),
             failure=_said(status) if status.get("reason") else None,
             disruption=_said(disruption) if disruption.get("status") == "True" else None,
+            needs=Needs.of(spec),
             scheduled=scheduled.get("status") == "True",
+            scheduled_at=_time(scheduled.get("lastTransitionTime")),
+            prepared=conditions.get("PodReadyToStartContainers", {}).get("status") != "False",
             unscheduled=_said(scheduled) if scheduled.get("status") == "False" else None,
             waiting=_said(state["waiting"]) if "waiting" in state else None,
             running="running" in state,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from carrel_api.session import AgentSession
-from carrel_operator.observed import Observed, PodView, Said
+from carrel_operator.observed import Observed, PodView
 from carrel_operator.settlement import Refusal, egress_refusal
 from carrel_operator.status import FINISHED, POD_SCHEDULED, READY, SUSPENDED, Statement, ready
 from carrel_operator.terminations import Account
@@ -14,9 +14,6 @@ ACTIVE: Final = Statement(SUSPENDED, "False", "Running")
 UNFINISHED: Final = Statement(FINISHED, "False", "Running")
 NO_POD: Final = Statement(POD_SCHEDULED, "False", "NoPod")
 
-IMAGE_REASONS: Final = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
-)
 _LOST: Final = ", and its variables are lost; "
 _MAX_WORDS: Final = 500
 """Characters of a kubelet's message: what follows must fit beside it."""
@@ -83,18 +80,6 @@ def suspended(wanted: AgentSession, *, gone: bool) -> tuple[Statement, Statement
     return ready("Suspended", message), Statement(
         SUSPENDED, "True" if gone else "False", "Suspended" if gone else "Suspending", message
     )
-
-
-def pod_waits(pod: PodView) -> Said | None:
-    """Return what a pod without a running container waits for, in the cluster's own words, if any."""
-    if pod.unscheduled is not None and not pod.scheduled:
-        reason = "Unschedulable" if pod.unscheduled.reason == "Unschedulable" else "Starting"
-        return Said(reason, pod.unscheduled.message)
-    if pod.waiting is None:
-        return None
-    if pod.waiting.reason in IMAGE_REASONS:
-        return Said("ImagePullFailed", f"{pod.waiting.reason}: {pod.waiting.message or 'the image cannot be pulled'}")
-    return Said("Starting", f"{pod.waiting.reason}: {pod.waiting.message}") if pod.waiting.message else None
 
 
 def class_refusal(name: str) -> Refusal:

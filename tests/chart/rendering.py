@@ -24,9 +24,11 @@ class RenderingError(Exception):
     """Helm refused; the message is its own."""
 
 
-def render(values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def render(
+    values: dict[str, Any] | None = None, release: str = RELEASE, namespace: str = NAMESPACE
+) -> list[dict[str, Any]]:
     """Return the objects of the chart; `values` replaces the minimal ones."""
-    command = [str(ensure("helm")), "template", RELEASE, str(CHART), f"--namespace={NAMESPACE}", "--values=-"]
+    command = [str(ensure("helm")), "template", release, str(CHART), f"--namespace={namespace}", "--values=-"]
     command.append("--kube-version=1.35.0")
     given = json.dumps(MINIMAL if values is None else values)
     done = subprocess.run(command, input=given, capture_output=True, text=True)

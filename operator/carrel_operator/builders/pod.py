@@ -10,6 +10,7 @@ from carrel_api.quantities import millicpus, number_of_bytes
 from carrel_api.session import AgentSession
 from carrel_api.session_class import SessionClassSpec, Toleration
 from carrel_api.session_pool import SessionPool
+from carrel_operator.builders.environment import authorities_mount, authorities_volume, class_environment
 from carrel_operator.builders.identity import (
     Manifest,
     claim_name,
@@ -168,6 +169,7 @@ def _container(settled: Settlement) -> Manifest:
             {"name": "CARREL_KERNEL_PRELOAD", "value": ",".join(settled.allowed.kernels.preload)},
             *_allowed_imports(settled.allowed),
             {"name": "CARREL_KERNEL_SPARE_KERNELS", "value": str(settled.allowed.kernels.spare)},
+            *class_environment(settled.allowed),
             {"name": "HOME", "value": HOME},
             {"name": "MPLCONFIGDIR", "value": f"{HOME}/matplotlib"},
         ],
@@ -180,6 +182,7 @@ def _container(settled: Settlement) -> Manifest:
             {"name": "home", "mountPath": HOME},
             {"name": "tmp", "mountPath": TEMPORARY},
             {"name": "keys", "mountPath": KEYS, "readOnly": True},
+            *authorities_mount(settled.allowed),
             *(
                 {"name": f"dataset-{index}", "mountPath": f"{DATASETS}/{dataset.name}", "readOnly": True}
                 for index, dataset in enumerate(settled.datasets)
@@ -214,6 +217,7 @@ def _volumes(settled: Settlement, workspace_claim: str | None) -> list[Manifest]
         {"name": "home", "emptyDir": {"sizeLimit": HOME_SIZE}},
         {"name": "tmp", "emptyDir": {"sizeLimit": TEMPORARY_SIZE}},
         {"name": "keys", "configMap": {"name": names.KEYS_CONFIG_MAP, "defaultMode": 0o444}},
+        *authorities_volume(settled.allowed),
         *(
             {
                 "name": f"dataset-{index}",

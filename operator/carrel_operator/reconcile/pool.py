@@ -19,8 +19,9 @@ from carrel_operator.builders.pod import pool_pod
 from carrel_operator.observed import PodView, Said
 from carrel_operator.plan import Action, CreatePod, DeletePod, PoolPlan
 from carrel_operator.settlement import Refusal, Settlement, settle_pool
-from carrel_operator.statements import class_refusal, pod_waits
+from carrel_operator.statements import class_refusal
 from carrel_operator.status import EXHAUSTED, READY, Statement, conditions
+from carrel_operator.waits import pod_waits, preparing
 
 LONGEST_WAIT: Final = timedelta(minutes=5)
 """Between two tries to replace pods that end by themselves."""
@@ -83,7 +84,6 @@ class _Numbers:
         )
 
     def plan(self, pool: SessionPool, settled: Settlement, observed: PoolObserved, now: datetime) -> PoolPlan:
-        ready = [pod for pod in self.new if pod.uid in observed.ready]
         waiting = _failing_until(observed)
         wait = None if waiting is None or waiting <= now else waiting - now
         missing = pool.spec.replicas - len(self.new)
@@ -92,11 +92,13 @@ class _Numbers:
         actions: list[Action] = [DeletePod(pod.name, pod.uid) for pod in (*self.over, *self._surplus(pool, observed))]
         actions += [CreatePod(pool_pod(pool, settled)) for _ in range(to_make)]
         asked = [pod for pod in self.new if pod.running and pod.ip is not None and pod.uid not in observed.ready]
+        after = [left for pod in self.new if (left := preparing(pod, now)) is not None]
+        after += [max(wait.total_seconds(), 1.0)] if wait is not None else []
         return PoolPlan(
             actions=tuple(actions),
             prepare=tuple(asked),
-            status=_status(pool, observed, now, self._short(pool, observed, len(ready), wait)),
-            after=None if wait is None else max(wait.total_seconds(), 1.0),
+            status=_status(pool, observed, now, self._short(pool, observed, now, wait)),
+            after=min(after, default=None),
         )
 
     def _surplus(self, pool: SessionPool, observed: PoolObserved) -> list[PodView]:
@@ -108,9 +110,9 @@ class _Numbers:
         too_many_new = max(0, len(new) - pool.spec.replicas)
         return [*old[:too_many_old], *new[:too_many_new]]
 
-    def _short(self, pool: SessionPool, observed: PoolObserved, ready: int, wait: timedelta | None) -> Said | None:
+    def _short(self, pool: SessionPool, observed: PoolObserved, now: datetime, wait: timedelta | None) -> Said | None:
         """Return why fewer pods are ready than wanted; none where enough are."""
-        if ready >= pool.spec.replicas:
+        if sum(pod.uid in observed.ready for pod in self.new) >= pool.spec.replicas:
             return None
         if wait is not None:
             return Said("PodsFailing", f"pods of the pool end by themselves; the next one follows in "
@@ -118,7 +120,8 @@ class _Numbers:
         if observed.unproven is not None:
             return observed.unproven
         return next(
-            (said for pod in self.new if (said := pod_waits(pod)) is not None), Said("Starting", "pods are starting")
+            (said for pod in self.new if (said := pod_waits(pod, now)) is not None),
+            Said("Starting", "pods are starting"),
         )
 
 

@@ -32,9 +32,10 @@ from carrel_operator.reconcile.ending import finish
 from carrel_operator.reconcile.isolating import LOOK_AGAIN, is_required, isolation_of, looks_first
 from carrel_operator.saving import requested, withdrawn
 from carrel_operator.settlement import Refusal, egress_refusal, settle
-from carrel_operator.statements import bound, class_refusal, pod_waits
+from carrel_operator.statements import bound, class_refusal
 from carrel_operator.status import SNAPSHOT_REQUESTED, Statement, ready
 from carrel_operator.terminations import Account, account, lost_since_ready, replace_at
+from carrel_operator.waits import pod_waits, preparing
 from carrel_wire.host import BindRequest
 
 STARTING: Final = "its pod is starting"
@@ -109,9 +110,9 @@ def _follow(around: Around, pod: PodView, counted: Account) -> Plan:
         return _bind(around, pod, endpoint, counted)
     if pod.waiting is not None and pod.waiting.reason == "CrashLoopBackOff":
         return Plan(status=around.said(around.lost(counted, pod.waiting.message), counted=counted))
-    waits = pod_waits(pod) or Said("Starting", STARTING)
+    waits = pod_waits(pod, around.now) or Said("Starting", STARTING)
     said = around.starting(counted, waits.message) if waits.reason == "Starting" else ready(waits.reason, waits.message)
-    return Plan(status=around.said(said, counted=counted))
+    return Plan(status=around.said(said, counted=counted), after=preparing(pod, around.now))
 
 
 def _is_bound(around: Around, pod: PodView, endpoint: str, counted: Account) -> bool:

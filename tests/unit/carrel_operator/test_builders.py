@@ -63,6 +63,12 @@ FULL_CLASS = session_class(
         ],
         "priorityClassName": "kernels",
         "egress": [{"cidr": "0.0.0.0/0", "ports": [80, 443]}, {"cidr": "::/0", "ports": [443]}],
+        "proxy": {
+            "http": "http://proxy.example.org:3128",
+            "https": "http://proxy.example.org:3128",
+            "noProxy": ".example.org",
+        },
+        "caBundle": "corporate-ca",
         "datasets": [{"name": "weather", "claimName": "weather-2026"}, {"name": "other", "claimName": "other"}],
         "workspace": {"storageClassName": "fast"},
     }

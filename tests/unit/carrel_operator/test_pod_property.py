@@ -53,6 +53,7 @@ SPECS = some(
     idleTimeoutSeconds=st.integers(1, 31_536_000),
 )
 MODULES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}([.][A-Za-z_][A-Za-z0-9_]{0,9}){0,2}", fullmatch=True)
+PROXIES = st.from_regex(r"https?://[A-Za-z0-9.-]{1,20}(:[0-9]{1,5})?/?", fullmatch=True)
 CLASSES = some(
     maximumResources=st.fixed_dictionaries(
         {"cpu": CPU, "memory": BYTES, "ephemeralStorage": BYTES, "gpu": st.integers(0, 64)}
@@ -82,6 +83,9 @@ CLASSES = some(
             "allowedImports": st.lists(MODULES, max_size=3, unique=True),
         }
     ),
+    proxy=some(http=PROXIES, https=PROXIES, noProxy=TEXT),
+    caBundle=NAMES,
+    isolation=st.sampled_from(["Required", "Preferred"]),
     workspace=st.fixed_dictionaries({"maximumSize": st.just("2T"), "defaultSize": st.sampled_from(["1Gi", "100M"])}),
 )
 
