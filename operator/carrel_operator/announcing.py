@@ -30,14 +30,17 @@ _MAX_NOTE: Final = 1024
 TROUBLES: Final = frozenset(
     {
         "ClassNotFound",
+        "DatasetNotFound",
         "ImagePullFailed",
         "LimitRangeExceeded",
         "NotIsolated",
+        "PodNotPrepared",
         "PodRefused",
         "PriorityClassNotFound",
         "QuotaExceeded",
         "RuntimeClassNotFound",
         "Unschedulable",
+        "UserNotAssigned",
     }
 )
 """Reasons of `Ready=False` that somebody must do something about."""
