@@ -21,13 +21,12 @@ look may have tried other ways. Policies of other kinds (AdminNetworkPolicy, a p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, TypeAlias
 
-from carrel_api.names import SESSION_KIND
-from carrel_operator.builders.identity import egress_policy_of
+from carrel_api.names import SESSION_KIND, SESSION_LABEL
+from carrel_operator.builders.identity import egress_policy_of, hash_of
 from carrel_operator.builders.network_policy import DENY_POLICY, INGRESS_POLICY
+from carrel_operator.sight import Sight
 from carrel_operator.status import ISOLATED, Statement, Truth
 from carrel_wire.host import ReachOutcome
 
@@ -41,21 +40,6 @@ _HEARD: Final[Mapping[ReachOutcome, str]] = {
     "timeout": "nothing was heard",
     "unreachable": "somebody answered that there is no way",
 }
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What came of the connections of one look at one pod."""
-
-    kernel_port: ReachOutcome
-    """Of the operator's to the kernel port."""
-    closed_port: ReachOutcome
-    """Of the operator's to the closed port."""
-    from_pod: ReachOutcome | None
-    """Of the pod's to the operator; none where the pod was not asked to try."""
-    seen_at: datetime
-    not_asked: str = ""
-    """Why the pod was not asked, and what to do."""
 
 
 def isolated(sight: Sight | None, *, foreign: Sequence[str] = (), asked_before: bool = False) -> Statement:
@@ -112,14 +96,17 @@ def _pod_heard(sight: Sight, *, asked_before: bool) -> Statement:
 def is_foreign(policy: Document) -> bool:
     """Return whether a NetworkPolicy is not the operator's to put right: neither a namespace's nor a session's own.
 
-    The name is enough, for the egress policy of a session together with its owner: what is in such a policy is the
-    operator's to say, whoever made it.
+    The name is enough for the first, and for the egress policy of a session its owner and its selector too: such a
+    policy reaches that session's pod alone, and what is in it is the operator's to say, whoever made it.
     """
     metadata = policy["metadata"]
+    if metadata["name"] in {DENY_POLICY, INGRESS_POLICY}:
+        return False
     owners: Sequence[Document] = metadata.get("ownerReferences") or ()
     owner = next((one for one in owners if one.get("controller") and one.get("kind") == SESSION_KIND), None)
-    own = {DENY_POLICY, INGRESS_POLICY, *(() if owner is None else (egress_policy_of(owner["name"], owner["uid"]),))}
-    return metadata["name"] not in own
+    if owner is None or metadata["name"] != egress_policy_of(owner["name"], owner["uid"]):
+        return True
+    return policy.get("spec", {}).get("podSelector") != {"matchLabels": {SESSION_LABEL: hash_of(owner["uid"])}}
 
 
 def foreign_policies(policies: Iterable[Document], labels: Mapping[str, str]) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 from carrel_api import names
 from carrel_api.quantities import any_quantity
 from carrel_api.session_class import SessionClass
-from carrel_operator.isolation import Sight
 from carrel_operator.needs import Needs
+from carrel_operator.sight import Sight
 
 Document: TypeAlias = Mapping[str, Any]
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from carrel_operator.isolation import Sight, isolated
+from carrel_operator.isolation import isolated
 from carrel_operator.observed import PodView
+from carrel_operator.sight import Sight
 
 
 @dataclass(frozen=True)

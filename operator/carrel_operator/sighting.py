@@ -19,7 +19,7 @@ from carrel_api import names
 from carrel_operator import metrics
 from carrel_operator.errors import HostError
 from carrel_operator.hosts import Hosts
-from carrel_operator.isolation import Sight
+from carrel_operator.sight import Sight
 from carrel_wire.host import ReachOutcome, ReachRequest
 
 SECONDS: Final = 1.0

@@ -34,8 +34,9 @@ from carrel_api.session_class import SessionClass
 from carrel_operator.builders.keys import keys_config_map
 from carrel_operator.builders.network_policy import Peer, namespace_policies
 from carrel_operator.builders.pod import kernel_pod
-from carrel_operator.isolation import Sight, foreign_policies, isolated
+from carrel_operator.isolation import foreign_policies, isolated
 from carrel_operator.settlement import Settlement, settle
+from carrel_operator.sight import Sight
 from carrel_wire.host import BindRequest
 from carrel_wire.tokens import BIND, STATE, KeySet, PublicKey, generate_private_key, public_key_of
 

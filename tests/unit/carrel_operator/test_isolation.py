@@ -19,8 +19,9 @@ from tests.unit.carrel_operator.factories import session, session_class
 from carrel_api.common import Egress
 from carrel_operator.builders.network_policy import egress_policy, namespace_policies
 from carrel_operator.builders.pod import kernel_pod
-from carrel_operator.isolation import Sight, foreign_policies, is_foreign, isolated, selects
+from carrel_operator.isolation import foreign_policies, is_foreign, isolated, selects
 from carrel_operator.settlement import Settlement, settle
+from carrel_operator.sight import Sight
 from carrel_operator.status import MAX_MESSAGE
 from carrel_wire.host import ReachOutcome
 
@@ -172,11 +173,14 @@ def test_policies_of_others_that_select_the_pod_are_found_and_own_ones_are_not()
     assert foreign_policies(policies, {"app": "web"}) == ("web", "without-a-selector", "z-everything")
 
 
-def test_an_egress_policy_is_known_by_its_name_and_owner_together():
+def test_an_egress_policy_is_known_by_its_name_its_owner_and_its_selector_together():
     name, owners = own_egress()["metadata"]["name"], own_egress()["metadata"]["ownerReferences"]
-    assert not is_foreign(policy(name, {}, ownerReferences=owners))
-    assert is_foreign(policy(name, {}))
-    assert is_foreign(policy("another", {}, ownerReferences=owners))
-    assert is_foreign(policy(name, {}, ownerReferences=[{**owners[0], "uid": "another"}]))
-    assert is_foreign(policy(name, {}, ownerReferences=[{**owners[0], "controller": False}]))
-    assert is_foreign(policy(name, {}, ownerReferences=[{**owners[0], "kind": "ReplicaSet"}]))
+    own = own_egress()["spec"]["podSelector"]
+    assert not is_foreign(policy(name, own, ownerReferences=owners))
+    assert is_foreign(policy(name, own))
+    assert is_foreign(policy("another", own, ownerReferences=owners))
+    assert is_foreign(policy(name, own, ownerReferences=[{**owners[0], "uid": "another"}]))
+    assert is_foreign(policy(name, own, ownerReferences=[{**owners[0], "controller": False}]))
+    assert is_foreign(policy(name, own, ownerReferences=[{**owners[0], "kind": "ReplicaSet"}]))
+    for wider in ({}, None, {"matchLabels": {"carrel.dev/component": "kernel"}}):
+        assert is_foreign(policy(name, wider, ownerReferences=owners))
