@@ -52,10 +52,10 @@ def decide_running(around: Around) -> Plan:
     if pod is None:
         return _start(around)
     counted = account(around.before, pod, around.now)
-    around = replace(around, more=(*around.more, isolation_of(around, pod)))
     if not pod.live:
         status = around.said(around.lost(counted, "a new pod follows"), counted=counted)
         return Plan(actions=around.pod_removal(), status=status, after=around.force_after())
+    around = replace(around, more=(*around.more, isolation_of(around, pod)))
     return _with_egress(around, _follow(around, pod, counted))
 
 

@@ -129,6 +129,7 @@ def ready_status(**parts: Any) -> dict[str, Any]:
         ("PodScheduled", "True", "Scheduled"),
         ("Suspended", "False", "Running"),
         ("Finished", "False", "Running"),
+        ("Isolated", "Unknown", "NotSeen"),
     ]
     return {
         "conditions": [

@@ -76,7 +76,7 @@ FULL_CLASS = session_class(
 
 
 def settled(wanted: AgentSession, allowed: Any) -> Settlement:
-    found = settle(wanted, allowed)
+    found = settle(wanted.spec, allowed)
     assert isinstance(found, Settlement), found
     return found
 

@@ -1,4 +1,4 @@
-"""Edges without a cluster: probes tell the truth, handlers name the right key, hostile kernel hosts are harmless.
+"""Edges without a cluster: probes tell the truth, hostile kernel hosts are harmless, kopf only watches.
 
 The kernel host of these tests is a small server that misbehaves on purpose; the real one is met in tests/cluster.
 """
@@ -20,11 +20,11 @@ from aiohttp import web
 from carrel_operator.context import Key
 from carrel_operator.errors import HostRefused, HostUnreachable
 from carrel_operator.handlers import probes
-from carrel_operator.handlers.pods import owner_key
 from carrel_operator.handlers.startup import EndlessBackoffs, kopf_settings
 from carrel_operator.hosts import MAX_REPLY, Hosts
 from carrel_operator.queue import WorkQueue
 from carrel_operator.settings import Settings
+from carrel_operator.store import Store
 from carrel_wire.host import BindRequest, ReachRequest
 from carrel_wire.tokens import Signer, generate_private_key
 
@@ -138,13 +138,17 @@ def settings_of(tmp_path: Path) -> Settings:
     )
 
 
+def health_of(**parts: bool) -> probes.Health:
+    return probes.Health(WorkQueue(lambda key: key.namespace, workers=4), Store(), **parts)
+
+
 async def asked(port: int, path: str) -> tuple[int, str]:
     async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as response:
         return response.status, await response.text()
 
 
 async def test_probes_and_metrics_answer_on_their_own_ports(tmp_path: Path):
-    health = probes.Health(WorkQueue(lambda key: key.namespace))
+    health = health_of()
     async with probes.serve(health, settings_of(tmp_path)) as ports:
         assert (await asked(ports["probe_port"], "/healthz"))[0] == 200
         assert (await asked(ports["probe_port"], "/metrics"))[0] == 404
@@ -152,13 +156,14 @@ async def test_probes_and_metrics_answer_on_their_own_ports(tmp_path: Path):
         assert status == 200
         assert "carrel_operator_queue_depth 0.0" in text
         health.leader = True
-        assert await asked(ports["probe_port"], "/readyz") == (503, '{"ok": false, "faults": ["not watching yet"]}')
+        status, text = await asked(ports["probe_port"], "/readyz")
+        assert (status, json.loads(text)["faults"]) == (503, ["not watching yet"])
         health.watching = True
         assert (await asked(ports["probe_port"], "/readyz"))[0] == 200
 
 
 async def test_a_port_takes_connections_says_nothing_and_counts_those_of_others(tmp_path: Path):
-    health = probes.Health(WorkQueue(lambda key: key.namespace))
+    health = health_of()
     settings = settings_of(tmp_path).model_copy(update={"probe_address": "0.0.0.0"})
     async with probes.serve(health, settings) as ports:
 
@@ -185,25 +190,11 @@ async def test_a_port_takes_connections_says_nothing_and_counts_those_of_others(
 
 @pytest.mark.parametrize("stuck", ["_since", "_handled"])
 async def test_a_stuck_queue_is_no_healthy_process(tmp_path: Path, stuck: str):
-    queue: WorkQueue[Key] = WorkQueue(lambda key: key.namespace)
-    health = probes.Health(queue, leader=True, watching=True)
-    getattr(queue, stuck)[Key("session")] = time.monotonic() - probes.STUCK_SECONDS - 1
+    health = health_of(leader=True, watching=True)
+    getattr(health.queue, stuck)[Key("session")] = time.monotonic() - probes.STUCK_SECONDS - 1
     async with probes.serve(health, settings_of(tmp_path)) as ports:
         assert (await asked(ports["probe_port"], "/healthz"))[0] == 503
         assert (await asked(ports["probe_port"], "/readyz"))[0] == 503
-
-
-@pytest.mark.parametrize(
-    ("owners", "expected"),
-    [
-        ([], None),
-        ([{"kind": "ReplicaSet", "name": "r", "controller": True}], None),
-        ([{"kind": "AgentSession", "name": "desk"}], None),
-        ([{"kind": "AgentSession", "name": "desk", "controller": True}], Key("session", "ns", "desk")),
-    ],
-)
-def test_an_object_belongs_to_the_session_that_controls_it(owners: list[dict[str, Any]], expected: Key | None):
-    assert owner_key({"ownerReferences": owners}, "ns") == expected
 
 
 def test_kopf_only_watches():

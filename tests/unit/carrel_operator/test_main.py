@@ -1,6 +1,6 @@
 """The process as a whole, with an API server that is a dictionary: how it begins, waits and ends.
 
-Plan: a standby ends at once when it is told to and takes no lease; what the API server cannot say now is asked again,
+Plan: a standby watches, ends at once when it is told to and takes no lease; what the API server cannot say now is asked again,
 and what will not change by itself ends the process with a line that says what to do.
 kopf itself runs on a real cluster in tests/cluster/operator.
 """
@@ -22,6 +22,7 @@ from carrel_operator import __main__ as process
 from carrel_operator.cluster import Cluster
 from carrel_operator.context import ProcessContext
 from carrel_operator.errors import ApiNotFound, ApiRefused, ApiUnavailable, ConfigurationError
+from carrel_operator.handlers.probes import Health
 from carrel_operator.hosts import Hosts
 from carrel_operator.keys import OwnKey
 from carrel_operator.settings import Settings
@@ -36,12 +37,15 @@ class Api:
     def __init__(self) -> None:
         self.version = 0
         self.asked = asyncio.Event()
+        self.watched = asyncio.Event()
         self.faults: list[Exception] = []
         """What the next lists raise."""
         self.lists = 0
         self.writes: list[str] = []
 
-    async def items(self, kind: str, namespace: str | None = None) -> AsyncIterator[dict[str, Any]]:
+    async def items(
+        self, kind: str, namespace: str | None = None, *, labels: str | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
         self.lists += 1
         if self.faults:
             raise self.faults.pop(0)
@@ -83,7 +87,12 @@ async def api(monkeypatch: pytest.MonkeyPatch) -> Api:
         hosts = Hosts(own.signer, timeout_seconds=1.0)
         return ProcessContext(settings=settings, cluster=cast("Cluster", made), hosts=hosts, own_key=own)
 
+    async def watch(context: ProcessContext, health: Health) -> None:
+        made.watched.set()
+        await asyncio.Event().wait()
+
     monkeypatch.setattr(process.ProcessContext, "from_settings", context)
+    monkeypatch.setattr(process, "_watch", watch)
     return made
 
 
@@ -101,6 +110,7 @@ async def test_a_standby_that_is_told_to_end_ends_and_takes_nothing(
     async with asyncio.timeout(DEADLINE):
         running = asyncio.create_task(process.run(settings))
         await api.asked.wait()
+        await api.watched.wait()  # so that it knows what there is when it takes over
         os.kill(os.getpid(), number)
         await running
     assert api.writes == []

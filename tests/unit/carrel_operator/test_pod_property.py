@@ -110,7 +110,7 @@ def objects(spec: dict[str, Any], allowed: dict[str, Any]) -> tuple[AgentSession
 @given(spec=SPECS, allowed=CLASSES)
 def test_every_pod_is_restricted(spec: dict[str, Any], allowed: dict[str, Any]):
     session, session_class = objects(spec, allowed)
-    settled = settle(session, session_class)
+    settled = settle(session.spec, session_class)
     if not isinstance(settled, Settlement):
         return
     pod = kernel_pod(session, settled)
@@ -128,7 +128,7 @@ def test_every_pod_is_restricted(spec: dict[str, Any], allowed: dict[str, Any]):
 @given(spec=SPECS)
 def test_nothing_that_a_person_writes_reaches_labels_environment_or_names_as_it_is(spec: dict[str, Any]):
     session, session_class = objects(spec, {"datasets": [{"name": "weather", "claimName": "weather"}]})
-    settled = settle(session, session_class)
+    settled = settle(session.spec, session_class)
     if not isinstance(settled, Settlement):
         return
     pod = kernel_pod(session, settled)
@@ -151,4 +151,4 @@ def test_nothing_that_a_person_writes_reaches_labels_environment_or_names_as_it_
 
 def test_an_ordinary_session_does_get_a_pod():
     session, session_class = objects({"resources": {"cpu": 1, "memory": "1Gi"}}, {})
-    assert isinstance(settle(session, session_class), Settlement)
+    assert isinstance(settle(session.spec, session_class), Settlement)

@@ -21,9 +21,9 @@ DEADLINE = 30.0
 
 
 @asynccontextmanager
-async def running(queue: WorkQueue[str], handle: Callable[[str], Awaitable[Again]], workers: int = 4):
+async def running(queue: WorkQueue[str], handle: Callable[[str], Awaitable[Again]]):
     """Have the queue handle keys meanwhile."""
-    task = asyncio.create_task(queue.run(handle, workers=workers))
+    task = asyncio.create_task(queue.run(handle))
     try:
         async with asyncio.timeout(DEADLINE):
             yield
@@ -39,8 +39,8 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-def queue_of(**options: float) -> WorkQueue[str]:
-    return WorkQueue(lambda key: key.split("/")[0], **options)
+def queue_of(workers: int = 4, **options: float) -> WorkQueue[str]:
+    return WorkQueue(lambda key: key.split("/")[0], workers=workers, **options)
 
 
 async def test_1_a_key_is_handled_by_one_worker_at_a_time():
@@ -64,21 +64,21 @@ async def test_1_a_key_is_handled_by_one_worker_at_a_time():
 
 
 async def test_1_different_keys_are_handled_at_the_same_time():
-    queue = queue_of()
+    queue = queue_of(workers=4)
     barrier = asyncio.Barrier(3)
 
     async def handle(_: str) -> Again:
         await barrier.wait()
         return Again()
 
-    async with running(queue, handle, workers=3):
+    async with running(queue, handle):
         for key in ("a/1", "a/2", "a/3"):
             queue.add(key)
         await until(lambda: not len(queue) and not queue._handled)
 
 
 async def test_2_a_key_that_is_added_while_it_waits_is_handled_once():
-    queue = queue_of()
+    queue = queue_of(workers=1)
     handled: list[str] = []
 
     async def handle(key: str) -> Again:
@@ -89,7 +89,7 @@ async def test_2_a_key_that_is_added_while_it_waits_is_handled_once():
         queue.add("a/1")
     queue.add("a/2")
     assert len(queue) == 2
-    async with running(queue, handle, workers=1):
+    async with running(queue, handle):
         await until(lambda: len(handled) >= 2 and not len(queue))
     assert handled == ["a/1", "a/2"]
 
@@ -208,7 +208,7 @@ async def test_4_the_handler_may_ask_for_a_delay():
 
 
 async def test_5_groups_take_turns():
-    queue = queue_of()
+    queue = queue_of(workers=1)
     order: list[str] = []
 
     async def handle(key: str) -> Again:
@@ -219,7 +219,7 @@ async def test_5_groups_take_turns():
         queue.add(f"many/{number}")
     queue.add("few/1")
     queue.add("few/2")
-    async with running(queue, handle, workers=1):
+    async with running(queue, handle):
         await until(lambda: len(order) == 1002)
     assert order.index("few/1") == 1
     assert order.index("few/2") == 3
@@ -227,7 +227,7 @@ async def test_5_groups_take_turns():
 
 @pytest.mark.parametrize("fault", [ApiUnavailable("away"), KeyError("bug")])
 async def test_6_a_fault_ends_neither_the_worker_nor_the_queue(fault: Exception):
-    queue = queue_of(first_delay=0.001)
+    queue = queue_of(workers=1, first_delay=0.001)
     seen: list[str] = []
 
     async def handle(key: str) -> Again:
@@ -236,14 +236,14 @@ async def test_6_a_fault_ends_neither_the_worker_nor_the_queue(fault: Exception)
             raise fault
         return Again()
 
-    async with running(queue, handle, workers=1):
+    async with running(queue, handle):
         queue.add("a/bad")
         queue.add("a/good")
         await until(lambda: seen.count("a/bad") == 3 and "a/good" in seen)
 
 
 async def test_what_waits_and_what_is_handled_is_measured():
-    queue = queue_of()
+    queue = queue_of(workers=1)
     assert (queue.oldest_wait(), queue.longest_handling()) == (pytest.approx(0, abs=0.1), pytest.approx(0, abs=0.1))
     go_on = asyncio.Event()
 
@@ -251,7 +251,7 @@ async def test_what_waits_and_what_is_handled_is_measured():
         await go_on.wait()
         return Again()
 
-    async with running(queue, handle, workers=1):
+    async with running(queue, handle):
         queue.add("a/1")
         await until(lambda: bool(queue._handled))
         queue.add("a/2")
@@ -267,7 +267,7 @@ async def test_cancelling_ends_it():
         await asyncio.Event().wait()
         return Again()
 
-    task = asyncio.create_task(queue.run(handle, workers=2))
+    task = asyncio.create_task(queue.run(handle))
     queue.add("a/1")
     async with asyncio.timeout(DEADLINE):
         await until(lambda: bool(queue._handled))

@@ -41,7 +41,8 @@ from carrel_operator.plan import (
     Plan,
     PrepareNamespace,
 )
-from carrel_operator.reconcile import ASK_AGAIN, reconcile
+from carrel_operator.reconcile import reconcile
+from carrel_operator.reconcile.running import ASK_AGAIN
 
 POD_NAME = pod_name(session())
 

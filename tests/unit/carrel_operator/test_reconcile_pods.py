@@ -35,7 +35,9 @@ from carrel_operator.plan import (
     DeletePod,
     Plan,
 )
-from carrel_operator.reconcile import BIND_AGAIN, FORCE_AFTER, memory_for_kernels, reconcile
+from carrel_operator.reconcile import reconcile
+from carrel_operator.reconcile.around import FORCE_AFTER
+from carrel_operator.reconcile.running import BIND_AGAIN, memory_for_kernels
 
 POD_NAME = pod_name(session())
 REFUSED = "the pod failed (OutOfcpu"

@@ -136,7 +136,7 @@ def test_every_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ConfigurationError) as error:
         load()
     for text in (
-        "CARREL_WORKERS: Input should be greater than or equal to 1",
+        "CARREL_WORKERS: Input should be greater than or equal to 2",
         "CARREL_CLOSED_RANGES: Value error, 'here' does not appear to be an IPv4 or IPv6 network",
         "CARREL_POD_IP: Value error, 'operator.carrel' does not appear to be an IPv4 or IPv6 address",
         "CARREL_GATEWAY_SELECTOR: Value error, must be labels such as",

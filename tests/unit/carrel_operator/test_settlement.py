@@ -12,7 +12,7 @@ from carrel_operator.settlement import Refusal, Settlement, settle
 
 
 def test_a_session_that_asks_for_nothing_gets_the_defaults_and_the_first_image():
-    found = settle(session(), session_class())
+    found = settle(session().spec, session_class())
     assert isinstance(found, Settlement)
     assert (found.cpu, found.memory, found.ephemeral_storage, found.gpu) == ("1", "2Gi", "4Gi", 0)
     assert (found.image, found.workspace_size) == (f"example.org/kernel@{DIGEST}", "2Gi")
@@ -26,7 +26,7 @@ def test_a_session_gets_what_it_asks_for_within_the_class():
         "datasets": ["weather"],
     }
     datasets = {"datasets": [{"name": "other", "claimName": "o"}, {"name": "weather", "claimName": "w"}]}
-    found = settle(session(spec), session_class(datasets))
+    found = settle(session(spec).spec, session_class(datasets))
     assert isinstance(found, Settlement)
     assert (found.cpu, found.memory, found.ephemeral_storage) == ("2", "4Gi", "8Gi")
     assert (found.image, found.workspace_size) == (f"example.org/kernel-gpu@{DIGEST}", "1Gi")
@@ -91,12 +91,12 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
 def test_what_the_class_does_not_allow_is_refused_in_clear_words(
     spec: dict[str, Any], allowed: dict[str, Any], reason: str, message: str
 ):
-    assert settle(session(spec), session_class(allowed)) == Refusal(reason, message)
+    assert settle(session(spec).spec, session_class(allowed)) == Refusal(reason, message)
 
 
 def test_a_persistent_workspace_may_be_larger_than_the_node_storage():
     assert isinstance(
-        settle(session({"workspace": {"type": "Persistent", "size": "10Gi"}}), session_class()), Settlement
+        settle(session({"workspace": {"type": "Persistent", "size": "10Gi"}}).spec, session_class()), Settlement
     )
 
 
@@ -104,7 +104,7 @@ def test_environment_that_an_older_schema_let_in_is_refused():
     wanted = session()
     env = [EnvironmentVariable(name="LD_PRELOAD", value="/x.so"), EnvironmentVariable(name="MODE")]
     wanted = wanted.model_copy(update={"spec": wanted.spec.model_copy(update={"env": env})})
-    assert settle(wanted, session_class()) == Refusal(
+    assert settle(wanted.spec, session_class()) == Refusal(
         "EnvironmentRefused", "env must not set LD_PRELOAD; choose other names"
     )
 
@@ -129,6 +129,6 @@ CEILING = {"egress": [{"cidr": "203.0.0.0/16", "ports": [80, 443]}, {"cidr": "20
 )
 def test_egress_must_lie_within_one_of_the_classs_ranges_and_its_ports(cidr: str, ports: list[int], allowed: bool):
     wanted = session({"network": {"egress": [{"cidr": cidr, "ports": ports}]}})
-    found = settle(wanted, session_class(CEILING))
+    found = settle(wanted.spec, session_class(CEILING))
     assert isinstance(found, Settlement) is allowed
     assert allowed or (isinstance(found, Refusal) and found.reason == "EgressAboveClass")
