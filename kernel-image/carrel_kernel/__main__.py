@@ -22,6 +22,7 @@ from aiohttp import web
 
 from carrel_kernel import logs
 from carrel_kernel.auth import KeyFile
+from carrel_kernel.authorities import trusting
 from carrel_kernel.reaching import ClosedPort
 from carrel_kernel.server import create_app
 from carrel_kernel.settings import Settings, load
@@ -106,6 +107,8 @@ def main() -> int:
     logs.configure(settings.log_level)
     runtime = Path(tempfile.mkdtemp(prefix="carrel-", dir=settings.runtime_dir))  # mode 0700
     try:
+        if settings.authorities is not None:
+            os.environ.update(trusting(settings.authorities, runtime))  # kernels inherit them
         uvloop.run(serve(settings, runtime))
     except (OSError, ValueError, TypeError) as error:
         _log.error("not_started", reason=f"{type(error).__name__}: {error}")

@@ -22,11 +22,18 @@ from typing import Final
 
 import msgspec
 
+from carrel_kernel import authorities
 from carrel_kernel.connection import ConnectionInfo
 from carrel_kernel.errors import KernelUnavailable
 
 _CHILD: Final = Path(__file__).parent / "inside" / "child.py"
-_INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "USER", "LOGNAME", "SSL_CERT_FILE")
+_PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+_INHERITED: Final = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "USER", "LOGNAME"),
+    *_PROXIES,
+    *(name.lower() for name in _PROXIES),
+    *authorities.VARIABLES,
+)
 _MAX_REAPED: Final = 1000
 
 

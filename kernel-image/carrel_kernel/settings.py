@@ -76,6 +76,10 @@ def _listen(text: str) -> str:
     raise argparse.ArgumentTypeError("must be unix:/path/of.sock or tcp:ADDRESS:PORT")
 
 
+def _file(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
 def _closed_listen(text: str) -> tuple[str, int] | None:
     if not text:
         return None
@@ -100,6 +104,9 @@ class Settings:
         "closes, so that one can see whether it does; empty: nowhere.",
         "",
         parse=_closed_listen,
+    )
+    authorities: Path | None = _setting(
+        "File (PEM) of certificate authorities that kernels trust beside the system's; empty: none.", "", parse=_file
     )
     workspace: Path = _setting("Folder that kernels work in.", Path("/workspace"), parse=Path)
     folder_at_bind: bool = _setting(

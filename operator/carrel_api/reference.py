@@ -67,6 +67,11 @@ have it changed |
 | `RuntimeClassNotFound`, `PriorityClassNotFound` | the class names one that the cluster has not | correct the class |
 | `PodRefused` | the API server refused the pod for another reason, which the message holds | the administrator's |
 | `Unschedulable` | no node has room; the message is the scheduler's | wait, ask for less, or add nodes |
+| `DatasetNotFound` | a data set of the class has no PersistentVolumeClaim here | leave it out, or have it made |
+| `PodNotPrepared` | a node did not mount the volumes or make the sandbox within a minute; the message names what the \
+class needs there: data sets, `caBundle`, `runtimeClassName`, `userNamespace` | the administrator's |
+| `UserNotAssigned` | no user that is not root: not `runAsUser` of the class, not one of the cluster, not the \
+image's | correct the class |
 | `ImagePullFailed` | the image cannot be pulled; the message is the kubelet's | correct the class |
 | `Starting` | the pod is on its way; the message says how far, and what was lost before | wait |
 | `OOMKilled` | the pod went over its memory limit and starts again without its variables | ask for more memory |

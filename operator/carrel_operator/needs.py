@@ -33,6 +33,7 @@ class Needs:
             limits = container.get("resources", {}).get("limits", {})
             mounted = {mount["name"]: mount["mountPath"] for mount in container.get("volumeMounts", [])}
         volumes: list[Mapping[str, Any]] = spec.get("volumes") or []
+        secrets: list[Mapping[str, str]] = spec.get("imagePullSecrets") or []
         return cls(
             datasets=tuple(
                 (mounted[volume["name"]].rpartition("/")[2], volume["persistentVolumeClaim"]["claimName"])
@@ -40,7 +41,7 @@ class Needs:
                 if volume["name"].startswith("dataset-") and volume["name"] in mounted
             ),
             authorities=next((v["configMap"]["name"] for v in volumes if v["name"] == "authorities"), None),
-            pull_secrets=tuple(secret["name"] for secret in spec.get("imagePullSecrets") or []),
+            pull_secrets=tuple(secret["name"] for secret in secrets),
             runtime_class=spec.get("runtimeClassName"),
             user_namespace=spec.get("hostUsers") is False,
             devices=tuple((name, amount) for name, amount in limits.items() if name not in _EVERYWHERE),

@@ -11,19 +11,37 @@ from typing import Any
 
 import pytest
 from tests.unit.carrel_operator.factories import NOW, pod_document, session, session_class, stamp, waiting
-from tests.unit.carrel_operator.test_builders import FULL_CLASS, FULL_SESSION, settled
 
 from carrel_operator.builders.pod import kernel_pod
 from carrel_operator.needs import Needs
 from carrel_operator.observed import PodView
+from carrel_operator.settlement import Settlement, settle
 from carrel_operator.waits import PREPARED_WITHIN, pod_waits, preparing
 
-NEEDY = kernel_pod(FULL_SESSION, settled(FULL_SESSION, FULL_CLASS))["spec"]
-PLAIN = kernel_pod(session(), settled(session(), session_class()))["spec"]
+CLASS = {
+    "maximumResources": {"gpu": 1},
+    "gpuResourceName": "example.org/gpu",
+    "pullSecrets": ["registry"],
+    "runtimeClassName": "gvisor",
+    "userNamespace": "Required",
+    "caBundle": "corporate-ca",
+    "datasets": [{"name": "weather", "claimName": "weather-2026"}],
+}
 
 
-def view(status: dict[str, Any], spec: dict[str, Any] = NEEDY) -> PodView:
-    return PodView.of({**pod_document(status=status), "spec": {**spec, "nodeName": "node-1"}})
+def spec(wanted: dict[str, Any], allowed: dict[str, Any]) -> dict[str, Any]:
+    """The spec of a session's pod."""
+    settled = settle(session(wanted).spec, session_class(allowed))
+    assert isinstance(settled, Settlement), settled
+    return kernel_pod(session(wanted), settled)["spec"]
+
+
+NEEDY = spec({"resources": {"gpu": 1}, "datasets": ["weather"], "workspace": {"type": "Persistent"}}, CLASS)
+PLAIN = spec({}, {})
+
+
+def view(status: dict[str, Any], of: dict[str, Any] = NEEDY) -> PodView:
+    return PodView.of({**pod_document(status=status), "spec": {**of, "nodeName": "node-1"}})
 
 
 def unscheduled(message: str, reason: str = "Unschedulable") -> dict[str, Any]:
@@ -101,8 +119,9 @@ def test_needs_are_read_from_the_pod() -> None:
             "PodNotPrepared",
             (
                 "its node node-1 did not prepare the pod within 60 s; the pod needs the volume of the claim "
-                "weather-2026 (data set weather), the ConfigMap corporate-ca with the key ca.crt (the class's caBundle), "
-                "the runtime of RuntimeClass gvisor on that node, user namespaces on that node (the class's userNamespace). "
+                "weather-2026 (data set weather), the ConfigMap corporate-ca with the key ca.crt (the class's "
+                "caBundle), the runtime of RuntimeClass gvisor on that node, user namespaces on that node (the class's "
+                "userNamespace). "
                 f"The events of pod {view({}).name} say what failed"
             ),
         ),
