@@ -27,6 +27,7 @@ from carrel_gateway.identity.keys import ApiKey
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.suspension.service import SuspensionService
 
 _bearer = HTTPBearer(auto_error=False, description="The API key, as `Authorization: Bearer <key>`.")
@@ -39,6 +40,8 @@ class Gateway:
     context: ProcessContext
     supervisor: RunSupervisor
     models: ModelRegistry
+    keeper: SessionKeeper | None
+    """Answers the platform's requests to save sessions; none where nobody makes any."""
     key: ApiKey
     started_at: float
     """By the monotonic clock."""

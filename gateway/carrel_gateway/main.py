@@ -36,6 +36,7 @@ from carrel_gateway.page import routes as page
 from carrel_gateway.sessions import routes as sessions
 from carrel_gateway.settings import Settings
 from carrel_gateway.suspension import routes as suspension
+from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.web.guards import refuse_exposure
 from carrel_gateway.web.middleware import Envelope
 from carrel_wire import __version__
@@ -114,10 +115,13 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         registry = ModelRegistry(settings)
         stack.push_async_callback(registry.aclose)
         supervisor = RunSupervisor(context, registry)
+        requests = context.executor.suspension_requests()
+        keeper = SessionKeeper(context, requests) if requests else None
         app.state.gateway = Gateway(
             context=context,
             supervisor=supervisor,
             models=registry,
+            keeper=keeper,
             key=ApiKey(installation_key(settings)),
             started_at=time.monotonic(),
             closing=asyncio.Event(),
@@ -128,7 +132,10 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         if settings.metrics_port:
             stop_metrics = metrics.serve(settings.host, settings.metrics_port)
             stack.push_async_callback(asyncio.to_thread, stop_metrics)
-        for work in (_watch_lag(), sweep_for_ever(context, default_principal())):
+        works = [_watch_lag(), sweep_for_ever(context, default_principal())]
+        if keeper:
+            works.append(keeper.run())
+        for work in works:
             stack.push_async_callback(_end, asyncio.create_task(work))
         _log.info("started", version=__version__, executor=settings.executor_type, storage=settings.storage_type)
         yield

@@ -4,7 +4,9 @@ Plan: the AgentSession is made once, named after the session; the wait ends when
 confirms it, and not before: a pod of another UID, of another session, without the kernel's label or without an address
 is not believed; what waiting does not help against is said at once, with advice; a wait that is too long names the last
 reason; an object made with kubectl is found by its UID, and only such a one is taken up; release deletes that very
-object; suspend ends that very pod, and the next use wakes the session when the pod is gone.
+object; suspend ends that very pod, and the next use wakes the session when the pod is gone; requests to save sessions
+are seen from a list and from a watch until they are answered, each as whose session it is; one that nobody has saved
+goes on when it is used.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,9 +23,9 @@ import pytest
 import yaml
 from tests.cluster.provider.base import Cluster
 
-from carrel_api.names import COMPONENT_LABEL, KERNEL_COMPONENT, KERNEL_PORT, SESSION_LABEL
+from carrel_api.names import COMPONENT_LABEL, KERNEL_COMPONENT, KERNEL_PORT, SESSION_LABEL, SNAPSHOT_FAILURE_ANNOTATION
 from carrel_gateway.errors import ExecutorFailed
-from carrel_gateway.executors.base import SessionRef
+from carrel_gateway.executors.base import Listed, Saved, SessionRef, Sighting, SuspensionRequest
 from carrel_gateway.executors.kubernetes import KubernetesExecutor, hash_of
 from carrel_gateway.kernels.signing import load_host_keys
 from carrel_gateway.settings import Settings
@@ -30,6 +33,7 @@ from carrel_wire.tokens import generate_private_key
 
 CRDS = Path(__file__).parents[2] / "crds"
 ADDRESS = "10.244.250.9"
+SAVED = Saved(ref=str(uuid4()), digest="0" * 64)
 
 
 class Namespace:
@@ -72,17 +76,41 @@ class Namespace:
             self._patch_status("pod", name, {"podIP": address, "podIPs": [{"ip": address}]})
         return self._cluster.get("pod", name, f"--namespace={self.name}")
 
-    def say(self, name: str, status: str, reason: str, message: str = "", *, kind: str = "Ready", **more: Any) -> None:
-        """Write a condition, as the operator does."""
-        condition = {
-            "type": kind,
-            "status": status,
-            "reason": reason,
-            "message": message,
-            "lastTransitionTime": "2026-01-01T00:00:00Z",
-            "observedGeneration": self.session(name)["metadata"]["generation"],
-        }
-        self._patch_status("agentsessions.carrel.dev", name, {"conditions": [condition], **more})
+    def say(
+        self,
+        name: str,
+        status: str,
+        reason: str,
+        message: str = "",
+        *,
+        kind: str = "Ready",
+        asked: str = "",
+        **more: Any,
+    ) -> None:
+        """Write a condition, as the operator does, and with `asked` the one that asks for the session to be saved."""
+        found = self.session(name)
+
+        def condition(kind: str, status: str, reason: str) -> dict[str, Any]:
+            return {
+                "type": kind,
+                "status": status,
+                "reason": reason,
+                "message": message,
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+                "observedGeneration": found["metadata"]["generation"],
+            }
+
+        conditions = [condition(kind, status, reason)]
+        if asked:
+            conditions.append(condition("SnapshotRequested", "True", asked))
+        self._patch_status("agentsessions.carrel.dev", name, {"conditions": conditions, **more})
+
+    def suspend(self, name: str) -> None:
+        """Set the mode, as a person does with kubectl."""
+        patch = json.dumps({"spec": {"operatingMode": "Suspended"}})
+        self._cluster.kubectl(
+            "patch", "agentsessions.carrel.dev", name, f"--namespace={self.name}", "--type=merge", f"--patch={patch}"
+        )
 
     def _patch_status(self, kind: str, name: str, status: dict[str, Any]) -> None:
         patch = json.dumps({"status": status})
@@ -305,10 +333,12 @@ async def test_suspend_ends_one_pod_and_the_next_use_wakes_the_session(
     pod = (await asyncio.to_thread(place.make_pod, kernel_labels(uid)))["metadata"]
     await say("True", "Bound", podName=pod["name"], podUID=pod["uid"])
     await waiting
-    await executor.suspend(session, str(uuid4()))
+    await executor.suspend(session, str(uuid4()), SAVED)
     assert await mode() == "Running", "another pod was meant, which is gone"
-    await asyncio.gather(*(executor.suspend(session, pod["uid"]) for _ in range(3)))
+    await asyncio.gather(*(executor.suspend(session, pod["uid"], SAVED) for _ in range(3)))
     assert await mode() == "Suspended"
+    spec = (await asyncio.to_thread(place.session, str(session.session_id)))["spec"]
+    assert spec["snapshot"] == {"podUID": pod["uid"], "ref": SAVED.ref, "digest": SAVED.digest}
     assert await executor.find(session) is None, "what the status says is of the spec before"
     waiting = asyncio.create_task(executor.acquire(session))
     await say("False", "Suspending", kind="Suspended", podName=pod["name"], podUID=pod["uid"])
@@ -321,10 +351,98 @@ async def test_suspend_ends_one_pod_and_the_next_use_wakes_the_session(
     new = (await asyncio.to_thread(place.make_pod, kernel_labels(uid)))["metadata"]
     await say("True", "Bound", podName=new["name"], podUID=new["uid"])
     assert (await waiting).audience == new["uid"]
-    await executor.suspend(session, pod["uid"])
+    await executor.suspend(session, pod["uid"], SAVED)
     assert await mode() == "Running", "the old pod's end must not end the new one"
     await executor.release(session)
-    await executor.suspend(session, new["uid"])
+    await executor.suspend(session, new["uid"], SAVED)
+
+
+async def seen(executor: KubernetesExecutor, name: str, *, until: Callable[[Sighting], bool]) -> Sighting:
+    """Return the first sighting of a session that the test waits for."""
+    async with asyncio.timeout(30), aclosing(executor.suspension_requests().follow()) as sightings:
+        async for sighting in sightings:
+            if isinstance(sighting, Sighting) and sighting.name == name and until(sighting):
+                return sighting
+    raise AssertionError("the watch ended before it")
+
+
+async def test_requests_are_seen_until_they_are_answered(place: Namespace, open_executor: Callable[..., Any]):
+    executor, session = await open_executor(), new_session()
+    waiting = asyncio.create_task(executor.acquire(session))
+    found = (await made(place, session))["metadata"]
+    by_hand = (await asyncio.to_thread(place.make_session, "by-hand"))["metadata"]
+    pods = {}
+    for name, uid in ((found["name"], found["uid"]), ("by-hand", by_hand["uid"])):
+        pods[name] = (await asyncio.to_thread(place.make_pod, kernel_labels(uid)))["metadata"]
+        names = {"podName": pods[name]["name"], "podUID": pods[name]["uid"]}
+        await asyncio.to_thread(place.say, name, "True", "Bound", **names)
+    await waiting
+    follower = executor.suspension_requests().follow()
+    names = set()
+    while not isinstance(item := await anext(follower), Listed):
+        assert item.request is None
+        names.add(item.name)
+    assert names == item.names == {found["name"], "by-hand"}
+    await asyncio.to_thread(place.say, found["name"], "True", "Bound", asked="Idle")
+    async with asyncio.timeout(30):
+        while (item := await anext(follower)).request is None:
+            pass
+    assert item.request == SuspensionRequest(
+        name=found["name"],
+        session_id=session.session_id,
+        tenant_id=session.tenant_id,
+        owner_id=session.owner_id,
+        pod_uid=pods[found["name"]]["uid"],
+        reason="Idle",
+    )
+    await follower.aclose()
+    await asyncio.to_thread(place.suspend, "by-hand")
+    await asyncio.to_thread(place.say, "by-hand", "False", "Suspending", asked="Suspending")
+    request = (await seen(executor, "by-hand", until=lambda item: item.request is not None)).request
+    assert request == SuspensionRequest(
+        "by-hand", UUID(by_hand["uid"]), None, None, pods["by-hand"]["uid"], "Suspending"
+    )
+    hers = SessionRef(uuid4(), UUID(by_hand["uid"]), uuid4())
+    assert (await executor.find(hers)).audience == request.pod_uid, "it must be reached to be saved"
+    explain = executor.suspension_requests().explain
+    await explain("by-hand", "a cell is running. " * 50)
+    written = (await asyncio.to_thread(place.session, "by-hand"))["metadata"]["annotations"]
+    assert len(written[SNAPSHOT_FAILURE_ANNOTATION]) == 500
+    assert (await seen(executor, "by-hand", until=lambda _: True)).explained
+    await executor.suspend(hers, request.pod_uid, Saved())
+    answered = await asyncio.to_thread(place.session, "by-hand")
+    assert answered["spec"]["snapshot"] == {"podUID": request.pod_uid, "ref": "", "digest": ""}
+    assert SNAPSHOT_FAILURE_ANNOTATION not in answered["metadata"].get("annotations", {})
+    assert await executor.find(hers) is None
+    sighting = await seen(executor, "by-hand", until=lambda _: True)
+    assert (sighting.request, sighting.explained) == (None, False)
+    await explain("gone", "nobody is there to read it")
+    await executor.release(session)
+    await seen(executor, "by-hand", until=lambda _: True)
+
+
+async def test_a_session_that_nobody_has_saved_goes_on_when_it_is_used(
+    place: Namespace, open_executor: Callable[..., Any]
+):
+    executor, session = await open_executor(), new_session()
+    name = str(session.session_id)
+    waiting = asyncio.create_task(executor.acquire(session))
+    uid = (await made(place, session))["metadata"]["uid"]
+    pod = (await asyncio.to_thread(place.make_pod, kernel_labels(uid)))["metadata"]
+    names = {"podName": pod["name"], "podUID": pod["uid"]}
+    await asyncio.to_thread(place.say, name, "True", "Bound", **names)
+    await waiting
+    await asyncio.to_thread(place.suspend, name)
+    waiting = asyncio.create_task(executor.acquire(session))
+    await asyncio.sleep(1)
+    mode = (await asyncio.to_thread(place.session, name))["spec"]["operatingMode"]
+    assert mode == "Suspended", "the operator has not said yet that it waits"
+    await asyncio.to_thread(place.say, name, "False", "Suspending", asked="Suspending", **names)
+    async with asyncio.timeout(30):
+        while (await asyncio.to_thread(place.session, name))["spec"]["operatingMode"] != "Running":  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    await asyncio.to_thread(place.say, name, "True", "Bound", **names)
+    assert (await waiting).audience == pod["uid"]
 
 
 async def test_ping_asks_the_api_server(place: Namespace, open_executor: Callable[..., Any]):

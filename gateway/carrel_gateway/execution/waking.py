@@ -15,9 +15,9 @@ import structlog
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import Conflict, Unavailable
 from carrel_gateway.execution.placement import CATEGORY, remove
-from carrel_gateway.executors.base import SessionRef
+from carrel_gateway.executors.base import Saved, SessionRef
 from carrel_gateway.history.service import HistoryService
-from carrel_gateway.kernels.connection import MAIN
+from carrel_gateway.kernels.connection import main_of
 from carrel_gateway.kernels.pool import HeldConnection
 from carrel_gateway.sessions.service import Session, SessionService
 from carrel_gateway.snapshots.service import Snapshot, SnapshotService
@@ -36,6 +36,11 @@ _log = structlog.get_logger(__name__)
 def losses(items: list[Unsaved]) -> list[StateLoss]:
     """Return the first of what is not there, as the log has it."""
     return [StateLoss(name=item.name, reason=item.reason, type=item.type) for item in items[:MAX_LOSSES]]
+
+
+def saved_in(snapshot: Snapshot) -> Saved:
+    """Return where the state of a sealed kernel lies."""
+    return Saved(ref=str(snapshot.id), digest=snapshot.digest)
 
 
 class Waking:
@@ -57,7 +62,7 @@ class Waking:
             No host could be had, or it could not be given the state: the session stays suspended.
         """
         if session.snapshot_id is None:
-            return await self._context.kernels.connect(ref), None
+            return await self._connect(ref), None
         snapshot = await self._snapshots.find(session.snapshot_id)
         if await self.goes_on(ref, snapshot):
             return await self._context.kernels.connect(ref), None
@@ -71,6 +76,15 @@ class Waking:
         connection.incarnation = reply.incarnation
         return connection, snapshot.created_at
 
+    async def _connect(self, ref: SessionRef) -> HeldConnection:
+        """Return a connection to a host whose kernel runs: one that was never used may have been sealed unsaved."""
+        connection = await self._context.kernels.connect(ref)
+        kernel = main_of(await connection.state())
+        if kernel is None or not kernel.sealed:
+            return connection
+        await self._give_up(ref, connection, Saved())
+        return await self._context.kernels.connect(ref)
+
     # ------------------------------------------------------------------ the host before
 
     async def goes_on(self, ref: SessionRef, snapshot: Snapshot) -> bool:
@@ -82,11 +96,11 @@ class Waking:
         if connection is None:
             return False
         state = await connection.state()
-        kernel = next((kernel for kernel in state.kernels if kernel.id == MAIN), None)
+        kernel = main_of(state)
         if kernel is None or state.boot_id != snapshot.boot_id:
             return False  # a new host, perhaps one that somebody was about to give the state
         if kernel.sealed:
-            await self._give_up(ref, connection)
+            await self._give_up(ref, connection, saved_in(snapshot))
             return False
         if kernel.incarnation != snapshot.incarnation and not kernel.execution_count:
             return False  # it has been replaced, and has run nothing yet
@@ -99,7 +113,7 @@ class Waking:
         except Conflict as error:
             if error.code != "sealed":
                 raise
-            await self._give_up(ref, connection)
+            await self._give_up(ref, connection, saved_in(snapshot))
             return False
         async with self._context.database.transaction(self._tenant_id) as tx:
             await self._history.hold(tx, ref.session_id)
@@ -108,9 +122,9 @@ class Waking:
         _log.info("suspension_taken_back", session=str(ref.session_id))
         return True
 
-    async def _give_up(self, ref: SessionRef, connection: HeldConnection) -> None:
+    async def _give_up(self, ref: SessionRef, connection: HeldConnection, saved: Saved) -> None:
         await self._context.kernels.forget(ref.session_id)
-        await self._context.executor.suspend(ref, connection.endpoint.audience)
+        await self._context.executor.suspend(ref, connection.endpoint.audience, saved)
 
     # ------------------------------------------------------------------ the new host
 

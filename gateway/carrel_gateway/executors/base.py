@@ -5,7 +5,8 @@ It does not speak to kernels (`carrel_gateway.kernels` does) and knows nothing o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -40,6 +41,66 @@ class HostEndpoint:
     """Boot that was seen last, where the executor knows it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Where the state of a host that is to end lies; both empty where there was none to save."""
+
+    ref: str = ""
+    """Id of the snapshot."""
+    digest: str = ""
+    """Of its manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuspensionRequest:
+    """A host whose end somebody waits for, until its session's state is saved."""
+
+    name: str
+    """What the session is called where it runs."""
+    session_id: UUID
+    tenant_id: UUID | None
+    """None of a session that was not made by a gateway."""
+    owner_id: UUID | None
+    pod_uid: str
+    reason: str
+    """`Idle`, or `Suspending` when somebody asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A session as it is now: with a request or without one."""
+
+    name: str
+    request: SuspensionRequest | None
+    explained: bool = False
+    """Whether it says why an earlier request could not be fulfilled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """All sessions have been seen: these there are, and no others."""
+
+    names: AbstractSet[str]
+
+
+class SuspensionRequests(Protocol):
+    """Requests of the platform to save sessions, so that their hosts can end."""
+
+    def follow(self) -> AsyncGenerator[Sighting | Listed, None]:
+        """Yield all sessions, `Listed`, and then every change for a time; the caller begins again when it ends.
+
+        Raises
+        ------
+        ExecutorFailed
+            The platform cannot be asked.
+        """
+        ...
+
+    async def explain(self, name: str, text: str | None) -> None:
+        """Say why a session could not be saved yet, for people to read; nothing any more with none."""
+        ...
+
+
 class Executor(Protocol):
     """Starts, finds and ends kernel hosts."""
 
@@ -69,11 +130,15 @@ class Executor(Protocol):
         """End the session's host and remove its workspace; nothing happens when there is none."""
         ...
 
-    async def suspend(self, session: SessionRef, audience: str) -> None:
+    async def suspend(self, session: SessionRef, audience: str, saved: Saved) -> None:
         """End the session's host of this identity, and no other: the session goes on with a new one some day.
 
-        The workspace may be kept or not; whoever suspends has what was in it.
+        The workspace may be kept or not; whoever suspends has what was in it, and says where.
         """
+        ...
+
+    def suspension_requests(self) -> SuspensionRequests | None:
+        """Return what asks for sessions to be saved; none where nobody but the gateway ends hosts."""
         ...
 
     async def sessions(self) -> Sequence[SessionRef]:

@@ -90,15 +90,23 @@ class Cluster:
 
     async def list_sessions(self, labels: Mapping[str, str] = MappingProxyType({})) -> AsyncGenerator[Object, None]:
         """Yield the AgentSessions with these labels."""
+        async with aclosing(self.session_pages(labels)) as pages:
+            async for page in pages:
+                for item in page["items"]:
+                    yield cast("Object", item)
+
+    async def session_pages(self, labels: Mapping[str, str] = MappingProxyType({})) -> AsyncGenerator[Object, None]:
+        """Yield lists of AgentSessions with these labels, all of the same `metadata.resourceVersion`."""
         query = {"limit": str(_PAGE)}
         if labels:
             query["labelSelector"] = ",".join(f"{name}={value}" for name, value in labels.items())
         token = ""
         while True:
             page = await self._get(self._sessions, {**query, **({"continue": token} if token else {})})
-            for item in page["items"] if page else ():
-                yield cast("Object", item)
-            token = page["metadata"].get("continue") or "" if page else ""
+            if page is None:
+                return
+            yield page
+            token = page["metadata"].get("continue") or ""
             if not token:
                 return
 
@@ -118,15 +126,26 @@ class Cluster:
         }
         return msgspec.json.decode(await self._call("POST", self._sessions, body=body), type=Object)
 
-    async def patch_session(self, name: str, version: str, spec: Mapping[str, Any]) -> None:
-        """Change the spec of an AgentSession that has this `resourceVersion`; nothing happens when it is gone.
+    async def patch_session(
+        self, name: str, version: str, spec: Mapping[str, Any], annotations: Mapping[str, str | None] | None = None
+    ) -> None:
+        """Change an AgentSession that has this `resourceVersion`; nothing happens when it is gone.
+
+        An annotation that is none is removed.
 
         Raises
         ------
         ConflictError
             It has another version by now.
         """
-        body = {"metadata": {"resourceVersion": version}, "spec": dict(spec)}
+        metadata = {"resourceVersion": version, **({"annotations": dict(annotations)} if annotations else {})}
+        await self._patch(name, {"metadata": metadata, "spec": dict(spec)})
+
+    async def annotate_session(self, name: str, annotations: Mapping[str, str | None]) -> None:
+        """Set annotations of an AgentSession, or remove those that are none; nothing happens when it is gone."""
+        await self._patch(name, {"metadata": {"annotations": dict(annotations)}})
+
+    async def _patch(self, name: str, body: Object) -> None:
         try:
             await self._call("PATCH", f"{self._sessions}/{name}", body=body)
         except _MissingError:
@@ -156,11 +175,21 @@ class Cluster:
 
     async def watch_session(self, name: str, *, seconds: float) -> AsyncGenerator[Object | None, None]:
         """Yield the AgentSession as it is, and at every change for a time; none when it was deleted."""
-        query = {
-            "watch": "true",
-            "fieldSelector": f"metadata.name={name}",
-            "timeoutSeconds": str(max(1, int(seconds))),
-        }
+        async with aclosing(self._watch({"fieldSelector": f"metadata.name={name}"}, seconds)) as events:
+            async for kind, found in events:
+                yield None if kind == "DELETED" else found
+
+    async def watch_sessions(self, version: str, *, seconds: float) -> AsyncGenerator[tuple[str, Object], None]:
+        """Yield what happens to AgentSessions after a list of this `resourceVersion`: `ADDED`, `MODIFIED`, `DELETED`.
+
+        Ends after the time, or when the API server does not know the version any more.
+        """
+        async with aclosing(self._watch({"resourceVersion": version}, seconds)) as events:
+            async for event in events:
+                yield event
+
+    async def _watch(self, which: Mapping[str, str], seconds: float) -> AsyncGenerator[tuple[str, Object], None]:
+        query = {"watch": "true", "timeoutSeconds": str(max(1, int(seconds))), **which}
         timeout = aiohttp.ClientTimeout(total=seconds + 5, sock_connect=5)
         try:
             async with (
@@ -171,7 +200,7 @@ class Cluster:
                     event = msgspec.json.decode(line, type=Object)
                     if event["type"] == "ERROR":
                         return  # such as 410 Gone: the caller begins again
-                    yield None if event["type"] == "DELETED" else event["object"]
+                    yield event["type"], event["object"]
         except (TornLineError, LineTooLongError):
             return
 

@@ -18,11 +18,19 @@ import msgspec
 import structlog
 
 from carrel_api.common import Condition
-from carrel_api.names import COMPONENT_LABEL, KERNEL_COMPONENT, KERNEL_PORT, MANAGED_BY_LABEL, SESSION_LABEL
+from carrel_api.names import (
+    COMPONENT_LABEL,
+    KERNEL_COMPONENT,
+    KERNEL_PORT,
+    MANAGED_BY_LABEL,
+    SESSION_LABEL,
+    SNAPSHOT_FAILURE_ANNOTATION,
+)
 from carrel_api.session import AgentSession
 from carrel_gateway.errors import ExecutorFailed
-from carrel_gateway.executors.base import HostEndpoint, SessionRef
+from carrel_gateway.executors.base import HostEndpoint, Saved, SessionRef
 from carrel_gateway.executors.cluster import Cluster, ConflictError, Object
+from carrel_gateway.executors.requests import ClusterRequests, is_requested, ref_of
 from carrel_gateway.settings import Settings
 
 LABELS: Final = {MANAGED_BY_LABEL: "carrel-gateway"}
@@ -80,9 +88,9 @@ class KubernetesExecutor:
             raise _late(seen, self._settings.kernel_start_seconds) from error
 
     async def find(self, session: SessionRef) -> HostEndpoint | None:
-        """Return the session's pod when it is Ready and what its status says is true."""
+        """Return the session's pod when it is Ready, or is to be saved, and what its status says is true."""
         found = await self._object(session)
-        return await self._endpoint(found) if found else None
+        return await self._endpoint(found, ending=True) if found else None
 
     async def made_elsewhere(self, session_id: UUID) -> str | None:
         """Return the name of the AgentSession with this UID, unless a gateway made it or it is being deleted.
@@ -106,17 +114,26 @@ class KubernetesExecutor:
             await self._cluster.delete_session(found["metadata"]["name"], found["metadata"]["uid"])
         self._names.pop(session.session_id, None)
 
-    async def suspend(self, session: SessionRef, audience: str) -> None:
+    async def suspend(self, session: SessionRef, audience: str, saved: Saved) -> None:
         """Have the operator end the pod, if it is still this one; the AgentSession stays."""
+        spec = {
+            "operatingMode": "Suspended",
+            "snapshot": {"podUID": audience, "ref": saved.ref, "digest": saved.digest},
+        }
         while found := await self._object(session):
             known = AgentSession.model_validate(found)
-            if known.status.pod_uid != audience or known.spec.operating_mode == "Suspended":
+            if known.status.pod_uid != audience or (known.spec.operating_mode == "Suspended" and _is_saved(known)):
                 return
+            metadata, settled = found["metadata"], {SNAPSHOT_FAILURE_ANNOTATION: None}
             try:
-                await self._set_mode(found, "Suspended")
+                await self._cluster.patch_session(metadata["name"], metadata["resourceVersion"], spec, settled)
             except ConflictError:  # it has changed meanwhile: is the pod still the same?
                 continue
             return
+
+    def suspension_requests(self) -> ClusterRequests:
+        """Return the operator's requests to save sessions whose pods are to end."""
+        return ClusterRequests(self._cluster, self._names)
 
     async def sessions(self) -> Sequence[SessionRef]:
         """Return none: the pods are shared by all gateways."""
@@ -127,7 +144,7 @@ class KubernetesExecutor:
         refs: list[SessionRef] = []
         async with aclosing(self._cluster.list_sessions(LABELS)) as found:
             async for item in found:
-                ref = _ref(item)
+                ref = ref_of(item)
                 if ref:
                     refs.append(ref)
         return refs
@@ -191,10 +208,13 @@ class KubernetesExecutor:
         return name
 
     async def _wake(self, session: SessionRef, found: Object) -> None:
-        """Have a suspended session run again, once its old pod is gone: that one's end must not be taken for a loss."""
-        while AgentSession.model_validate(found).spec.operating_mode == "Suspended":
-            gone = AgentSession.model_validate(found).status.condition("Suspended")
-            if gone and gone.status == "True":
+        """Have a suspended session run again, once its old pod is gone: that one's end must not be taken for a loss.
+
+        One whose state nobody has saved yet goes on in its pod: the operator does not end it before.
+        """
+        while (known := AgentSession.model_validate(found)).spec.operating_mode == "Suspended":
+            gone = known.status.condition("Suspended")
+            if (gone and gone.status == "True") or (is_requested(known) and not _is_saved(known)):
                 with suppress(ConflictError):  # looked at again
                     await self._set_mode(found, "Running")
                     return
@@ -208,11 +228,20 @@ class KubernetesExecutor:
         metadata = found["metadata"]
         await self._cluster.patch_session(metadata["name"], metadata["resourceVersion"], {"operatingMode": mode})
 
-    async def _endpoint(self, found: Object) -> HostEndpoint | None:
-        """Return where the session's pod listens, when it is Ready and the pod itself confirms it."""
+    async def _endpoint(self, found: Object, *, ending: bool = False) -> HostEndpoint | None:
+        """Return where the session's pod listens, when it is Ready and the pod itself confirms it.
+
+        Parameters
+        ----------
+        ending
+            One that is only kept until its state is saved will do.
+        """
         session = AgentSession.model_validate(found)
         ready = _ready(session)
-        if session.metadata.deletion_timestamp or ready is None or ready.status != "True":
+        usable = (ready is not None and ready.status == "True") or (
+            ending and is_requested(session) and not _is_saved(session)
+        )
+        if session.metadata.deletion_timestamp or not usable:
             return None
         name, pod_uid = session.status.pod_name, session.status.pod_uid
         pod = _Pod.of(await self._cluster.get_pod(name)) if name and pod_uid else None
@@ -242,16 +271,10 @@ def _check_owner(found: Object, session: SessionRef) -> None:
     )
 
 
-def _ref(found: Object) -> SessionRef | None:
-    metadata, spec = found["metadata"], found.get("spec", {})
-    if metadata.get("deletionTimestamp"):
-        return None
-    try:
-        return SessionRef(
-            tenant_id=UUID(spec["tenant"]), session_id=UUID(metadata["name"]), owner_id=UUID(spec["owner"])
-        )
-    except (KeyError, ValueError):  # somebody else's, with our label
-        return None
+def _is_saved(session: AgentSession) -> bool:
+    """Whether the state of the pod that the status names lies somewhere else, so that the pod may end."""
+    snapshot = session.spec.snapshot
+    return snapshot is not None and snapshot.pod_uid == session.status.pod_uid
 
 
 class _PodMetadata(msgspec.Struct, frozen=True):

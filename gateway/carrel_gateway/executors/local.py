@@ -20,7 +20,7 @@ import structlog
 
 from carrel_gateway.errors import Unavailable
 from carrel_gateway.executors import child, processes
-from carrel_gateway.executors.base import HostEndpoint, SessionRef
+from carrel_gateway.executors.base import HostEndpoint, Saved, SessionRef
 from carrel_gateway.executors.folders import Folders
 from carrel_gateway.executors.launcher import GRACE_SECONDS, Launcher
 from carrel_gateway.hardening import forbid_memory_access
@@ -112,12 +112,16 @@ class LocalExecutor:
             await self._end(session.session_id)
             await asyncio.to_thread(self._folders.remove, session.session_id)
 
-    async def suspend(self, session: SessionRef, audience: str) -> None:
+    async def suspend(self, session: SessionRef, audience: str, saved: Saved) -> None:  # noqa: ARG002  of the protocol
         """End the session's host; its workspace stays."""
         async with self._lock(session.session_id):
             record = await asyncio.to_thread(self._read, self._record_path(session.session_id))
             if record and record.host_id == audience:
                 await self._end(session.session_id)
+
+    def suspension_requests(self) -> None:
+        """Return none: nobody else ends hosts."""
+        return
 
     async def sessions(self) -> Sequence[SessionRef]:
         """Return the sessions with a record of a host, alive or not: a dead one's spool may hold unsaved output."""

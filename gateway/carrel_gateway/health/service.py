@@ -13,6 +13,7 @@ from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.context import ProcessContext
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.health.schemas import Info, PartHealth, Readiness
+from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_wire import __version__
 
 PART_SECONDS: Final = 3.0
@@ -21,7 +22,7 @@ PART_SECONDS: Final = 3.0
 _log = structlog.get_logger(__name__)
 
 
-async def readiness(context: ProcessContext, models: ModelRegistry) -> Readiness:
+async def readiness(context: ProcessContext, models: ModelRegistry, keeper: SessionKeeper | None) -> Readiness:
     """Return how every part is."""
     pings: dict[str, Callable[[], Awaitable[None]]] = {
         "database": context.database.ping,
@@ -29,6 +30,8 @@ async def readiness(context: ProcessContext, models: ModelRegistry) -> Readiness
         "object_store": context.objects.ping,
         "executor": context.executor.ping,
     }
+    if keeper:
+        pings["suspension"] = keeper.ping
     found = await asyncio.gather(*(_check(name, ping) for name, ping in pings.items()))
     parts = dict(zip(pings, found, strict=True))
     parts["model_provider"] = _model_provider(context.settings.llm_model, models)

@@ -60,6 +60,11 @@ FILE_CHUNK_BYTES: Final = 256 * 1024
 _T = TypeVar("_T")
 
 
+def main_of(state: HostState) -> KernelInfo | None:
+    """Return the session's kernel; none while it is starting."""
+    return next((kernel for kernel in state.kernels if kernel.id == MAIN), None)
+
+
 class HostConnection:
     """Calls to one kernel host under its session's identity."""
 

@@ -33,6 +33,8 @@ class Session:
     """Snapshot in which its state lies, or will when it has been suspended."""
     suspended_at: datetime | None
     forked_from: UUID | None
+    boot_id: str | None
+    """Boot of the kernel host that has its state, where no snapshot has."""
     created_at: datetime
     updated_at: datetime
 
@@ -114,6 +116,30 @@ async def known(tx: Transaction, session_ids: Sequence[UUID]) -> set[UUID]:
         query = select(sessions.c.id).where(sessions.c.tenant_id == tx.tenant_id, sessions.c.id.in_(part))
         found.update(await tx.connection.scalars(query))
     return found
+
+
+async def lease(tx: Transaction, session_id: UUID, keeper: UUID, *, seconds: float) -> bool:
+    """Make a gateway the session's keeper for a time, by the database's clock; false while another one is."""
+    statement = (
+        update(sessions)
+        .where(
+            sessions.c.tenant_id == tx.tenant_id,
+            sessions.c.id == session_id,
+            or_(sessions.c.keeper.is_(None), sessions.c.keeper == keeper, sessions.c.keeper_until < tx.dialect.now()),
+        )
+        .values(keeper=keeper, keeper_until=tx.dialect.later(seconds))
+        .returning(sessions.c.id)
+    )
+    return await tx.connection.scalar(statement) is not None
+
+
+async def end_lease(tx: Transaction, session_id: UUID, keeper: UUID) -> None:
+    """Let other gateways be the session's keeper, if this one is."""
+    await tx.connection.execute(
+        update(sessions)
+        .where(sessions.c.tenant_id == tx.tenant_id, sessions.c.id == session_id, sessions.c.keeper == keeper)
+        .values(keeper=None, keeper_until=None)
+    )
 
 
 async def remove(tx: Transaction, session_id: UUID) -> None:

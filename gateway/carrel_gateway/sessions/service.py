@@ -75,6 +75,7 @@ class SessionService:
             snapshot_id=None,
             suspended_at=None,
             forked_from=None,
+            boot_id=None,
             created_at=now,
             updated_at=now,
         )
@@ -102,6 +103,16 @@ class SessionService:
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
             found = await repository.find(tx, session_id)
         return found or await self._take_up(session_id)
+
+    async def recorded(self, session_id: UUID) -> Session | None:
+        """Return a session that has a history; one that was made with kubectl and never used has none."""
+        async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
+            return await repository.find(tx, session_id)
+
+    async def is_known(self, session_id: UUID) -> bool:
+        """Return whether the session has a row, be it that of a deletion that has begun."""
+        async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
+            return session_id in await repository.known(tx, [session_id])
 
     async def list(
         self,
@@ -174,6 +185,7 @@ class SessionService:
             snapshot_id=None,
             suspended_at=None,
             forked_from=source.id,
+            boot_id=None,
             created_at=now,
             updated_at=now,
         )

@@ -2,11 +2,15 @@
 
 A session whose state lies in a snapshot names it: while it is being suspended with `snapshot_id` alone, and suspended
 with `suspended_at` too. A fork that is being made is there as a deleted session without a log.
+
+`boot_id` is the boot of the kernel host that has the state otherwise; another one has lost it. `checked_seq` is the
+event up to which the session has been looked at for a snapshot in the background; `keeper` is the gateway that saves it
+just now, under a lease until `keeper_until`.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKeyConstraint, String, Table
+from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKeyConstraint, String, Table, Text, text
 
 from carrel_gateway.storage.schema import metadata, tenant_column, uuid_column
 from carrel_gateway.storage.types import JsonText, PlainText, UtcDateTime
@@ -25,6 +29,10 @@ sessions = Table(
     uuid_column("snapshot_id", nullable=True),  # no foreign key: snapshots refer to sessions
     Column("suspended_at", UtcDateTime, nullable=True),
     uuid_column("forked_from", nullable=True),
+    Column("boot_id", Text, nullable=True),
+    Column("checked_seq", BigInteger, nullable=False, server_default=text("0")),
+    uuid_column("keeper", nullable=True),
+    Column("keeper_until", UtcDateTime, nullable=True),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     CheckConstraint("status IN ('active', 'archived', 'deleted')", name="status"),

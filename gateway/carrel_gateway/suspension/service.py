@@ -19,9 +19,10 @@ import structlog
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError, Conflict, KernelLost, PermissionDenied, SessionBusy
 from carrel_gateway.execution.service import ExecutionService
-from carrel_gateway.execution.waking import Waking, losses
-from carrel_gateway.executors.base import SessionRef
+from carrel_gateway.execution.waking import Waking, losses, saved_in
+from carrel_gateway.executors.base import Saved, SessionRef
 from carrel_gateway.history.service import HistoryService
+from carrel_gateway.kernels.connection import main_of
 from carrel_gateway.kernels.pool import HeldConnection
 from carrel_gateway.runs.service import RunService
 from carrel_gateway.sessions.service import Session, SessionService
@@ -110,8 +111,17 @@ class SuspensionService:
         self._waking = Waking(context, principal)
         self._forking = Forking(context, principal)
 
-    async def suspend(self, session_id: UUID) -> Suspended:
+    async def suspend(
+        self, session_id: UUID, *, attempts: int = _ATTEMPTS, wanted: Callable[[], bool] = lambda: True
+    ) -> Suspended:
         """Store the session's state and give its kernel up; nothing happens when that has been done.
+
+        Parameters
+        ----------
+        attempts
+            Snapshots that are taken at most, while cells come in between.
+        wanted
+            Whether it still shall be; asked for the last time before it cannot be taken back.
 
         Raises
         ------
@@ -126,9 +136,41 @@ class SuspensionService:
         """
         session = await self._at_rest(session_id)
         if session.suspended_at is None:
-            await self._with_kernel(session_id, self._suspend)
+
+            async def act(ref: SessionRef) -> None:
+                await self._suspend(ref, attempts, wanted)
+
+            await self._with_kernel(session_id, act)
             session = await self._sessions.get(session_id)
+        else:
+            try:
+                await self.finish(session)
+            except CarrelError as error:  # its state is kept: what is left of it is found by whoever uses it next
+                _log.info("suspended_host_not_ended", session=str(session_id), code=error.code)
         return Suspended(session, await self._state_of(session))
+
+    async def finish(self, session: Session) -> bool:
+        """Give up the host of a suspended session, where somebody died before it or the platform made another one.
+
+        False when it has none, or one that is being given the session's state just now.
+        """
+        if session.snapshot_id is None:
+            return False
+        ref = await self._executions.ref(session.id)
+        return await self.end_unused(ref, saved_in(await self._snapshots.find(session.snapshot_id)))
+
+    async def end_unused(self, ref: SessionRef, saved: Saved) -> bool:
+        """Give up a host whose kernel has run nothing and has no state; false when there is no such host.
+
+        The kernel is sealed first, so that nothing can begin to run in it meanwhile.
+        """
+        async with self._context.kernels.lock(ref.session_id):
+            connection = await self._context.kernels.find(ref)
+            if connection is None or not await _seal_unused(connection):
+                return False
+            await self._context.kernels.forget(ref.session_id)
+            await self._context.executor.suspend(ref, connection.endpoint.audience, saved)
+        return True
 
     async def resume(self, session_id: UUID) -> Resumed:
         """Give the session a kernel with its state, and return what is back; as before when that has been done.
@@ -184,7 +226,7 @@ class SuspensionService:
 
     # ------------------------------------------------------------------ suspend
 
-    async def _suspend(self, ref: SessionRef) -> None:
+    async def _suspend(self, ref: SessionRef, attempts: int, wanted: Callable[[], bool]) -> None:
         """Suspend, under the session's lock in the pool."""
         session = await self._sessions.get(ref.session_id)
         if session.suspended_at is not None:
@@ -193,16 +235,19 @@ class SuspensionService:
             snapshot = await self._snapshots.find(session.snapshot_id)
             if not await self._waking.goes_on(ref, snapshot):
                 await self._say(ref, snapshot, await self._snapshots.manifest(snapshot))
-                return
+                return  # whoever looked has given the host up
         connection = await self._context.kernels.find(ref)
         if connection is None:
             raise Conflict("the session has no kernel: there is nothing to suspend", code="no_kernel")
-        for _ in range(_ATTEMPTS):
+        for _ in range(attempts):
             await self._drain(ref, connection)
             snapshot, manifest = await self._snapshots.save(ref.session_id, connection, suspends=True)
+            if not wanted():
+                await self._take_back(ref, snapshot)
+                raise Conflict("the session is used again; it is not suspended", code="not_wanted")
             if await self._seal(ref, connection, snapshot):
                 if await self._say(ref, snapshot, manifest):
-                    await self._give_up(ref, connection)
+                    await self._give_up(ref, connection, snapshot)
                 return
         raise SessionBusy("cells are run in the session all the time; wait for their end", retry_after_seconds=1)
 
@@ -223,12 +268,16 @@ class SuspensionService:
         try:
             await connection.seal(snapshot.digest)
         except Conflict:
-            async with self._context.database.transaction(self._tenant_id) as tx:
-                await self._history.hold(tx, ref.session_id)
-                if (await self._sessions.require(tx, ref.session_id)).snapshot_id == snapshot.id:
-                    await self._sessions.place_state(tx, ref.session_id, None)
+            await self._take_back(ref, snapshot)
             return False
         return True
+
+    async def _take_back(self, ref: SessionRef, snapshot: Snapshot) -> None:
+        """Say that the state lies in the kernel, which goes on."""
+        async with self._context.database.transaction(self._tenant_id) as tx:
+            await self._history.hold(tx, ref.session_id)
+            if (await self._sessions.require(tx, ref.session_id)).snapshot_id == snapshot.id:
+                await self._sessions.place_state(tx, ref.session_id, None)
 
     async def _say(self, ref: SessionRef, snapshot: Snapshot, manifest: Manifest) -> bool:
         """Commit that the session is suspended; false when somebody has resumed it already."""
@@ -249,10 +298,10 @@ class SuspensionService:
             await self._history.append(ref.session_id, [suspended], actor="system", tx=tx)
         return True
 
-    async def _give_up(self, ref: SessionRef, connection: HeldConnection) -> None:
+    async def _give_up(self, ref: SessionRef, connection: HeldConnection, snapshot: Snapshot) -> None:
         await self._context.kernels.forget(ref.session_id)
         try:
-            await self._context.executor.suspend(ref, connection.endpoint.audience)
+            await self._context.executor.suspend(ref, connection.endpoint.audience, saved_in(snapshot))
         except CarrelError as error:  # it runs nothing any more, and is given up when the session is resumed
             _log.warning("sealed_host_not_given_up", session=str(ref.session_id), code=error.code)
 
@@ -317,3 +366,22 @@ class SuspensionService:
             if isinstance(event.payload, SessionResumed):
                 return event.payload
         raise Conflict("the session is not suspended", code="not_suspended")
+
+
+async def _seal_unused(connection: HeldConnection) -> bool:
+    """Seal a kernel that has run nothing and has no variables; true also when it is sealed already."""
+    state = await connection.state()
+    kernel = main_of(state)
+    if kernel is None or kernel.sealed:
+        return kernel is not None
+    if kernel.execution_count or state.busy or state.unacknowledged:
+        return False
+    manifest = await connection.snapshot()
+    variables = manifest.variables
+    if variables.imports or variables.variables or variables.not_saved:
+        return False
+    try:
+        await connection.seal(manifest.digest)
+    except Conflict:
+        return False
+    return True

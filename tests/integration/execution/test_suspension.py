@@ -185,8 +185,8 @@ async def test_a_cell_on_a_sealed_host_goes_on_elsewhere(desk: Desk, monkeypatch
         if desk.context.kernels.held(session_id) is not held:
             await real(session_id)
 
-    async def keep(session: Any, audience: str) -> None:
-        del session, audience
+    async def keep(*_: Any) -> None:
+        pass
 
     monkeypatch.setattr(desk.context.kernels, "forget", forget)
     monkeypatch.setattr(desk.context.executor, "suspend", keep)

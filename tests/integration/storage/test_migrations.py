@@ -85,9 +85,9 @@ async def test_migrating_makes_what_the_code_knows(empty_url: str, engine: Async
         assert await connection.scalar(text("SELECT version_num FROM alembic_version")) == HEAD
 
 
-def first_version(connection: Connection) -> None:
-    """Make the schema of the first version, with a session and its history."""
-    command.upgrade(configuration(connection), "0001")
+def earlier_version(connection: Connection, version: str) -> None:
+    """Make the schema of an earlier version, with a session and its history."""
+    command.upgrade(configuration(connection), version)
     ids = {"tenant": DEFAULT_TENANT_ID.hex, "user": DEFAULT_USER_ID.hex, "session": uuid4().hex, "event": uuid4().hex}
     connection.execute(
         text(
@@ -106,14 +106,16 @@ def first_version(connection: Connection) -> None:
     )
 
 
-async def test_what_the_version_before_stored_is_kept(empty_url: str, engine: AsyncEngine) -> None:
+@pytest.mark.parametrize("version", sorted(KNOWN - {HEAD}))
+async def test_what_an_earlier_version_stored_is_kept(empty_url: str, engine: AsyncEngine, version: str) -> None:
     async with engine.begin() as connection:
-        await connection.run_sync(first_version)
+        await connection.run_sync(earlier_version, version)
     await upgrade(empty_url)
     async with engine.connect() as connection:
         assert await connection.run_sync(differences) == []
-        assert (await connection.execute(text("SELECT title, suspended_at, snapshot_id FROM sessions"))).all() == [
-            ("old", None, None)
+        columns = "title, suspended_at, snapshot_id, boot_id, checked_seq, keeper, keeper_until"
+        assert (await connection.execute(text(f"SELECT {columns} FROM sessions"))).all() == [
+            ("old", None, None, None, 0, None, None)
         ]
         assert (await connection.execute(text("SELECT seq, type FROM events"))).all() == [(1, "session.created")]
 
