@@ -107,8 +107,11 @@ async def _measure(
         if only in "claims real":
             await _claims_real(bench, results, place.class_name, sizes)
         if only in "wake real":
+            larger = f"{place.class_name}-wake"
+            resources = {"memory": "1Gi", "cpu": "1"}
+            await starts.make_class(bench, session_class(place, larger, defaultResources=resources))
             with tempfile.TemporaryDirectory(prefix="carrel-wake-") as folder:
-                results.add(await asyncio.to_thread(wake.wake, bench, cluster.kubeconfig, place.class_name,
+                results.add(await asyncio.to_thread(wake.wake, bench, cluster.kubeconfig, larger,
                                                     Path(folder), sizes.wakes))  # fmt: skip
         if nodes is None:
             return results
