@@ -142,8 +142,7 @@ class Sessions:
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[Sessions]:
         """Watch meanwhile."""
-        part = await self.kube.call("GET", SESSIONS, self.namespace, query={"limit": "1"})
-        following = asyncio.create_task(self._follow(part["metadata"]["resourceVersion"]))
+        following = asyncio.create_task(self._follow(await self._list()))
         try:
             yield self
         finally:
@@ -151,11 +150,22 @@ class Sessions:
             with suppress(asyncio.CancelledError):
                 await following
 
+    async def _list(self) -> str:
+        """Note all that there is; return the version that the list is of."""
+        part = await self.kube.call("GET", SESSIONS, self.namespace)
+        found = {item["metadata"]["name"]: item for item in part["items"]}
+        for document in found.values():
+            self._note("MODIFIED", document)
+        for name in [name for name, seen in self.seen.items() if seen.document and name not in found]:
+            self.seen.pop(name).gone.set()
+        return str(part["metadata"]["resourceVersion"])
+
     async def _follow(self, version: str) -> None:
         while True:
             async for event in self.kube.watch(SESSIONS, self.namespace, version):
-                if event["type"] == "ERROR":
-                    raise RequestFailed(event["object"].get("code", 0), str(event["object"].get("message")))
+                if event["type"] == "ERROR":  # also after a change of the definition: the server forgets old versions
+                    version = await self._list()
+                    break
                 self._note(event["type"], event["object"])
                 version = event["object"]["metadata"]["resourceVersion"]
 

@@ -21,6 +21,7 @@ from tests.cluster.operator.conftest import session_class
 from tests.cluster.provider.base import Cluster
 from tests.cluster.provider.choice import choose
 from tests.load import rows, scale, starts, wake
+from tests.load.bare import BareClaims
 from tests.load.kube import Document, Kube, Sessions
 from tests.load.page import machine, write_part
 from tests.load.starts import Bench
@@ -104,10 +105,13 @@ async def _measure(
         if only in "cold real":
             results.add(*await starts.first_reply(bench, place.class_name, sizes.cold))
         if only in "claims real":
-            await _claims(bench, results, place.class_name, "runc pods", (sizes.serial_real, sizes.rounds_real), sizes)
+            await _claims_real(bench, results, place.class_name, sizes)
         if only in "wake real":
+            larger = f"{place.class_name}-wake"
+            resources = {"memory": "1Gi", "cpu": "1"}
+            await starts.make_class(bench, session_class(place, larger, defaultResources=resources))
             with tempfile.TemporaryDirectory(prefix="carrel-wake-") as folder:
-                results.add(await asyncio.to_thread(wake.wake, bench, cluster.kubeconfig, place.class_name,
+                results.add(await asyncio.to_thread(wake.wake, bench, cluster.kubeconfig, larger,
                                                     Path(folder), sizes.wakes))  # fmt: skip
         if nodes is None:
             return results
@@ -116,8 +120,7 @@ async def _measure(
         if only in "cold kwok":
             results.add(await starts.cold_start(bench, fake, sizes.cold, "kwok pods"))
         if only in "claims kwok":
-            await _claims(bench, results, fake, "kwok pods", (sizes.serial, sizes.rounds), sizes)
-            await _bare(bench, cluster, results, nodes.placement, sizes)
+            await _claims_fake(bench, cluster, results, fake, nodes.placement, sizes)
         if only in "scale":
             for count in sizes.levels:
                 found = await scale.level(bench, fake, count, sizes.churn_rate, sizes.churn_seconds)
@@ -145,31 +148,45 @@ def whoami(cluster: Cluster) -> str:
     return cluster.kubectl("auth", "whoami", "--output=jsonpath={.status.userInfo.username}")
 
 
-async def _claims(
-    bench: Bench, results: Results, class_name: str, where: str, times: tuple[int, int], sizes: Sizes
+async def _claims_real(bench: Bench, results: Results, class_name: str, sizes: Sizes) -> None:
+    for at_once, times, replicas in ((1, sizes.serial_real, 3), (sizes.at_once, sizes.rounds_real, sizes.at_once)):
+        row = _claim_row(bench, at_once, "runc pods")
+        if times:
+            async with starts.pool(bench, class_name, replicas) as name:
+                await starts.claims(bench, class_name, name, times * at_once, at_once, row)
+            results.add(row)
+
+
+async def _claims_fake(
+    bench: Bench, cluster: Cluster, results: Results, class_name: str, placement: Document, sizes: Sizes
 ) -> None:
-    serial, rounds = times
-    async with starts.pool(bench, class_name, 3) as name:
-        row = bench.row(starts.claim_work(1, where), SERIAL_TARGET, made_before=True)
-        results.add(await starts.claims(bench, class_name, name, serial, 1, row))
-    if rounds:
-        async with starts.pool(bench, class_name, sizes.at_once) as name:
-            row = bench.row(starts.claim_work(sizes.at_once, where), AT_ONCE_TARGET, made_before=True)
-            many = rounds * sizes.at_once
-            results.add(await starts.claims(bench, class_name, name, many, sizes.at_once, row))
+    for at_once, times, replicas in ((1, sizes.serial, 3), (sizes.at_once, sizes.rounds, sizes.at_once)):
+        row = _claim_row(bench, at_once, "kwok pods")
+        async with _bare_claims(bench, cluster, placement, at_once) as bare:
+            async with starts.pool(bench, class_name, replicas) as name:
+                await starts.claims(bench, class_name, name, times * at_once, at_once, row, bare)
+            bare.compare(row)
+            results.add(row, bare.row)
 
 
-async def _bare(bench: Bench, cluster: Cluster, results: Results, placement: Document, sizes: Sizes) -> None:
-    """Measure bare writes in a namespace that no operator looks at."""
-    for at_once, times in ((1, sizes.serial), (sizes.at_once, sizes.rounds * sizes.at_once)):
-        namespace = f"carrel-bench-bare-{secrets.token_hex(4)}"
-        document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
-        await asyncio.to_thread(cluster.apply, document)
-        try:
-            await asyncio.to_thread(_await_account, cluster, namespace)
-            results.add(await starts.bare_writes(bench, namespace, placement, times, at_once))
-        finally:
-            await asyncio.to_thread(cluster.kubectl, "delete", "namespace", namespace)
+def _claim_row(bench: Bench, at_once: int, where: str) -> rows.Row:
+    work = f"claim from a warm pool, {starts.how(at_once)}, {where}"
+    return bench.row(work, SERIAL_TARGET if at_once == 1 else AT_ONCE_TARGET, made_before=True)
+
+
+@contextlib.asynccontextmanager
+async def _bare_claims(bench: Bench, cluster: Cluster, placement: Document, at_once: int) -> AsyncIterator[BareClaims]:
+    """Have a namespace with pods that no operator looks at."""
+    namespace = f"carrel-bench-bare-{secrets.token_hex(4)}"
+    document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+    await asyncio.to_thread(cluster.apply, document)
+    try:
+        await asyncio.to_thread(_await_account, cluster, namespace)
+        bare = BareClaims(bench, namespace, at_once)
+        await bare.make_pods(placement)
+        yield bare
+    finally:
+        await asyncio.to_thread(cluster.kubectl, "delete", "namespace", namespace)
 
 
 def _await_account(cluster: Cluster, namespace: str) -> None:

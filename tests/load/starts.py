@@ -1,4 +1,4 @@
-"""How long a session takes to its kernel: started cold, claimed from a pool, alone and many at once; and bare writes.
+"""How long a session takes to its kernel: started cold, or claimed from a pool, alone and many at once.
 
 Each function is one or two lines of the table. A window of measurement holds a start and all that follows from it, such
 as the replacement in a pool, and not the deletion. Nothing here knows how the operator works: what it does shows in the
@@ -13,10 +13,10 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import aiohttp
-from tests.load.kube import APPLY, CLASSES, JSON_PATCH, PODS, POOLS, SESSIONS, Document, Kube, Sessions, until
+from tests.load.kube import CLASSES, PODS, POOLS, Document, Kube, Sessions, until
 from tests.load.rows import Row
 from tests.load.usage import Meter
 from tests.support.operator_process import OperatorProcess
@@ -28,6 +28,12 @@ from carrel_wire.tokens import ALL_SCOPES
 START_SECONDS = 120.0
 POOL_SECONDS = 600.0
 """Twenty pods that import pandas at once on two cores."""
+
+
+class Beside(Protocol):
+    """Something that is measured in turns with something else."""
+
+    async def take_turn(self) -> None: ...
 
 
 @dataclass
@@ -128,8 +134,13 @@ async def full(bench: Bench, name: str) -> None:
     await until(holds, POOL_SECONDS)
 
 
-async def claims(bench: Bench, class_name: str, name: str, times: int, at_once: int, row: Row) -> Row:
-    """Create → Ready from a full pool, `at_once` at a time; the pool is full again at the end of each window."""
+async def claims(
+    bench: Bench, class_name: str, name: str, times: int, at_once: int, row: Row, beside: Beside | None = None
+) -> None:
+    """Create → Ready from a full pool, `at_once` at a time; the pool is full again at the end of each window.
+
+    `beside` takes its turn after each: what the machine does meanwhile then slows both.
+    """
     for _ in range(max(1, times // at_once)):
         async with bench.meter.window(row.spent):
             starts = (bench.sessions.start(class_name, START_SECONDS) for _ in range(at_once))
@@ -140,7 +151,8 @@ async def claims(bench: Bench, class_name: str, name: str, times: int, at_once: 
                 assert came_from == name, f"{session} came from {came_from}, not from {name}"
             await _stable(bench, name, at_once)
         await bench.sessions.delete_all(START_SECONDS)
-    return row
+        if beside is not None:
+            await beside.take_turn()
 
 
 async def _stable(bench: Bench, name: str, claimed: int) -> None:
@@ -154,74 +166,11 @@ async def _stable(bench: Bench, name: str, claimed: int) -> None:
     await full(bench, name)
 
 
-async def bare_writes(bench: Bench, namespace: str, placement: Document, times: int, at_once: int) -> Row:
-    """The writes of a claim, done one after the other by a plain client that waits for nothing else.
-
-    They are those that no way of claiming can do without: the session is made, a pod that is there is given to it
-    under a test of its version, and the session's status says so. No operator looks at the namespace.
-    """
-    row = Row(f"bare writes of a claim, {_how(at_once)}")
-    pods = [f"bare-{n}" for n in range(at_once)]
-    for name in pods:
-        await bench.kube.call("POST", PODS, namespace, body=_pod(name, placement))
-    await until(lambda: _all_ready(bench.kube, namespace), START_SECONDS)  # nobody writes to them any more
-    for turn in range(max(1, times // at_once)):
-        found = {item["metadata"]["name"]: item async for item in bench.kube.items(PODS, namespace)}
-        async with bench.meter.window(row.spent):
-            claimed = (_bare_claim(bench.kube, namespace, f"bare-{turn}-{n}", found[pods[n]]) for n in range(at_once))
-            row.samples += await asyncio.gather(*claimed)
-    return row
-
-
-async def _all_ready(kube: Kube, namespace: str) -> bool:
-    conditions = [item["status"].get("conditions", []) async for item in kube.items(PODS, namespace)]
-    return all(any(one["type"] == "Ready" and one["status"] == "True" for one in each) for each in conditions)
-
-
-async def _bare_claim(kube: Kube, namespace: str, name: str, pod: Document) -> float:
-    session = {
-        "apiVersion": names.API_VERSION,
-        "kind": names.SESSION_KIND,
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"className": "none"},
-    }
-    version = pod["metadata"]["resourceVersion"]
-    patch = [
-        {"op": "test", "path": "/metadata/resourceVersion", "value": version},
-        {"op": "add", "path": "/metadata/labels", "value": {names.SESSION_LABEL: name}},
-    ]
-    condition = {"type": "Ready", "status": "True", "reason": "Bound", "message": "bound",
-                 "lastTransitionTime": "2026-01-01T00:00:00Z"}  # fmt: skip
-    status = {"podName": pod["metadata"]["name"], "podUID": pod["metadata"]["uid"], "conditions": [condition]}
-    began = time.perf_counter()
-    await kube.call("POST", SESSIONS, namespace, body=session)
-    await kube.call("PATCH", PODS, namespace, pod["metadata"]["name"], body=patch, content_type=JSON_PATCH)
-    body = {**{key: session[key] for key in ("apiVersion", "kind", "metadata")}, "status": status}
-    query = {"fieldManager": "bench", "force": "true"}
-    await kube.call("PATCH", SESSIONS, namespace, name, "status", body=body, query=query, content_type=APPLY)
-    return time.perf_counter() - began
-
-
-def _pod(name: str, placement: Document) -> Document:
-    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-    container = {"name": "kernel", "image": "localhost/none:1", "securityContext": security}
-    rest: dict[str, Any] = {
-        "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
-    }
-    spec = {"containers": [container], **rest, **placement}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {}}, "spec": spec}
-
-
-def _how(at_once: int) -> str:
-    return "serial" if at_once == 1 else f"{at_once} at once"
-
-
-def claim_work(at_once: int, where: str) -> str:
-    """Return how the table calls claims."""
-    return f"claim from a warm pool, {_how(at_once)}, {where}"
-
-
 async def make_class(bench: Bench, document: Document) -> None:
     """Make a SessionClass."""
     await bench.kube.call("POST", CLASSES, body=document)
+
+
+def how(at_once: int) -> str:
+    """Return how the table calls so many at a time."""
+    return "serial" if at_once == 1 else f"{at_once} at once"
