@@ -46,6 +46,8 @@ class Write:
     """Empty where the server made the name up and did not note it."""
     code: int
     """HTTP status of the answer."""
+    source: str
+    """Address that the request came from: of replicas under one account it tells which one wrote."""
     received: datetime
     completed: datetime
 
@@ -107,6 +109,7 @@ def parse(event: dict[str, Any]) -> Write | None:
         namespace=reference.get("namespace", ""),
         name=reference.get("name", ""),
         code=event.get("responseStatus", {}).get("code", 0),
+        source=next(iter(event.get("sourceIPs", [])), ""),
         received=datetime.fromisoformat(event["requestReceivedTimestamp"]),
         completed=datetime.fromisoformat(event["stageTimestamp"]),
     )

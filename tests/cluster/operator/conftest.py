@@ -1,24 +1,32 @@
 """The operator in a cluster, by itself: with exactly the rights that its reference page lists, and one session class.
 
-It runs as a pod from the product's image, in a namespace beside the one of the sessions, as the chart would have it.
+It runs as a pod from the product's image, in a namespace beside the one of the sessions, as the chart would have it:
+once by itself (`deployed`), and once as two replicas beside gateways that save state, which the tests play (`pair`).
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+import pytest_asyncio
 import yaml
+from tests.cluster.operator.hosts import Hosts
+from tests.cluster.operator.pools import Pools
 from tests.cluster.operator.sessions import Sessions
+from tests.cluster.provider.bare import BareCluster
 from tests.cluster.provider.base import Cluster
+from tests.support.audit import service_account
 from tools.images import Image
 
-from carrel_wire.tokens import generate_private_key, public_key_of
+from carrel_wire.tokens import Signer, generate_private_key, public_key_of
 
 ROOT = Path(__file__).parents[3]
 RULES: dict[str, list[dict[str, Any]]] = {
@@ -45,6 +53,11 @@ RULES: dict[str, list[dict[str, Any]]] = {
         {"apiGroups": ["carrel.dev"], "resources": ["sessionclasses"], "verbs": ["get", "list", "watch"]},
     ],
 }
+LEAN: dict[str, Any] = {
+    "kernels": {"preload": [], "spare": 0},
+    "defaultResources": {"memory": "384Mi", "cpu": "400m"},
+}
+"""A class whose pods start soon and of which many fit."""
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
@@ -77,24 +90,48 @@ class Deployed:
     sessions: str
     class_name: str
     kernel_image: str
+    gateway_key: str = field(default_factory=generate_private_key, repr=False)
+    """With which tests sign as a gateway does."""
+
+    @property
+    def user(self) -> str:
+        """The operator, as the API server calls it."""
+        return service_account(self.control, "operator")
 
 
-@pytest.fixture(scope="package")
-def deployed(cluster: Cluster, image: Callable[[str], Image], definitions: None) -> Generator[Deployed]:
-    """A running operator."""
+@contextmanager
+def deploy(
+    cluster: Cluster, image: Callable[[str], Image], *, replicas: int = 1, class_spec: dict[str, Any], **settings: str
+) -> Iterator[Deployed]:
+    """Run the operator in namespaces of its own, with these `CARREL_*` variables beside those that it needs."""
     suffix = secrets.token_hex(4)
     place = Deployed(f"carrel-op-{suffix}", f"carrel-op-{suffix}-s", f"op-{suffix}", image("kernel").tag)
     for name in (place.control, place.sessions):
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
-    cluster.apply(*rights(place), *workload(place, image("operator").tag), session_class(place))
+    cluster.apply(*rights(place), *workload(place, image("operator").tag, replicas=replicas, **settings))
+    cluster.apply(session_class(place, **class_spec))
     try:
         cluster.kubectl("rollout", "status", "deployment/operator", "-n", place.control, "--timeout=120s")
         yield place
     finally:
-        print(cluster.kubectl("logs", "deployment/operator", "-n", place.control, "--tail=200"))
+        print(cluster.kubectl("logs", "-l=app.kubernetes.io/component=operator", "-n", place.control, "--tail=200"))
         cluster.kubectl("delete", "namespace", place.control, place.sessions, "--wait=false")
         cluster.kubectl("delete", "clusterrole,clusterrolebinding", place.control)
         cluster.kubectl("delete", "sessionclass", place.class_name)
+
+
+@pytest.fixture(scope="package")
+def deployed(cluster: Cluster, image: Callable[[str], Image], definitions: None) -> Generator[Deployed]:
+    """A running operator without gateways beside it: nobody saves state."""
+    with deploy(cluster, image, class_spec={}, CARREL_SNAPSHOTS="false") as place:
+        yield place
+
+
+@pytest.fixture(scope="package")
+def pair(cluster: Cluster, image: Callable[[str], Image], definitions: None) -> Generator[Deployed]:
+    """Two replicas beside gateways that save state; kernels that import nothing before they are asked."""
+    with deploy(cluster, image, replicas=2, class_spec=LEAN, CARREL_RESYNC_SECONDS="15") as place:
+        yield place
 
 
 @pytest.fixture
@@ -103,6 +140,31 @@ def sessions(cluster: Cluster, deployed: Deployed) -> Generator[Sessions]:
     made = Sessions(cluster, deployed.sessions, deployed.class_name)
     yield made
     made.delete_all()
+
+
+@pytest.fixture
+def desks(cluster: Cluster, pair: Deployed) -> Generator[Sessions]:
+    """Sessions of one test, of the pair of replicas; they are deleted after it."""
+    made = Sessions(cluster, pair.sessions, pair.class_name)
+    yield made
+    made.delete_all()
+
+
+@pytest.fixture
+def pools(cluster: Cluster, pair: Deployed) -> Generator[Pools]:
+    """Pools of one test, each of a class of its own; they are deleted after it."""
+    made = Pools(cluster, pair.sessions, lambda name, spec: session_class(pair, name, **{**LEAN, **spec}))
+    yield made
+    made.delete_all()
+
+
+@pytest_asyncio.fixture
+async def hosts(cluster: Cluster, pair: Deployed) -> AsyncIterator[Hosts]:
+    """The pair's kernel hosts, as a gateway calls them."""
+    if not isinstance(cluster, BareCluster):
+        pytest.skip("pods are called from here on the bare host only")
+    async with aiohttp.ClientSession(trust_env=False) as http:
+        yield Hosts(http, Signer("gateway-1", pair.gateway_key))
 
 
 def rights(place: Deployed) -> list[dict[str, Any]]:
@@ -126,22 +188,29 @@ def rights(place: Deployed) -> list[dict[str, Any]]:
     return found
 
 
-def workload(place: Deployed, tag: str) -> list[dict[str, Any]]:
+def workload(place: Deployed, tag: str, *, replicas: int = 1, **settings: str) -> list[dict[str, Any]]:
     """Return the keys and the deployment."""
     labels = {"app.kubernetes.io/component": "operator"}
-    keys = {"operator.key": generate_private_key(), "gateway.pub": public_key_of(generate_private_key())}
+    keys = {
+        "operator.key": generate_private_key(),
+        "gateway.pub": public_key_of(place.gateway_key),
+        "further.json": "[]",
+    }
     environment = {
         "CARREL_NAMESPACE": place.control,
         "CARREL_SESSION_NAMESPACE": place.sessions,
         "CARREL_OPERATOR_PRIVATE_KEY_FILE": "/keys/operator.key",
         "CARREL_GATEWAY_PUBLIC_KEY_FILE": "/keys/gateway.pub",
+        "CARREL_FURTHER_KEYS_FILE": "/keys/further.json",
         "CARREL_LOG_LEVEL": "debug",
+        **settings,
     }
+    address = {"name": "CARREL_POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
     container = {
         "name": "operator",
         "image": tag,
         "imagePullPolicy": "IfNotPresent",
-        "env": [{"name": name, "value": value} for name, value in environment.items()],
+        "env": [address, *({"name": name, "value": value} for name, value in environment.items())],
         "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8080}, "periodSeconds": 1},
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 5},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
@@ -163,7 +232,7 @@ def workload(place: Deployed, tag: str) -> list[dict[str, Any]]:
             "apiVersion": "apps/v1",
             "kind": "Deployment",
             "metadata": {"name": "operator", **here},
-            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
         },
     ]
 

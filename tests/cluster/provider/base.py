@@ -32,6 +32,10 @@ class Cluster(ABC):
         self.kubeconfig = kubeconfig
         self._kubectl = kubectl
 
+    def command(self, *arguments: str) -> list[str]:
+        """Return kubectl's words, for a call that goes on."""
+        return [str(self._kubectl), *self._subcommand(), f"--kubeconfig={self.kubeconfig}", *arguments]
+
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = KUBECTL_SECONDS) -> str:
         """Return what kubectl prints.
 
@@ -40,9 +44,10 @@ class Cluster(ABC):
         KubectlError
             It ended with an error, or took longer than `timeout` seconds.
         """
-        command = [str(self._kubectl), *self._subcommand(), f"--kubeconfig={self.kubeconfig}", *arguments]
         try:
-            done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
+            done = subprocess.run(
+                self.command(*arguments), input=stdin, capture_output=True, text=True, timeout=timeout
+            )
         except subprocess.TimeoutExpired as error:
             raise KubectlError(f"kubectl {' '.join(arguments)}: no answer in {timeout:.0f} s") from error
         if done.returncode:
