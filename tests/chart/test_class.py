@@ -47,6 +47,14 @@ def test_a_changed_value_changes_the_class(upgrade: Upgrade) -> None:
     assert changed["spec"]["maximumResources"] == {"cpu": "5"}
 
 
+def test_what_the_chart_sets_can_be_taken_away(documents: Documents, upgrade: Upgrade) -> None:
+    without = spec({"runAsUser": None})
+    made = one(upgrade(without), "SessionClass", "default")
+    assert "runAsUser" not in made["spec"]
+    documents[CLASS] = made
+    assert of_kind(upgrade(without), "SessionClass") == []
+
+
 def test_a_change_by_hand_is_put_back(upgrade: Upgrade, held: dict[str, Any]) -> None:
     held["spec"]["maximumResources"]["cpu"] = "64"
     assert one(upgrade(spec(WEB)), "SessionClass", "default")["spec"]["maximumResources"] == {"cpu": "4"}

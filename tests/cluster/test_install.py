@@ -2,7 +2,7 @@
 
 Plan: with exactly the rights of the chart the operator brings a session to Ready. Owners and labels cannot be forged,
 tried with three kinds of creators. An upgrade keeps keys, passwords and the running session. An uninstall keeps
-people's sessions; after `remove` nothing of it is left.
+people's sessions and no pool; after `remove` nothing of it is left.
 """
 
 from __future__ import annotations
@@ -60,6 +60,10 @@ def until(ready: Callable[[], bool], seconds: float) -> None:
 
 def secret(cluster: Cluster, name: str) -> dict[str, str]:
     return cluster.get("secret", name, f"--namespace={PLACE.namespace}")["data"]
+
+
+def uid(cluster: Cluster, kind: str, name: str) -> str:
+    return cluster.get(kind, name, f"--namespace={PLACE.sessions}")["metadata"]["uid"]
 
 
 def pod_uids(cluster: Cluster, namespace: str, *selector: str) -> set[str]:
@@ -131,7 +135,10 @@ def test_an_upgrade_keeps_keys_and_sessions(cluster: Cluster, installed: Access)
     assert len(kernels) == 1
     changed = {
         "gateway": {"settings": {"log_level": "debug"}},
-        "sessions": {"defaultClass": {"spec": {"maximumResources": {"cpu": "3"}}}},
+        "sessions": {
+            "defaultClass": {"spec": {"maximumResources": {"cpu": "3"}}},
+            "pools": [{"name": "warm", "className": PLACE.session_class, "replicas": 0}],
+        },
     }
     access = up(cluster, PLACE, changed)
     assert access == installed
@@ -139,9 +146,10 @@ def test_an_upgrade_keeps_keys_and_sessions(cluster: Cluster, installed: Access)
     assert not gateways & pod_uids(cluster, PLACE.namespace, "--selector=app.kubernetes.io/component=gateway")
     assert pod_uids(cluster, PLACE.sessions) == kernels
     assert cluster.get("sessionclass", PLACE.session_class)["spec"]["maximumResources"]["cpu"] == "3"
-    made = cluster.get("sessionclass", PLACE.session_class)["metadata"]["uid"]
+    unchanged = [("sessionclass", PLACE.session_class), ("sessionpool", "warm")]
+    made = [uid(cluster, *which) for which in unchanged]
     up(cluster, PLACE, changed)
-    assert cluster.get("sessionclass", PLACE.session_class)["metadata"]["uid"] == made, "unchanged, it must stay"
+    assert [uid(cluster, *which) for which in unchanged] == made, "unchanged, they must stay"
     key = {"Authorization": f"Bearer {access.api_key}"}
     httpx.get(f"{access.gateway}/api/sessions", headers=key, timeout=10).raise_for_status()
     helm(cluster, PLACE, "test", RELEASE)
@@ -154,6 +162,7 @@ def test_an_uninstall_keeps_sessions_and_a_removal_nothing(cluster: Cluster, ins
         assert cluster.get(kind, f"--namespace={PLACE.namespace}", owned)["items"] == [], kind
     assert cluster.get("agentsession", "kept", f"--namespace={PLACE.sessions}")["spec"]["className"]
     assert cluster.get("sessionclass", PLACE.session_class)
+    assert cluster.get("sessionpools", f"--namespace={PLACE.sessions}")["items"] == []
     remove(cluster, PLACE, definitions=False)
     kinds = "namespaces,sessionclasses,clusterroles,clusterrolebindings,persistentvolumes"
     admission = "validatingadmissionpolicies,validatingadmissionpolicybindings"
