@@ -10,12 +10,24 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.unit.carrel_operator.factories import NOW, pod_document, session, session_class, stamp, waiting
+from tests.unit.carrel_operator.factories import (
+    NOW,
+    observed,
+    pod_document,
+    said,
+    session,
+    session_class,
+    stamp,
+    waiting,
+)
 
-from carrel_operator.builders.pod import kernel_pod
+from carrel_api.session_pool import SessionPool
+from carrel_operator.builders.pod import kernel_pod, pool_pod
 from carrel_operator.needs import Needs
-from carrel_operator.observed import PodView
-from carrel_operator.settlement import Settlement, settle
+from carrel_operator.observed import PodView, Said
+from carrel_operator.reconcile import reconcile
+from carrel_operator.reconcile.pool import PoolObserved, reconcile_pool
+from carrel_operator.settlement import Settlement, settle, settle_pool
 from carrel_operator.waits import PREPARED_WITHIN, pod_waits, preparing
 
 CLASS = {
@@ -129,18 +141,12 @@ def test_needs_are_read_from_the_pod() -> None:
     ids=lambda case: case if isinstance(case, str) and len(case) < 30 else "",
 )
 def test_it_is_said_what_to_do(status: dict[str, Any], reason: str, told: str) -> None:
-    said = pod_waits(view(status), NOW)
-    assert said is not None
-    assert (said.reason, said.message) == (reason, told)
+    assert pod_waits(view(status), NOW) == Said(reason, told)
 
 
 def test_a_pod_without_special_needs_names_none() -> None:
-    said = pod_waits(view(being_prepared(3600), PLAIN), NOW)
-    assert said is not None
-    assert said.message == (
-        "its node node-1 did not prepare the pod within 60 s. "
-        f"The events of pod {view({}).name} say what failed"
-    )  # fmt: skip
+    told = f"its node node-1 did not prepare the pod within 60 s. The events of pod {view({}).name} say what failed"
+    assert pod_waits(view(being_prepared(3600), PLAIN), NOW) == Said("PodNotPrepared", told)
     assert pod_waits(view(waiting("ErrImagePull", "no"), PLAIN), NOW) is not None
     assert "secrets" not in str(pod_waits(view(waiting("ErrImagePull", "no"), PLAIN), NOW))
 
@@ -151,6 +157,30 @@ def test_a_node_has_a_minute() -> None:
     assert preparing(pod, NOW) == PREPARED_WITHIN.total_seconds() - 20
     assert preparing(view(waiting("ContainerCreating")), NOW) is None  # prepared: what takes long is the image
     assert preparing(view(unscheduled("no room")), NOW) is None
+
+
+def test_a_session_looks_again_when_the_minute_is_over() -> None:
+    plan = reconcile(session(), observed(pod=view(being_prepared(20))), NOW)
+    assert (said(plan)[1], plan.after) == ("Starting", 40)
+    plan = reconcile(session(), observed(pod=view(being_prepared(60))), NOW)
+    assert (said(plan)[1], plan.after) == ("PodNotPrepared", None)
+
+
+def test_a_pool_does_so_too() -> None:
+    pool = SessionPool.parse(
+        {"metadata": {"name": "warm", "namespace": "s", "uid": "p"}, "spec": {"className": "standard"}}
+    )
+    settled = settle_pool(pool.spec, session_class())
+    assert isinstance(settled, Settlement)
+    made = pool_pod(pool, settled)
+    for seconds, reason, after in ((20, "Starting", 40), (60, "PodNotPrepared", None)):
+        document = pod_document(status=being_prepared(seconds), labels=made["metadata"]["labels"])
+        pod = PodView.of({**document, "spec": made["spec"]})
+        plan = reconcile_pool(pool, PoolObserved("standard", session_class(), [pod]), NOW)
+        assert plan.status is not None
+        condition = plan.status.condition("Ready")
+        assert condition is not None
+        assert (condition.reason, plan.after) == (reason, after)
 
 
 def test_the_message_is_the_same_however_long_it_takes() -> None:
