@@ -156,10 +156,10 @@ class Actions:
             return replace(observed, pod=pod)
         return replace(observed, further_pods=tuple(p for p in observed.further_pods if p.uid != action.uid))
 
-    async def delete_pod(self, action: DeletePod, namespace: str) -> PodView | None:
-        """Delete the very pod, and return it while its grace period lasts."""
+    async def delete_pod(self, action: DeletePod, namespace: str, *, version: str | None = None) -> PodView | None:
+        """Delete the very pod, if need be only in this version, and return it while its grace period lasts."""
         grace = 0 if action.force else None
-        await self.cluster.delete("Pod", action.name, namespace, uid=action.uid, grace_seconds=grace)
+        await self.cluster.delete("Pod", action.name, namespace, uid=action.uid, version=version, grace_seconds=grace)
         document = await self.cluster.find("Pod", action.name, namespace)
         if document is None or document["metadata"]["uid"] != action.uid:
             self.store.gone("Pod", (namespace, action.name), action.uid)
@@ -174,7 +174,7 @@ class Actions:
             if not self.readiness.reserve(pod):
                 continue
             try:
-                document = await self.cluster.patch("Pod", pod.name, namespace, claim_patch(wanted, pod))
+                document = await self.cluster.patch("Pod", pod.name, namespace, claim_patch(wanted, pod, now()))
             except (ApiConflict, ApiRefused, ApiNotFound):
                 metrics.CLAIM_CONFLICTS.inc()
                 await self.look_again(pod, namespace)

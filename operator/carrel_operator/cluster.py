@@ -167,12 +167,20 @@ class Cluster:
         )
 
     async def delete(
-        self, kind: str, name: str, namespace: str, *, uid: str | None = None, grace_seconds: int | None = None
+        self,
+        kind: str,
+        name: str,
+        namespace: str,
+        *,
+        uid: str | None = None,
+        version: str | None = None,
+        grace_seconds: int | None = None,
     ) -> None:
-        """Delete the object, if it is there and has this UID."""
+        """Delete the object, if it is there and has this UID and this version."""
         options: Document = {"propagationPolicy": "Background"}
-        if uid is not None:
-            options["preconditions"] = {"uid": uid}
+        conditions = {"uid": uid, "resourceVersion": version}
+        if any(conditions.values()):
+            options["preconditions"] = {key: value for key, value in conditions.items() if value}
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, TypeAlias
 
@@ -48,6 +48,8 @@ class PodView:
     owner: str = ""
     """`kind/name` of that."""
     made_at: datetime | None = None
+    had_since: datetime | None = None
+    """Since when it is of the one whose it is now: later than it was made, if it was claimed."""
     phase: str = "Pending"
     ip: str | None = None
     node: str | None = None
@@ -109,6 +111,7 @@ class PodView:
         scheduled = conditions.get("PodScheduled", {})
         disruption = conditions.get("DisruptionTarget", {})
         owner = controller(metadata)
+        made_at = _time(metadata.get("creationTimestamp"))
         return cls(
             name=metadata["name"],
             uid=metadata["uid"],
@@ -116,7 +119,8 @@ class PodView:
             labels=metadata.get("labels") or {},
             owner_uid=owner.get("uid", ""),
             owner="/".join((owner["kind"], owner["name"])) if owner else "",
-            made_at=_time(metadata.get("creationTimestamp")),
+            made_at=made_at,
+            had_since=_claimed(metadata.get("annotations") or {}) or made_at,
             phase=status.get("phase", "Pending"),
             ip=status.get("podIP"),
             node=spec.get("nodeName"),
@@ -229,6 +233,16 @@ def _ended(document: Document | None) -> Ended | None:
 
 def _time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
+
+
+def _claimed(annotations: Mapping[str, str]) -> datetime | None:
+    """Return when a pod was claimed; none where it was not, or somebody wrote there what is no time."""
+    try:
+        return datetime.strptime(annotations.get(names.CLAIMED_ANNOTATION, ""), "%Y-%m-%dT%H:%M:%SZ").replace(
+            tzinfo=UTC
+        )
+    except ValueError:
+        return None
 
 
 def _amount(quantity: str | None) -> float | None:

@@ -53,6 +53,8 @@ class PoolMemory:
     failures: int = 0
     failed_at: datetime | None = None
     wrote_at: float = 0.0
+    unasked: set[str] | None = None
+    """UIDs of pods that ran when this process began, and have not been asked yet whether they are ready."""
 
 
 class PoolWorker:
@@ -86,6 +88,8 @@ class PoolWorker:
     async def _converge(self, key: Key, pool: SessionPool, memory: PoolMemory) -> Again:
         observed = self._observed(pool, memory)
         plan = reconcile_pool(pool, observed, now())
+        asked = {pod.uid for pod in plan.prepare}
+        memory.unasked = asked if memory.unasked is None else memory.unasked & asked
         failure: Said | None = None
         if plan.prepare:
             self._begin_to_prepare(key, plan.prepare, isolation=observed.isolation)
@@ -134,6 +138,9 @@ class PoolWorker:
             logger.warning("a pod of a pool could not be prepared", pod=pod.name, error=str(error))
         finally:
             del self._preparing[pod.uid]
+            memory = self._memories.get(key)
+            if memory is not None and memory.unasked is not None:
+                memory.unasked.discard(pod.uid)
             self._context.queue.add_after(key, pause)
 
     async def _prepare(self, pod: PodView, *, isolation: bool) -> None:
@@ -144,7 +151,7 @@ class PoolWorker:
             return
         if state.session_uid is not None:  # somebody else bound it: nobody may have it
             logger.warning("a pod of a pool is bound", pod=pod.name)
-            await self._actions.delete_pod(DeletePod(pod.name, pod.uid), self._namespace_of(pod))
+            await self._actions.delete_pod(DeletePod(pod.name, pod.uid), self._namespace_of(pod), version=pod.version)
         elif state.warm:
             looks = bool(self._context.settings.pod_ip) or isolation
             sight = await self._actions.lookout.look(Target(pod.ip or "", pod.uid), unbound=True) if looks else None
@@ -175,7 +182,7 @@ class PoolWorker:
                 if isinstance(action, CreatePod):
                     await self._actions.create_once(action.manifest)
                 elif isinstance(action, DeletePod):
-                    await self._actions.delete_pod(action, pool.metadata.namespace)
+                    await self._take_away(pool, action)
             except ApiRefused as error:
                 return explain(str(error))
             return None
@@ -183,9 +190,23 @@ class PoolWorker:
         results = await _each(plan.actions, act)
         return next((refused for refused in results if refused is not None), None)
 
+    async def _take_away(self, pool: SessionPool, action: DeletePod) -> None:
+        """Delete the pod, unless a session has become faster since that was decided: then it is not the pool's."""
+        namespace = pool.metadata.namespace
+        pod: PodView | None = self._context.store.find("Pod", namespace, action.name)
+        still = pod is not None and pod.uid == action.uid and pod.owner_uid == pool.metadata.uid
+        if pod is None or not still or not self._context.readiness.reserve(pod):
+            return
+        try:
+            await self._actions.delete_pod(action, namespace, version=pod.version)
+        finally:
+            self._context.readiness.release(pod)
+
     async def _say(self, pool: SessionPool, plan: PoolPlan, memory: PoolMemory) -> Again:
         again = Again(after=plan.after, retry=plan.retry)
         if plan.status is None or plan.status.dump() == pool.status.dump():
+            return again
+        if memory.unasked:  # what the process before has seen stands until this one has looked
             return again
         wait = memory.wrote_at + BETWEEN_WRITES - time.monotonic()
         if wait > 0:

@@ -33,9 +33,13 @@ def nothing_to_save(session: AgentSession, pod: PodView | None, *, saves: bool) 
     saved = session.spec.snapshot
     if saved is not None and saved.pod_uid == pod.uid:
         return True
+    return not was_ready(session, pod)  # nobody can have used it: gateways look for the condition Ready
+
+
+def was_ready(session: AgentSession, pod: PodView) -> bool:
+    """Return whether the session was ever ready with this pod."""
     began, status = session.status.start_time, session.status
-    was_ready = status.pod_uid == pod.uid and began is not None and (pod.made_at is None or began >= pod.made_at)
-    return not was_ready  # nobody can have used it: gateways look for the condition Ready
+    return status.pod_uid == pod.uid and began is not None and (pod.had_since is None or began >= pod.had_since)
 
 
 def requested(session: AgentSession, reason: str, why: str) -> Statement:

@@ -45,6 +45,11 @@ class ApiServer:
         self._number = 0
         self.listeners: list[Listener] = []
 
+    @property
+    def version(self) -> int:
+        """The latest version that was given."""
+        return self._number
+
     # ------------------------------------------------------------------ looking
 
     def find(self, kind: str, name: str, namespace: str | None = None) -> Document | None:
@@ -75,11 +80,10 @@ class ApiServer:
         """Make the object; its UID, version, time and generated name are the server's."""
         document = copy.deepcopy(manifest)
         metadata = document["metadata"]
-        number = self._count()
-        if "name" not in metadata:
-            metadata["name"] = f"{metadata['generateName']}{number:05}"
-        if self._key(document) in self._objects:
+        if "name" in metadata and self._key(document) in self._objects:
             raise ApiConflict(f"{document['kind']} {metadata['name']} already exists")
+        number = self._count()
+        metadata.setdefault("name", f"{metadata.get('generateName', '')}{number:05}")
         metadata |= {"uid": f"uid-{number:05}", "generation": 1, "creationTimestamp": stamp(datetime.now(UTC))}
         if document["kind"] in CUSTOM:
             document.pop("status", None)
@@ -230,19 +234,20 @@ class Connection:
     A killed process is told nothing any more, and does nothing: its calls do not return.
     """
 
-    def __init__(
-        self, server: ApiServer, *, dies_at: int | None = None, when: Literal["before", "after"] = "before"
-    ) -> None:
+    def __init__(self, server: ApiServer, *, latency: float = 0.0) -> None:
         self.server = server
+        self._latency = latency
         self.written: list[str] = []
         """Kinds of what was written, with `delete ` or `patch ` before, or a subresource after it."""
         self.refuse: dict[str, Exception] = {}
         """What the next write of this kind raises."""
         self.died = asyncio.Event()
-        self.dies_at, self._when = dies_at, when
-        """Number of the write at which the process is killed, before or after it takes effect."""
-        self.judge: Callable[[str, str, str], None] = lambda _kind, _name, _namespace: None
-        """Told of each object before it is deleted."""
+        self.dies_at: int | None = None
+        """Number of the write at which the process is killed."""
+        self.when: Literal["before", "after"] = "before"
+        """Whether it is killed before or after that takes effect."""
+        self.judge: Callable[[str, str, str, str | None], None] = lambda _kind, _name, _namespace, _uid: None
+        """Told of each object (and the UID that is asked for) before it is deleted."""
 
     async def find(self, kind: str, name: str, namespace: str | None = None) -> Document | None:
         await self._alive()
@@ -270,7 +275,7 @@ class Connection:
 
     async def delete(self, kind: str, name: str, namespace: str, **options: Any) -> None:
         def act() -> None:
-            self.judge(kind, name, namespace)
+            self.judge(kind, name, namespace, options.get("uid"))
             self.server.delete(kind, name, namespace, **options)
 
         try:
@@ -279,7 +284,7 @@ class Connection:
             return
 
     async def _alive(self) -> None:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self._latency)
         if self.died.is_set():
             await asyncio.Event().wait()
 
@@ -289,17 +294,14 @@ class Connection:
         if what in self.refuse:
             raise self.refuse.pop(what)
         dies = len(self.written) == self.dies_at
-        if dies and self._when == "before":
+        if dies and self.when == "before":
             await self._die()
         try:
-            answer = act()
-        except ApiError:
+            return act()
+        finally:
             if dies:
                 await self._die()
-            raise
-        if dies:
-            await self._die()
-        return answer
+            await self._alive()
 
     async def _die(self) -> None:
         self.died.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any, Final
 
 from carrel_api import names
@@ -80,7 +81,7 @@ def pool_pod(pool: SessionPool, settled: Settlement) -> Manifest:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-def claim_patch(session: AgentSession, pod: PodView) -> list[Manifest]:
+def claim_patch(session: AgentSession, pod: PodView, now: datetime) -> list[Manifest]:
     """Return the JSON patch (RFC 6902) that makes a pool's pod the session's; it fails if anybody changed the pod."""
     labels = {
         **{key: value for key, value in pod.labels.items() if key != names.POOL_LABEL},
@@ -96,8 +97,13 @@ def claim_patch(session: AgentSession, pod: PodView) -> list[Manifest]:
             "path": "/metadata/ownerReferences",
             "value": [owner_reference(names.SESSION_KIND, session.metadata)],
         },
-        {"op": "replace", "path": f"/metadata/annotations/{UNMOVABLE.replace('/', '~1')}", "value": "false"},
+        {"op": "replace", "path": _annotation(UNMOVABLE), "value": "false"},
+        {"op": "add", "path": _annotation(names.CLAIMED_ANNOTATION), "value": now.strftime("%Y-%m-%dT%H:%M:%SZ")},
     ]
+
+
+def _annotation(name: str) -> str:
+    return f"/metadata/annotations/{name.replace('/', '~1')}"
 
 
 def revision_of(spec: Manifest) -> str:

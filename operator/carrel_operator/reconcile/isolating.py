@@ -8,6 +8,7 @@ from typing import Final
 from carrel_operator.isolation import isolated
 from carrel_operator.observed import PodView
 from carrel_operator.reconcile.around import Around
+from carrel_operator.saving import was_ready
 from carrel_operator.status import ISOLATED, Statement
 
 LOOK_AGAIN: Final = timedelta(seconds=10)
@@ -18,14 +19,27 @@ _FOREIGN: Final = "ForeignPolicy"
 def isolation_of(around: Around, pod: PodView) -> Statement:
     """Return the condition `Isolated`.
 
-    A bound host is not asked to try anything, so what an earlier process of the operator saw of this pod stands.
+    A bound host is not asked to try anything, so what an earlier process of the operator saw of this pod stands, also
+    where that process ended, or a foreign policy came between, before it could be read in the condition.
     """
     observed, before = around.observed, around.before
     known = before.condition(ISOLATED)
     stands = known is not None and before.pod_uid == pod.uid and known.reason != _FOREIGN
     if observed.foreign or observed.sight is not None or known is None or not stands:
-        return isolated(observed.sight, foreign=observed.foreign)
+        asked = (stands and known is not None and known.status == "True") or _was_seen(around, pod)
+        return isolated(observed.sight, foreign=observed.foreign, asked_before=asked)
     return Statement(ISOLATED, known.status, known.reason, known.message)
+
+
+def _was_seen(around: Around, pod: PodView) -> bool:
+    """Return whether an earlier process must have seen the pod isolated, though the condition does not say so.
+
+    It binds no host of such a class before that.
+    """
+    if not is_required(around) or not around.observed.bound:
+        return False
+    known = around.before.condition(ISOLATED)
+    return known is None or known.reason == _FOREIGN or not was_ready(around.wanted, pod)
 
 
 def is_required(around: Around) -> bool:
