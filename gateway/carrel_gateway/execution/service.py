@@ -25,6 +25,7 @@ from carrel_gateway.history.service import HistoryService
 from carrel_gateway.kernels.connection import MAIN
 from carrel_gateway.runs.service import Fence
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.snapshots.service import SnapshotService
 from carrel_gateway.storage.ids import new_id
 from carrel_wire.events import ExecutionEvent, Finished
 from carrel_wire.host import (
@@ -193,8 +194,15 @@ class ExecutionService:
             await self._context.kernels.in_flight.wait(session_id, seconds=RESET_DRAIN_SECONDS)
         await self._context.kernels.release(session)
         async with self._context.database.transaction(self._principal.tenant_id) as tx:
-            await SessionService(self._context, self._principal).place_state(tx, session_id, None)
-        await self._note(session_id, KernelChanged(reason="reset", lost_state=True))
+            history, sessions = (
+                HistoryService(self._context, self._principal),
+                SessionService(self._context, self._principal),
+            )
+            await history.hold(tx, session_id)
+            await sessions.place_state(tx, session_id, None)
+            await sessions.place_host(tx, session_id, None)
+            await SnapshotService(self._context, self._principal).forget(tx, session_id)
+            await history.append(session_id, [KernelChanged(reason="reset", lost_state=True)], actor="user", tx=tx)
         state = await (await self._hosts.ready(session)).state()
         return next(kernel for kernel in state.kernels if kernel.id == MAIN)
 

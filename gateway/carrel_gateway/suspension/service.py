@@ -18,8 +18,9 @@ import structlog
 
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError, Conflict, KernelLost, PermissionDenied, SessionBusy
+from carrel_gateway.execution.restoring import losses
 from carrel_gateway.execution.service import ExecutionService
-from carrel_gateway.execution.waking import Waking, losses, saved_in
+from carrel_gateway.execution.waking import Waking, saved_in
 from carrel_gateway.executors.base import Saved, SessionRef
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.kernels.connection import main_of
