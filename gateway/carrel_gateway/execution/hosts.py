@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Final, TypeAlias
 from uuid import UUID
@@ -13,10 +15,11 @@ from carrel_gateway.errors import Conflict, KernelLost
 from carrel_gateway.execution.placement import place_missing
 from carrel_gateway.execution.waking import Waking
 from carrel_gateway.executors.base import SessionRef
-from carrel_gateway.history.service import HistoryService
+from carrel_gateway.history.service import HistoryService, LiveEvent
 from carrel_gateway.kernels.connection import main_of
 from carrel_gateway.kernels.pool import HeldConnection
 from carrel_gateway.sessions.service import Session, SessionService
+from carrel_gateway.storage.ids import new_id
 from carrel_wire.host import HostState
 from carrel_wire.log import KernelChanged, SessionRecovered, SessionResumed
 
@@ -85,12 +88,31 @@ class SessionHosts:
                 return held
             # One that was deleted meanwhile gets no new host; one that was suspended gets its state.
             try:
-                connection, restored_from = await self._waking.open(session, await self._active(session.session_id))
-                await self._prepare(session, connection, restored_from)
+                async with self._telling(session.session_id):
+                    connection, restored_from = await self._waking.open(session, await self._active(session.session_id))
+                    await self._prepare(session, connection, restored_from)
             except KernelLost:  # what is held may be a host that is gone: whoever comes next asks for it
                 await pool.forget(session.session_id)
                 raise
             return connection
+
+    @asynccontextmanager
+    async def _telling(self, session_id: UUID) -> AsyncGenerator[None]:
+        """Tell whoever follows the session that its kernel is waited for, when that takes long."""
+
+        async def tell() -> None:
+            while True:
+                await asyncio.sleep(self._context.settings.wake_hold_seconds)
+                data = {"message": "the session's kernel is being made ready"}
+                await self._history.publish_live(session_id, LiveEvent("kernel.waking", str(new_id()), data))
+
+        telling = asyncio.create_task(tell(), name=f"waking-{session_id}")
+        try:
+            yield
+        finally:
+            telling.cancel()
+            with suppress(asyncio.CancelledError):
+                await telling
 
     async def find(self, session: SessionRef) -> HeldConnection | None:
         """Return a connection when a host is there; starts and prepares nothing."""

@@ -187,7 +187,7 @@ class SuspensionService:
         """
         session = await self._active(session_id)
         if session.snapshot_id is not None:
-            await self._executions.wake(session_id)
+            await self._executions.awake(session_id)
             session = await self._sessions.get(session_id)
         resumed = await self._last_resumed(session)
         return Resumed(

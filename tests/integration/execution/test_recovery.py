@@ -219,7 +219,7 @@ async def test_a_store_that_is_away_is_waited_for(desk: Desk, monkeypatch: pytes
     with monkeypatch.context() as patch:
         patch.setattr(desk.context.objects, "get", away)
         with pytest.raises(CarrelError) as caught:
-            await desk.executions.wake(desk.session_id)
+            await desk.executions.awake(desk.session_id)
         assert caught.value.code == "object_store_away"
     assert text_of(await desk.run("print(x)")) == "5\n"
     await recovered(desk)
@@ -275,7 +275,7 @@ async def test_a_gateway_that_dies_on_the_way_leaves_it_to_the_next(
         with monkeypatch.context() as patch:
             patch.setattr(*step, dead)
             with pytest.raises(Dead):
-                await desk.executions.wake(desk.session_id)
+                await desk.executions.awake(desk.session_id)
     async with opened(tmp_path / "data", last=True) as context:
         desk = Desk(context, desk.session_id)
         assert text_of(await desk.run("print(x, open('file').read())")) == "7 old\n"
