@@ -225,11 +225,16 @@ class AsyncClient:
     # below
 
     async def _send(self, call: calls.Call) -> httpx.Response:
-        return await self._guarded(
-            lambda: self._http.request(
-                call.method, call.path, json=call.json, params=dict(call.params), headers=dict(call.headers)
+        while True:
+            response = await self._guarded(
+                lambda: self._http.request(
+                    call.method, call.path, json=call.json, params=dict(call.params), headers=dict(call.headers)
+                )
             )
-        )
+            pause = calls.wait_before_again(response)
+            if pause is None:
+                return response
+            await asyncio.sleep(pause)  # the session's kernel is not there yet, and nothing has been done
 
     async def _guarded(self, send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
         try:

@@ -24,6 +24,7 @@ TIMEOUT: Final = httpx.Timeout(30.0, read=None)
 STREAM_TIMEOUT: Final = httpx.Timeout(30.0, read=60.0)
 """The server sends a comment every 15 s; four missing ones mean that the connection is gone."""
 EVENT_STREAM: Final = "text/event-stream"
+_ACCEPTED: Final = 202
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,17 @@ def check(response: httpx.Response) -> httpx.Response:
         retry_after=float(retry_after) if retry_after.isdigit() else None,
         document=problem,
     )
+
+
+def wait_before_again(response: httpx.Response) -> float | None:
+    """Return the seconds to wait before the request is sent again, where the answer says that nothing was done."""
+    if response.status_code != _ACCEPTED:
+        return None
+    document: Any = response.json()
+    if not (isinstance(document, dict) and cast("dict[str, Any]", document).get("send_again")):
+        return None
+    retry_after = response.headers.get("Retry-After", "")
+    return float(retry_after) if retry_after.isdigit() else 1.0
 
 
 def json_of(response: httpx.Response) -> Any:

@@ -221,11 +221,16 @@ class Client:
     # below
 
     def _send(self, call: calls.Call) -> httpx.Response:
-        return self._guarded(
-            lambda: self._http.request(
-                call.method, call.path, json=call.json, params=dict(call.params), headers=dict(call.headers)
+        while True:
+            response = self._guarded(
+                lambda: self._http.request(
+                    call.method, call.path, json=call.json, params=dict(call.params), headers=dict(call.headers)
+                )
             )
-        )
+            pause = calls.wait_before_again(response)
+            if pause is None:
+                return response
+            time.sleep(pause)  # the session's kernel is not there yet, and nothing has been done
 
     def _guarded(self, send: Callable[[], httpx.Response]) -> httpx.Response:
         try:

@@ -3,6 +3,7 @@
 ::
 
     CarrelError
+    ├── NotYet                 202   nothing is wrong: it goes on, and takes longer than a request shall wait
     ├── InvalidInput           400   what was sent cannot be used
     ├── Unauthenticated        401   no key, or one that is not known
     ├── PermissionDenied       403   known, and not allowed
@@ -47,6 +48,12 @@ class CarrelError(Exception):
             self.code = code
         if retry_after_seconds is not None:
             self.retry_after_seconds = retry_after_seconds
+
+
+class NotYet(CarrelError):
+    status = 202
+    code = "not_yet"
+    retry_after_seconds = 2
 
 
 class InvalidInput(CarrelError):

@@ -8,6 +8,7 @@ from typing import Any, Final
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from carrel_gateway.errors import CarrelError
@@ -57,6 +58,9 @@ def headers_of(error: CarrelError) -> dict[str, str]:
 
 async def _carrel_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, CarrelError)  # noqa: S101 - the registration says so; this tells the type checker
+    if error.status < 400:  # no problem, and an answer all the same
+        body = {"status": error.code, "message": error.message, **error.detail}
+        return JSONResponse(body, error.status, headers_of(error))
     if error.status >= 500:
         _log.warning("request failed", code=error.code, error=error.message, exc_info=error.__cause__)
     return problem_response(

@@ -107,6 +107,12 @@ class Settings(BaseSettings):
     kernel_start_seconds: float = _setting(
         "kernel_start_seconds", 60.0, "Longest wait for a kernel host to be there.", gt=0
     )
+    wake_hold_seconds: float = _setting(
+        "wake_hold_seconds",
+        20.0,
+        "Longest time that a request waits for a suspended or new session's kernel; then it is answered 202.",
+        gt=0,
+    )
     kernel_private_key_file: Path | None = _setting(
         "kernel_private_key_file", None, "Ed25519 key (PKCS #8 PEM) that signs calls to kernel hosts."
     )

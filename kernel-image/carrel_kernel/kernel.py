@@ -365,8 +365,9 @@ class Kernel:
 
     def _on_parts(self, live: LiveKernel, channel: Channel, parts: list[bytes]) -> None:
         message = protocol.unpack(parts)
-        self.last_activity = time.time()
         run = self._worker.run
+        if run or not self._alone.locked():  # being saved is nothing that the session does
+            self.last_activity = time.time()
         ours = run if run and message.parent.msg_id == run.execution.id else None
         if channel != "iopub":
             if self._questions.awaits(message.parent.msg_id):

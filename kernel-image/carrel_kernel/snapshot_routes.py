@@ -35,7 +35,11 @@ async def restore(request: web.Request) -> web.Response:
     """`POST …/restore`."""
     kernel = kernel_of(request)
     wanted = await body_of(request, RestoreRequest)
-    return reply(await request.app[SUPERVISOR].snapshots.restore(kernel, wanted.manifest, wanted.timeout_seconds))
+    return reply(
+        await request.app[SUPERVISOR].snapshots.restore(
+            kernel, wanted.manifest, wanted.timeout_seconds, keep_files=wanted.keep_files
+        )
+    )
 
 
 async def seal(request: web.Request) -> web.Response:
@@ -55,7 +59,11 @@ async def unseal(request: web.Request) -> web.Response:
 async def missing(request: web.Request) -> web.Response:
     """`POST /v1/snapshots/missing`."""
     wanted = await body_of(request, RestoreRequest)
-    return reply(MissingReply(missing=await request.app[SUPERVISOR].snapshots.missing(wanted.manifest)))
+    return reply(
+        MissingReply(
+            missing=await request.app[SUPERVISOR].snapshots.missing(wanted.manifest, keep_files=wanted.keep_files)
+        )
+    )
 
 
 async def read(request: web.Request) -> web.StreamResponse:

@@ -6,6 +6,7 @@ from them in the same transaction. Types are added, never changed in meaning.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
@@ -196,6 +197,27 @@ class SessionResumed(_Payload, tag="session.resumed", kw_only=True, frozen=True)
     not_restored_count: int = 0
 
 
+class SessionRecovered(_Payload, tag="session.recovered", kw_only=True, frozen=True):
+    """The kernel host was lost, and a new one has the state of an earlier snapshot; what ran since is lost."""
+
+    snapshot_id: UUID
+    as_of_seq: int
+    """Number of the last event whose effect is there."""
+    as_of: datetime
+    """When the snapshot was taken."""
+    incarnation: str
+    variables: int
+    files: int
+    """As they were then; those that the workspace still had are not counted, and are newer."""
+    not_restored: list[StateLoss] = []
+    """The first of them; `not_restored_count` says how many there are."""
+    not_restored_count: int = 0
+    lost_cells: list[UUID] = []
+    """Executions that ended since, whose variables and files are lost; the first of them."""
+    lost_cells_count: int = 0
+    message: str | None = None
+
+
 class SessionForked(_Payload, tag="session.forked", kw_only=True, frozen=True):
     """What comes before is the history of another session of the same owner; from here on it is this one's own."""
 
@@ -226,6 +248,7 @@ LogPayload: TypeAlias = (
     | KernelChanged
     | SessionSuspended
     | SessionResumed
+    | SessionRecovered
     | SessionForked
 )
 

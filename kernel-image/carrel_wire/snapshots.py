@@ -148,6 +148,8 @@ class RestoreRequest(_Part, kw_only=True, frozen=True):
     manifest: Manifest
     timeout_seconds: Annotated[float, Meta(gt=0)] | None = None
     """As above."""
+    keep_files: bool = False
+    """Files that are in the workspace stay as they are, for they are newer than the snapshot."""
 
 
 class MissingReply(_Part, kw_only=True, frozen=True):

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import Conflict
+from carrel_gateway.errors import Conflict, KernelLost
 from carrel_gateway.execution.placement import place_missing
 from carrel_gateway.execution.waking import Waking
 from carrel_gateway.executors.base import SessionRef
-from carrel_gateway.history.service import HistoryService
-from carrel_gateway.kernels.connection import MAIN
+from carrel_gateway.history.service import HistoryService, LiveEvent
+from carrel_gateway.kernels.connection import main_of
 from carrel_gateway.kernels.pool import HeldConnection
 from carrel_gateway.sessions.service import Session, SessionService
+from carrel_gateway.storage.ids import new_id
 from carrel_wire.host import HostState
-from carrel_wire.log import KernelChanged, SessionResumed
+from carrel_wire.log import KernelChanged, SessionRecovered, SessionResumed
 
 _RECENT: Final = 200
 
+_Change: TypeAlias = KernelChanged | SessionResumed | SessionRecovered
 Adopt = Callable[[SessionRef, HeldConnection, HostState], Awaitable[None]]
 
 
@@ -32,6 +36,8 @@ class SessionHosts:
         self._context = context
         self._principal = principal
         self._adopt = adopt
+        self._history = HistoryService(context, principal)
+        self._sessions = SessionService(context, principal)
         self._waking = Waking(context, principal)
 
     async def ref(self, session_id: UUID) -> SessionRef:
@@ -56,7 +62,7 @@ class SessionHosts:
         )
 
     async def _active(self, session_id: UUID) -> Session:
-        session = await SessionService(self._context, self._principal).get(session_id)
+        session = await self._sessions.get(session_id)
         if session.status != "active":
             raise Conflict("The session is archived; nothing runs in it any more.", code="archived")
         return session
@@ -81,9 +87,32 @@ class SessionHosts:
             if held and held.prepared:
                 return held
             # One that was deleted meanwhile gets no new host; one that was suspended gets its state.
-            connection, restored_from = await self._waking.open(session, await self._active(session.session_id))
-            await self._prepare(session, connection, restored_from)
+            try:
+                async with self._telling(session.session_id):
+                    connection, restored_from = await self._waking.open(session, await self._active(session.session_id))
+                    await self._prepare(session, connection, restored_from)
+            except KernelLost:  # what is held may be a host that is gone: whoever comes next asks for it
+                await pool.forget(session.session_id)
+                raise
             return connection
+
+    @asynccontextmanager
+    async def _telling(self, session_id: UUID) -> AsyncGenerator[None]:
+        """Tell whoever follows the session that its kernel is waited for, when that takes long."""
+
+        async def tell() -> None:
+            while True:
+                await asyncio.sleep(self._context.settings.wake_hold_seconds)
+                data = {"message": "the session's kernel is being made ready"}
+                await self._history.publish_live(session_id, LiveEvent("kernel.waking", str(new_id()), data))
+
+        telling = asyncio.create_task(tell(), name=f"waking-{session_id}")
+        try:
+            yield
+        finally:
+            telling.cancel()
+            with suppress(asyncio.CancelledError):
+                await telling
 
     async def find(self, session: SessionRef) -> HeldConnection | None:
         """Return a connection when a host is there; starts and prepares nothing."""
@@ -100,30 +129,51 @@ class SessionHosts:
         connection.prepared = True
 
     async def _look_at_kernel(self, session: SessionRef, connection: HeldConnection, state: HostState) -> None:
-        kernel = next((kernel for kernel in state.kernels if kernel.id == MAIN), None)
+        """Take note of a host or kernel that nobody has spoken of yet."""
+        kernel = main_of(state)
         connection.incarnation = kernel.incarnation if kernel else None
-        if connection.fresh:
-            await self._note(session, connection.incarnation)
-        elif kernel and kernel.execution_count == 0 and await self._last_noted(session) != kernel.incarnation:
-            await self._note(session, kernel.incarnation)  # bound by the operator: nobody else says that it is new
+        known = (await self._active(session.session_id)).boot_id
+        last = await self._last_change(session)
+        same_host = known == state.boot_id
+        if same_host and (kernel is None or kernel.execution_count):
+            return
+        if same_host and last and last.incarnation in (None, connection.incarnation):
+            return  # it is known, or its predecessor's end was told with the cell that ended it
+        told = (
+            not connection.fresh
+            and kernel is not None
+            and (kernel.execution_count > 0 or (last is not None and last.incarnation == kernel.incarnation))
+        )
+        change = None if told else await self._change(session, connection.incarnation, last, same_host=same_host)
+        async with self._context.database.transaction(session.tenant_id) as tx:
+            await self._history.hold(tx, session.session_id)
+            row = await self._sessions.require(tx, session.session_id)
+            if row.boot_id == state.boot_id and not same_host:
+                return  # another gateway was first
+            await self._sessions.place_host(tx, session.session_id, state.boot_id)
+            if change:
+                await self._history.append(session.session_id, [change], actor="kernel", tx=tx)
 
     async def saw_kernel(self, session: SessionRef, connection: HeldConnection, incarnation: str) -> None:
         """Take note of the kernel that has begun a cell: a host can be replaced without a connection being lost."""
         known, connection.incarnation = connection.incarnation, incarnation
-        if known not in (None, incarnation) and await self._last_noted(session) != incarnation:
-            await self._note(session, incarnation)
+        if known in (None, incarnation):
+            return
+        last = await self._last_change(session)
+        if last is None or last.incarnation != incarnation:
+            change = await self._change(session, incarnation, last, same_host=False)
+            await self._history.append(session.session_id, [change], actor="kernel")
 
-    async def _note(self, session: SessionRef, incarnation: str | None) -> None:
-        history = HistoryService(self._context, self._principal)
-        lost_state = await history.has_cells(session.session_id)
-        reason = "host_lost" if lost_state else "started"
-        change = KernelChanged(reason=reason, incarnation=incarnation, lost_state=lost_state)
-        await history.append(session.session_id, [change], actor="kernel")
+    async def _change(
+        self, session: SessionRef, incarnation: str | None, last: _Change | None, *, same_host: bool
+    ) -> KernelChanged:
+        begins_anew = isinstance(last, KernelChanged) and last.reason == "reset"
+        lost_state = not begins_anew and await self._history.has_cells(session.session_id)
+        reason = ("died" if same_host else "host_lost") if lost_state else "started"
+        return KernelChanged(reason=reason, incarnation=incarnation, lost_state=lost_state)
 
-    async def _last_noted(self, session: SessionRef) -> str | None:
-        """Return the incarnation that the log named last, if it did so lately."""
-        last_seq = (await SessionService(self._context, self._principal).get(session.session_id)).last_seq
-        history = HistoryService(self._context, self._principal)
-        recent = await history.events(session.session_id, after=max(0, last_seq - _RECENT), limit=_RECENT)
-        changes = [event.payload for event in recent if isinstance(event.payload, KernelChanged | SessionResumed)]
-        return changes[-1].incarnation if changes else None
+    async def _last_change(self, session: SessionRef) -> _Change | None:
+        """Return what the log said last of the session's kernel, if it did so lately."""
+        last_seq = (await self._sessions.get(session.session_id)).last_seq
+        recent = await self._history.events(session.session_id, after=max(0, last_seq - _RECENT), limit=_RECENT)
+        return next((event.payload for event in reversed(recent) if isinstance(event.payload, _Change)), None)

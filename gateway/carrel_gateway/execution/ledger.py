@@ -66,8 +66,18 @@ class Ledger:
             part = CellOutputs(execution_id=self._cell.execution_id, last_n=last_n, outputs=outputs)
             await self._append([part], last_n=last_n, status="running")
 
-    async def finish(self, outputs: list[dict[str, Any]], finished: Finished, *, unknown: bool = False) -> None:
-        """Commit the rest of the outputs and the end."""
+    async def finish(
+        self, outputs: list[dict[str, Any]], finished: Finished, *, unknown: bool = False, told: bool = False
+    ) -> None:
+        """Commit the rest of the outputs and the end.
+
+        Parameters
+        ----------
+        unknown
+            Whether the code ran cannot be known.
+        told
+            The log has said already what became of the kernel.
+        """
         cell = self._cell
         status: CellStatus = "outcome_unknown" if unknown else finished.status
         payloads: list[LogPayload] = []
@@ -87,7 +97,7 @@ class Ledger:
                 message=finished.message,
             )
         )
-        if finished.lost_state and not unknown:
+        if finished.lost_state and not unknown and not told:
             payloads.append(KernelChanged(reason="died", lost_state=True, message=finished.message))
         await self._append(payloads, last_n=finished.n, status=status)
 

@@ -117,6 +117,7 @@ class Recorders:
         """Begin recordings of what this process does not record yet; acknowledge what is committed."""
         in_flight = self._context.kernels.in_flight
         cells = {row.id: Cell(session, row.id, row.code, run_id=row.run_id) for row in await self._open_rows(session)}
+        ran_in = {item.id: item.incarnation for item in state.unacknowledged}
         adopted: list[Recording] = []
         for item in state.unacknowledged:
             if not _is_uuid(item.id):
@@ -136,7 +137,9 @@ class Recorders:
                 row = await ledger.row()
                 if row and row.is_finished:  # meanwhile
                     continue
-                recording = in_flight.get(cell.execution_id) or self._start(cell, ledger, patient=patient, resumed=True)
+                recording = in_flight.get(cell.execution_id) or self._start(
+                    cell, ledger, patient=patient, resumed=True, ran_in=ran_in.get(str(cell.execution_id))
+                )
             if isinstance(recording, Recording):
                 adopted.append(recording)
         return adopted
@@ -155,6 +158,7 @@ class Recorders:
         request: ExecuteRequest | None = None,
         patient: bool = False,
         resumed: bool = False,
+        ran_in: str | None = None,
     ) -> Recording:
         settings = self._context.settings
         source = EventSource(
@@ -183,6 +187,7 @@ class Recorders:
             lambda first: self._committed(cell, first),
             on_started=None if resumed else on_started,
             patient=patient,
+            ran_in=ran_in,
         )
         self._context.kernels.in_flight.add(cell.execution_id, recording)
         return recording

@@ -30,7 +30,8 @@ _ROUNDS: Final = 5
 """Takings-over from another process that stands still; more than a few mean that something is wrong."""
 
 _DIED_WITH_HOST: Final = (
-    "The kernel host was lost while the cell ran; its output from then on and all variables are gone."
+    "The kernel host was lost while the cell ran, and its output from then on with it; the log says what became of the "
+    "variables."
 )
 
 _log = structlog.get_logger(__name__)
@@ -50,6 +51,7 @@ class Recording:
         *,
         on_started: Callable[[Started], Awaitable[None]] | None = None,
         patient: bool = False,
+        ran_in: str | None = None,
     ) -> None:
         """Begin.
 
@@ -63,6 +65,8 @@ class Recording:
             Is told which kernel runs code that was sent just now.
         patient
             First give another process, which may be at it, the time of a lease.
+        ran_in
+            Incarnation of the kernel that took it up, where that is known already.
         """
         self.cell = cell
         self._ledger = ledger
@@ -73,6 +77,7 @@ class Recording:
         self._kept = 0  # committed outputs that the readers have been given
         self._on_started = on_started
         self._patient = patient
+        self._ran_in = ran_in
         self._delivered_n = 0
         self._batch = OutputBatch()
         self._uncommitted: list[ExecutionEvent] = []
@@ -179,8 +184,10 @@ class Recording:
     async def _take(self, event: ExecutionEvent) -> None:
         if isinstance(event, Artifact):
             self._capture.note(event)
-        elif isinstance(event, Started) and self._on_started:
-            await self._on_started(event)
+        elif isinstance(event, Started):
+            self._ran_in = event.incarnation
+            if self._on_started:
+                await self._on_started(event)
         self._batch.add(event)
         self._uncommitted.append(event)
         if self._oldest is None and self._batch.size_bytes:
@@ -212,8 +219,11 @@ class Recording:
         await self._source.settle(n)
 
     async def _commit_end(self, finished: Finished) -> None:
-        if finished.lost_state and self._source.connection:
-            self._source.connection.incarnation = None  # the end itself says that the kernel is another one
+        connection = self._source.connection
+        # A kernel that was found instead of the one that ran it has been spoken of when it was found.
+        told = bool(connection and self._ran_in and connection.incarnation not in (None, self._ran_in))
+        if finished.lost_state and connection and not told:
+            connection.incarnation = None  # the end itself says that the kernel is another one
         if not self.cell.silent:
             problems = await self._capture.store(self._source)
             if problems:
@@ -221,7 +231,7 @@ class Recording:
                 finished = msgspec.structs.replace(finished, message=message)
             self._read_end = finished
             async with self._commit:
-                await self._ledger.finish(self._batch.take(), finished)
+                await self._ledger.finish(self._batch.take(), finished, told=told)
                 self._uncommitted.clear()
         await self._end(finished)
         await self._source.settle(finished.n)
@@ -235,7 +245,7 @@ class Recording:
         )
         if not self.cell.silent:
             async with self._commit:
-                await self._ledger.finish(self._batch.take(), finished, unknown=not started)
+                await self._ledger.finish(self._batch.take(), finished, unknown=not started, told=True)
                 self._uncommitted.clear()
         await self._end(finished)
 

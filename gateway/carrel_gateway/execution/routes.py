@@ -11,8 +11,9 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
 
 from carrel_gateway.dependencies import Executions
-from carrel_gateway.errors import CarrelError, InvalidInput, Unavailable
+from carrel_gateway.errors import CarrelError, InvalidInput, NotYet, Unavailable
 from carrel_gateway.execution.schemas import CompleteIn, ExecuteIn, ExecutionOut, ProducedFile
+from carrel_gateway.execution.service import ExecutionService
 from carrel_gateway.kernels.outputs import fold, output_of
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.web import sse
@@ -49,7 +50,8 @@ async def execute(
 ) -> Response:
     """Run code in the session's kernel, which is started when there is none.
 
-    The event `finished`, and the JSON answer, come when all of it is committed. With `Idempotency-Key`, or an
+    The event `finished`, and the JSON answer, come when all of it is committed. When the kernel takes long to be there,
+    the JSON answer is 202 and nothing has run; a stream says `waking` and goes on. With `Idempotency-Key`, or an
     `execution_id` of the caller's, asking again never runs the code again.
     """
     if body.silent and (body.execution_id or idempotency_key):
@@ -57,18 +59,24 @@ async def execute(
             "a silent execution leaves no trace to find it by; leave `silent` or the id out", code="silent_with_id"
         )
     execution_id = body.execution_id or (uuid5(session_id, idempotency_key) if idempotency_key else new_id())
+    durable = bool(body.execution_id or idempotency_key)
     events = executions.execute(
         session_id,
         body.code,
         execution_id=execution_id,
         timeout=body.timeout_seconds,
-        durable=bool(body.execution_id or idempotency_key),
+        durable=durable,
         silent=body.silent,
     )
-    if NDJSON in accept:
-        return await _stream(events, NDJSON, encode_event, _problem_line)
-    if sse.MEDIA_TYPE in accept:
-        return await _stream(events, sse.MEDIA_TYPE, _sse_encoder(execution_id), _problem_event)
+    # What is known already is told from the history, without a kernel.
+    known = durable and await executions.is_known(execution_id)
+    if NDJSON in accept or sse.MEDIA_TYPE in accept:
+        waking = None if known else await _waking(executions, session_id)
+        if NDJSON in accept:
+            return await _stream(events, NDJSON, encode_event, _problem_line, waking)
+        return await _stream(events, sse.MEDIA_TYPE, _sse_encoder(execution_id), _problem_event, waking)
+    if not known:
+        await executions.awake(session_id)
     return JsonReply((await _collect(events, execution_id)).model_dump())
 
 
@@ -94,6 +102,26 @@ async def reset(session_id: UUID, executions: Executions) -> JsonReply:
 async def complete(session_id: UUID, body: CompleteIn, executions: Executions) -> JsonReply:
     """Return what the code at the cursor could be completed to."""
     return JsonReply(msgspec.to_builtins(await executions.complete(session_id, body.code, body.cursor_pos)))
+
+
+async def _waking(executions: ExecutionService, session_id: UUID) -> AsyncIterator[NotYet] | None:
+    """Return what says again and again that the kernel is not there yet, until it is; none when it is there in time."""
+    try:
+        await executions.awake(session_id)
+    except NotYet as notice:
+        return _until_awake(executions, session_id, notice)
+    return None
+
+
+async def _until_awake(executions: ExecutionService, session_id: UUID, notice: NotYet) -> AsyncIterator[NotYet]:
+    yield notice
+    while True:
+        try:
+            await executions.awake(session_id)
+        except NotYet as again:
+            yield again
+        else:
+            return
 
 
 async def _collect(events: AsyncIterator[ExecutionEvent], execution_id: UUID) -> ExecutionOut:
@@ -127,12 +155,16 @@ async def _stream(
     media_type: str,
     encode: Callable[[ExecutionEvent], bytes],
     encode_problem: Callable[[CarrelError], bytes],
+    waking: AsyncIterator[NotYet] | None = None,
 ) -> StreamingResponse:
     # What fails before the first event is an ordinary problem with its own status.
-    first = await anext(aiter(events), None)
+    first = None if waking else await anext(aiter(events), None)
 
     async def body() -> AsyncIterator[bytes]:
         try:
+            if waking:
+                async for notice in waking:
+                    yield encode_problem(notice)
             if first is not None:
                 yield encode(first)
             async for event in events:
@@ -152,6 +184,11 @@ def _sse_encoder(execution_id: UUID) -> Callable[[ExecutionEvent], bytes]:
 
 
 def _problem(error: CarrelError) -> dict[str, Any]:
+    if isinstance(error, NotYet):
+        return {
+            "type": error.code,
+            "detail": "the session's kernel is being made ready; the code runs when it is there",
+        }
     return {**error.detail, "type": "problem", "code": error.code, "detail": error.message}
 
 
@@ -160,4 +197,5 @@ def _problem_line(error: CarrelError) -> bytes:
 
 
 def _problem_event(error: CarrelError) -> bytes:
-    return sse.encode("problem", _problem(error))
+    document = _problem(error)
+    return sse.encode(document["type"], document)

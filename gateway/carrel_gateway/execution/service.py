@@ -6,6 +6,7 @@ is read on from the kernel host's spool, and what cannot be known any more is re
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Final
 from uuid import UUID
@@ -14,7 +15,8 @@ import msgspec
 
 from carrel_gateway.artifacts.service import Artifact, ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import CarrelError, NotFound
+from carrel_gateway.errors import CarrelError, KernelLost, NotFound, NotYet
+from carrel_gateway.execution import repository
 from carrel_gateway.execution.cell import Cell, RecordedElsewhereError
 from carrel_gateway.execution.hosts import SessionHosts
 from carrel_gateway.execution.placement import place, remove
@@ -25,6 +27,7 @@ from carrel_gateway.history.service import HistoryService
 from carrel_gateway.kernels.connection import MAIN
 from carrel_gateway.runs.service import Fence
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.snapshots.service import SnapshotService
 from carrel_gateway.storage.ids import new_id
 from carrel_wire.events import ExecutionEvent, Finished
 from carrel_wire.host import (
@@ -39,6 +42,8 @@ from carrel_wire.host import (
 )
 from carrel_wire.log import KernelChanged
 
+_WAKE_AGAIN_SECONDS: Final = 2
+_WAKE_PAUSE_SECONDS: Final = 0.2
 RESET_DRAIN_SECONDS: Final = 15.0
 """The kernel host's own ladder, from the first SIGINT to SIGKILL, takes less."""
 
@@ -124,9 +129,55 @@ class ExecutionService:
         """
         return await self._hosts.ref(session_id)
 
-    async def wake(self, session_id: UUID) -> None:
-        """Give the session a kernel with its state, as running code does."""
-        await self._hosts.ready(await self._hosts.ref(session_id))
+    async def awake(self, session_id: UUID, *, send_again: bool = True) -> None:
+        """Wait until the session has a kernel with its state, but only for the time that the settings say.
+
+        Parameters
+        ----------
+        send_again
+            Whether what is asked for has still to be done, when the kernel is there.
+
+        Raises
+        ------
+        NotYet
+            It takes longer. It goes on without the caller, and nothing has been run.
+        ExecutorFailed
+            No kernel could be had.
+        """
+        session = await self._hosts.ref(session_id)
+        held = self._context.kernels.held(session_id)
+        if held and held.prepared:
+            return
+        seconds = self._context.settings.wake_hold_seconds
+        if not await self._context.kernels.wakes.wait(session_id, lambda: self._wake(session), seconds=seconds):
+            what = "nothing has run yet; send the request again" if send_again else "there is nothing left to be done"
+            raise NotYet(
+                f"the session's kernel is being made ready; {what}",
+                code="waking",
+                session_id=str(session_id),
+                send_again=send_again,
+                retry_after_seconds=_WAKE_AGAIN_SECONDS,
+            )
+
+    async def _wake(self, session: SessionRef) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._context.settings.kernel_start_seconds
+        while True:
+            try:
+                await self._hosts.ready(session)
+            except KernelLost:  # it went away as it came
+                if loop.time() + _WAKE_PAUSE_SECONDS > deadline:
+                    raise
+                await asyncio.sleep(_WAKE_PAUSE_SECONDS)
+            else:
+                return
+
+    async def is_known(self, execution_id: UUID) -> bool:
+        """Return whether an execution of this id has begun, and so is not run again."""
+        if self._context.kernels.in_flight.get(execution_id):
+            return True
+        async with self._context.database.transaction(self._principal.tenant_id, write=False) as tx:
+            return await repository.find(tx, execution_id) is not None
 
     async def recover(self, session_id: UUID) -> None:
         """Read on everything that a gateway left unacknowledged, and record what cannot be known any more.
@@ -176,6 +227,7 @@ class ExecutionService:
 
     async def restart(self, session_id: UUID) -> KernelInfo:
         """Replace the kernel's process: files stay, variables go."""
+        await self.awake(session_id)
         session = await self._hosts.ref(session_id)
         connection = await self._hosts.ready(session)
         kernel = await connection.restart()
@@ -193,13 +245,22 @@ class ExecutionService:
             await self._context.kernels.in_flight.wait(session_id, seconds=RESET_DRAIN_SECONDS)
         await self._context.kernels.release(session)
         async with self._context.database.transaction(self._principal.tenant_id) as tx:
-            await SessionService(self._context, self._principal).place_state(tx, session_id, None)
-        await self._note(session_id, KernelChanged(reason="reset", lost_state=True))
+            history, sessions = (
+                HistoryService(self._context, self._principal),
+                SessionService(self._context, self._principal),
+            )
+            await history.hold(tx, session_id)
+            await sessions.place_state(tx, session_id, None)
+            await sessions.place_host(tx, session_id, None)
+            await SnapshotService(self._context, self._principal).forget(tx, session_id)
+            await history.append(session_id, [KernelChanged(reason="reset", lost_state=True)], actor="user", tx=tx)
+        await self.awake(session_id, send_again=False)
         state = await (await self._hosts.ready(session)).state()
         return next(kernel for kernel in state.kernels if kernel.id == MAIN)
 
     async def complete(self, session_id: UUID, code: str, cursor_pos: int) -> CompleteReply:
         """Return what the code at the cursor (in characters) could be completed to; starts a kernel."""
+        await self.awake(session_id)
         connection = await self._hosts.ready(await self._hosts.ref(session_id))
         return await connection.complete(CompleteRequest(code=code, cursor_pos=cursor_pos))
 

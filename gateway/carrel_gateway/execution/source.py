@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Final, TypeAlias
 
+import msgspec
 import structlog
 
 from carrel_gateway.errors import CarrelError, Conflict, ExecutorFailed, KernelLost, NotFound
@@ -26,7 +27,7 @@ which has failed."""
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 2.0
 
-_NOT_SENT: Final = frozenset({"kernel_unreachable", "kernel_refused", "unbound", "sealed"})
+_NOT_SENT: Final = frozenset({"kernel_unreachable", "kernel_refused", "unbound", "sealed", "incarnation_changed"})
 """Codes that say that the host has not taken the code: sending it (again) is safe."""
 _RECORDED: Final = frozenset({"already_acknowledged", "events_released"})
 
@@ -100,8 +101,10 @@ class EventSource:
         execution_id = self._cell.execution_id
         if self._request is not None:
             request, self._request = self._request, None
+            # Of a kernel that was replaced meanwhile the state is brought back first, or its loss is told.
+            said = msgspec.structs.replace(request, incarnation=connection.incarnation)
             try:
-                async for event in connection.execute(execution_id, request):
+                async for event in connection.execute(execution_id, said):
                     if self._is_next(event):
                         yield event
             except CarrelError as error:

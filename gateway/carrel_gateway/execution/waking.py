@@ -6,36 +6,24 @@ kernel that was sealed never runs again, and one that was not cannot be sealed a
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
-from typing import Final
 
 import structlog
 
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import Conflict, Unavailable
-from carrel_gateway.execution.placement import CATEGORY, remove
+from carrel_gateway.errors import Conflict
+from carrel_gateway.execution.recovery import Recovery
+from carrel_gateway.execution.restoring import Restoring, losses
 from carrel_gateway.executors.base import Saved, SessionRef
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.kernels.connection import main_of
 from carrel_gateway.kernels.pool import HeldConnection
 from carrel_gateway.sessions.service import Session, SessionService
 from carrel_gateway.snapshots.service import Snapshot, SnapshotService
-from carrel_wire.log import FileDeleted, SessionResumed, StateLoss
-from carrel_wire.snapshots import RestoreReply, Unsaved
-
-MAX_LOSSES: Final = 200
-"""Names in one event of the log; its count says how many there are."""
-_BUSY_SECONDS: Final = 120.0
-"""Another gateway may restore the same session just now."""
-_PAUSE_SECONDS: Final = 0.2
+from carrel_wire.log import SessionResumed
+from carrel_wire.snapshots import RestoreReply
 
 _log = structlog.get_logger(__name__)
-
-
-def losses(items: list[Unsaved]) -> list[StateLoss]:
-    """Return the first of what is not there, as the log has it."""
-    return [StateLoss(name=item.name, reason=item.reason, type=item.type) for item in items[:MAX_LOSSES]]
 
 
 def saved_in(snapshot: Snapshot) -> Saved:
@@ -52,6 +40,8 @@ class Waking:
         self._history = HistoryService(context, principal)
         self._sessions = SessionService(context, principal)
         self._snapshots = SnapshotService(context, principal)
+        self._restoring = Restoring(context, principal)
+        self._recovery = Recovery(context, principal)
 
     async def open(self, ref: SessionRef, session: Session) -> tuple[HeldConnection, datetime | None]:
         """Return a connection to a host that has the session's state, and from when that is if it was restored.
@@ -62,17 +52,23 @@ class Waking:
             No host could be had, or it could not be given the state: the session stays suspended.
         """
         if session.snapshot_id is None:
-            return await self._connect(ref), None
+            connection = await self._connect(ref)
+            return connection, await self._recovery.recover(ref, connection)
         snapshot = await self._snapshots.find(session.snapshot_id)
         if await self.goes_on(ref, snapshot):
             return await self._context.kernels.connect(ref), None
         connection = await self._context.kernels.connect(ref)
-        reply = await self._restore(ref, connection, snapshot)
+        boot_id = (await connection.state()).boot_id
+
+        async def is_done() -> bool:
+            return (await self._sessions.get(ref.session_id)).snapshot_id != snapshot.id
+
+        reply = await self._restoring.restore(ref, connection, snapshot, is_done)
         connection.fresh = False  # also when this process has bound it: whoever restored has said what became of it
         if reply is None:  # another gateway has done it, and more
             return connection, None
-        await self._remove_deleted(ref, connection, snapshot)
-        await self._note(ref, snapshot, reply)
+        await self._restoring.remove_deleted(ref, connection, snapshot)
+        await self._note(ref, snapshot, reply, boot_id)
         connection.incarnation = reply.incarnation
         return connection, snapshot.created_at
 
@@ -128,34 +124,7 @@ class Waking:
 
     # ------------------------------------------------------------------ the new host
 
-    async def _restore(self, ref: SessionRef, connection: HeldConnection, snapshot: Snapshot) -> RestoreReply | None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _BUSY_SECONDS
-        restarted = False
-        while True:
-            try:
-                return await self._snapshots.restore(ref, connection, snapshot)
-            except Conflict as error:
-                if (await self._sessions.get(ref.session_id)).snapshot_id != snapshot.id:
-                    return None
-                if error.code == "kernel_busy" and loop.time() < deadline:
-                    await asyncio.sleep(_PAUSE_SECONDS)
-                elif error.code == "kernel_changed" and not restarted:  # a restore that was broken off
-                    restarted = True
-                    await connection.restart()
-                else:
-                    raise Unavailable(f"the session could not be resumed: {error.message}", code=error.code) from error
-
-    async def _remove_deleted(self, ref: SessionRef, connection: HeldConnection, snapshot: Snapshot) -> None:
-        """Remove the uploads that people have deleted since: a deleted file does not come back."""
-        after = snapshot.seq
-        while page := await self._history.events(ref.session_id, after=after):
-            after = page[-1].seq
-            for event in page:
-                if isinstance(event.payload, FileDeleted) and event.payload.category == CATEGORY:
-                    await remove(event.payload.name, connection)
-
-    async def _note(self, ref: SessionRef, snapshot: Snapshot, reply: RestoreReply) -> None:
+    async def _note(self, ref: SessionRef, snapshot: Snapshot, reply: RestoreReply, boot_id: str) -> None:
         """Commit that the session's state is in its kernel again; once, whoever restored it too."""
         not_restored = [*reply.not_restored, *reply.files_not_restored]
         resumed = SessionResumed(
@@ -170,4 +139,5 @@ class Waking:
             await self._history.hold(tx, ref.session_id)
             if (await self._sessions.require(tx, ref.session_id)).snapshot_id == snapshot.id:
                 await self._sessions.place_state(tx, ref.session_id, None)
+                await self._sessions.place_host(tx, ref.session_id, boot_id)
                 await self._history.append(ref.session_id, [resumed], actor="kernel", tx=tx)

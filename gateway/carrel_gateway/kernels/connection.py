@@ -190,10 +190,10 @@ class HostConnection:
         path = f"/v1/kernels/{quote(kernel, safe='')}/snapshot"
         return await self._call("POST", path, Manifest, scope=EXECUTE, body=SnapshotRequest(), timeout=SNAPSHOT_TIMEOUT)
 
-    async def restore(self, manifest: Manifest, *, kernel: str = MAIN) -> RestoreReply:
-        """Bring variables and files back, whose contents are on the host."""
+    async def restore(self, manifest: Manifest, *, keep_files: bool = False, kernel: str = MAIN) -> RestoreReply:
+        """Bring variables and files back, whose contents are on the host; `keep_files`: only files that are gone."""
         path = f"/v1/kernels/{quote(kernel, safe='')}/restore"
-        body = RestoreRequest(manifest=manifest)
+        body = RestoreRequest(manifest=manifest, keep_files=keep_files)
         return await self._call("POST", path, RestoreReply, scope=EXECUTE, body=body, timeout=SNAPSHOT_TIMEOUT)
 
     async def seal(self, digest: str, *, kernel: str = MAIN) -> None:
@@ -205,9 +205,9 @@ class HostConnection:
         """See to it that the kernel cannot be sealed with its last snapshot; 409 `sealed` when it is too late."""
         await self._send("DELETE", f"/v1/kernels/{quote(kernel, safe='')}/seal", scope=EXECUTE)
 
-    async def missing(self, manifest: Manifest) -> list[str]:
-        """Return the digests of the contents that the host does not have."""
-        body = RestoreRequest(manifest=manifest)
+    async def missing(self, manifest: Manifest, *, keep_files: bool = False) -> list[str]:
+        """Return the digests of the contents that the host does not have, and that `restore` will want."""
+        body = RestoreRequest(manifest=manifest, keep_files=keep_files)
         path = "/v1/snapshots/missing"
         reply = await self._call("POST", path, MissingReply, scope=FILES, body=body, timeout=SNAPSHOT_TIMEOUT)
         return reply.missing

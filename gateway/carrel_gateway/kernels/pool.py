@@ -21,6 +21,7 @@ from carrel_gateway.errors import CarrelError
 from carrel_gateway.executors.base import Executor, HostEndpoint, SessionRef
 from carrel_gateway.kernels.connection import HostConnection
 from carrel_gateway.kernels.inflight import InFlight
+from carrel_gateway.kernels.wakes import Wakes
 from carrel_gateway.settings import Settings
 from carrel_wire.host import BindRequest
 from carrel_wire.tokens import Signer
@@ -68,6 +69,7 @@ class KernelPool:
         self._execution_locks: WeakValueDictionary[tuple[UUID, UUID], asyncio.Lock] = WeakValueDictionary()
         self._keepalive: asyncio.Task[None] | None = None
         self.in_flight = InFlight()
+        self.wakes = Wakes()
 
     def lock(self, session_id: UUID) -> asyncio.Lock:
         """Return the lock under which a session's host is made ready; not reentrant."""
@@ -139,6 +141,7 @@ class KernelPool:
             self._keepalive.cancel()
             with suppress(asyncio.CancelledError):
                 await self._keepalive
+        await self.wakes.aclose()
         await self.in_flight.aclose(drain_seconds=DRAIN_SECONDS)
         for session_id in self._held.keys() | self._own_http.keys():  # one that was never bound has no connection
             await self.forget(session_id)

@@ -20,6 +20,7 @@ from carrel_wire.log import (
     KernelChanged,
     LogPayload,
     PlanMade,
+    SessionRecovered,
     UserMessage,
 )
 
@@ -73,6 +74,10 @@ class _View:
                 self._finished(event)
             case CellEdited(execution_id=execution_id, code=code):
                 self._edited(execution_id, code)
+            case SessionRecovered(as_of=as_of):
+                when = as_of.isoformat(timespec="seconds")
+                text = f"*The kernel was lost here; its variables and files are those of {when} again.*"
+                self._cells.append(_markdown_cell(f"kernel-{len(self._cells)}", "kernel", text))
             case KernelChanged(lost_state=True, reason=reason):
                 self._cells.append(
                     _markdown_cell(f"kernel-{len(self._cells)}", "kernel", f"*The kernel is new here: {reason}.*")

@@ -49,6 +49,7 @@ export class Turn {
       case "message.assistant": this.dropDrafts(); return this.answer.replaceChildren(...markdown(payload.content));
       case "kernel.changed": return payload.lost_state ? this.note("The kernel is a new one: the variables of earlier cells are gone.") : undefined;
       case "session.resumed": return this.note(resumption(payload));
+      case "session.recovered": return this.note(recovery(payload));
       case "run.taken_over": return this.say("Another gateway goes on with this run");
       case "run.finished": return this.end(payload);
     }
@@ -162,6 +163,12 @@ function resumption({ variables = 0, files = 0, not_restored: lost = [], not_res
   if (!count) return back;
   const names = lost.slice(0, 10).map(({ name, reason }) => `${name} (${reason})`).join(", ");
   return `${back} Not back: ${names}${count > 10 ? `, and ${count - 10} more` : ""}.`;
+}
+
+function recovery({ variables = 0, files = 0, as_of: at, lost_cells_count: cells = 0, message }) {
+  const back = `The kernel was lost. Back as of ${new Date(at).toLocaleString()}: ${variables} variables and ${files} files.`;
+  const lost = cells ? ` What ${cells} later cell${cells > 1 ? "s" : ""} did is gone.` : "";
+  return `${back}${lost}${message ? ` ${message}` : ""}`;
 }
 
 export function download(blob, name) {

@@ -172,6 +172,10 @@ class SessionService:
         suspended_at = datetime.now(UTC) if suspended else None
         await repository.change(tx, session_id, {"snapshot_id": snapshot_id, "suspended_at": suspended_at})
 
+    async def place_host(self, tx: Transaction, session_id: UUID, boot_id: str | None) -> None:
+        """Say which boot of a kernel host has the session's state; none where the next one begins anew."""
+        await repository.change(tx, session_id, {"boot_id": boot_id})
+
     async def begin_fork(self, source: Session, title: str | None) -> Session:
         """Make the row of a fork, which nobody sees until `finish_fork`; without it the sweep removes all of it."""
         now = datetime.now(UTC)

@@ -32,7 +32,7 @@ class Snapshot:
     """The kernel's process."""
     digest: str
     seq: int
-    """Number of the session's last event then."""
+    """Number of the last event whose effect is surely in it."""
     created_at: datetime
 
 
@@ -54,19 +54,25 @@ async def find(tx: Transaction, snapshot_id: UUID) -> Snapshot | None:
     return Snapshot(**row) if row else None
 
 
+async def latest(tx: Transaction, session_id: UUID) -> Snapshot | None:
+    """Return the session's snapshot: what is known of its state, should its host be lost."""
+    query = select(*(snapshots.c[name] for name in _NAMES)).where(
+        snapshots.c.tenant_id == tx.tenant_id, snapshots.c.session_id == session_id
+    )
+    row = (await tx.connection.execute(query.order_by(snapshots.c.created_at.desc()).limit(1))).mappings().first()
+    return Snapshot(**row) if row else None
+
+
 async def manifest_of(tx: Transaction, snapshot_id: UUID) -> str | None:
     """Return the manifest of a snapshot as JSON."""
     query = select(snapshots.c.manifest).where(snapshots.c.tenant_id == tx.tenant_id, snapshots.c.id == snapshot_id)
     return await tx.connection.scalar(query)
 
 
-async def remove_others(tx: Transaction, session_id: UUID, keep: UUID) -> None:
-    """Remove the session's other snapshots."""
-    await tx.connection.execute(
-        delete(snapshots).where(
-            snapshots.c.tenant_id == tx.tenant_id, snapshots.c.session_id == session_id, snapshots.c.id != keep
-        )
-    )
+async def remove_others(tx: Transaction, session_id: UUID, keep: UUID | None) -> None:
+    """Remove the session's other snapshots; all of them with none to keep."""
+    statement = delete(snapshots).where(snapshots.c.tenant_id == tx.tenant_id, snapshots.c.session_id == session_id)
+    await tx.connection.execute(statement.where(snapshots.c.id != keep) if keep else statement)
 
 
 # ---------------------------------------------------------------------- contents

@@ -67,6 +67,16 @@ class SnapshotService:
             raise NotFound("there is no such snapshot", code="snapshot_not_found")
         return found
 
+    async def latest(self, session_id: UUID) -> Snapshot | None:
+        """Return the last snapshot of the session, wherever its state lies now; none was taken, or it was forgotten."""
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            return await repository.latest(tx, session_id)
+
+    async def forget(self, tx: Transaction, session_id: UUID) -> None:
+        """Give the session's snapshot up: its state shall not come back."""
+        await repository.remove_others(tx, session_id, None)
+        await repository.retire(tx, list(await repository.ready_blobs(tx, session_id)))
+
     async def manifest(self, snapshot: Snapshot) -> Manifest:
         """Return what a snapshot holds.
 
@@ -109,6 +119,7 @@ class SnapshotService:
         """
         for attempt in range(_ATTEMPTS):
             began = datetime.now(UTC)  # files that come later may not be in it
+            seq = (await self._sessions.get(session_id)).last_seq  # and so may cells
             state = await connection.state()
             manifest = await connection.snapshot()
             try:
@@ -121,7 +132,7 @@ class SnapshotService:
                     boot_id=state.boot_id,
                     incarnation=manifest.incarnation,
                     digest=manifest.digest,
-                    seq=0,
+                    seq=seq,
                     created_at=began,
                 )
                 return await self._record(snapshot, manifest, suspends=suspends), manifest
@@ -173,7 +184,8 @@ class SnapshotService:
             session = await self._sessions.require(tx, snapshot.session_id)
             if session.snapshot_id is not None or session.status != "active":
                 raise Conflict("the session is being suspended or put away by somebody else", code="suspending")
-            snapshot = replace(snapshot, seq=session.last_seq)
+            if suspends:  # it is sealed only if nothing runs since
+                snapshot = replace(snapshot, seq=session.last_seq)
             await self._keep(tx, snapshot, manifest)
             if suspends:
                 await self._sessions.place_state(tx, session.id, snapshot.id)
@@ -196,8 +208,15 @@ class SnapshotService:
 
     # ------------------------------------------------------------------ restore
 
-    async def restore(self, session: SessionRef, connection: HeldConnection, snapshot: Snapshot) -> RestoreReply:
+    async def restore(
+        self, session: SessionRef, connection: HeldConnection, snapshot: Snapshot, *, keep_files: bool = False
+    ) -> RestoreReply:
         """Bring a snapshot back to a kernel host, and return what is back and what is not.
+
+        Parameters
+        ----------
+        keep_files
+            Files that the workspace has stay as they are.
 
         Raises
         ------
@@ -211,7 +230,7 @@ class SnapshotService:
         if state.session_uid != connection.endpoint.session_uid:
             raise KernelLost("The kernel host is not bound to the session yet.")
         await self._context.kernels.claim(connection, boot_id=state.boot_id, snapshots_of=[snapshot.session_uid])
-        missing = await connection.missing(manifest)
+        missing = await connection.missing(manifest, keep_files=keep_files)
         async with self._database.transaction(self._tenant_id, write=False) as tx:
             ready = await repository.ready_blobs(tx, session.session_id)
         there = {sha256: blob_id for blob_id, sha256 in ready.items()}
@@ -223,7 +242,7 @@ class SnapshotService:
             await connection.put_blob(sha256, chunks)
 
         await each(missing, put)
-        return await connection.restore(manifest)
+        return await connection.restore(manifest, keep_files=keep_files)
 
     # ------------------------------------------------------------------ fork
 

@@ -46,15 +46,25 @@ class Connection(aiosqlite.Connection):
         self.to_begin = ""
         await super().rollback()
 
+    async def close(self) -> None:
+        """Close it; a transaction that was not begun need not be."""
+        self.to_begin = ""
+        await super().close()
+
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function in the thread, within the transaction."""
-        if self.to_begin:
-            return await super()._execute(self._begin, self.to_begin, partial(fn, *args, **kwargs))
+        # Taken here and not in the thread: when the caller is cancelled, the next call must not begin once more.
+        statement, self.to_begin = self.to_begin, ""
+        if statement:
+            return await super()._execute(self._begin, statement, partial(fn, *args, **kwargs))
         return await super()._execute(fn, *args, **kwargs)
 
     def _begin(self, statement: str, fn: Callable[[], Any]) -> Any:
-        self._conn.execute(statement)
-        self.to_begin = ""  # not before: nothing is ever executed outside of a transaction
+        try:
+            self._conn.execute(statement)
+        except BaseException:
+            self.to_begin = statement  # nothing is ever executed outside of a transaction
+            raise
         return fn()
 
     @contextmanager

@@ -18,8 +18,9 @@ import structlog
 
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError, Conflict, KernelLost, PermissionDenied, SessionBusy
+from carrel_gateway.execution.restoring import losses
 from carrel_gateway.execution.service import ExecutionService
-from carrel_gateway.execution.waking import Waking, losses, saved_in
+from carrel_gateway.execution.waking import Waking, saved_in
 from carrel_gateway.executors.base import Saved, SessionRef
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.kernels.connection import main_of
@@ -186,7 +187,7 @@ class SuspensionService:
         """
         session = await self._active(session_id)
         if session.snapshot_id is not None:
-            await self._executions.wake(session_id)
+            await self._executions.awake(session_id)
             session = await self._sessions.get(session_id)
         resumed = await self._last_resumed(session)
         return Resumed(

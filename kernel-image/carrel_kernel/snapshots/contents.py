@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Collection
 from typing import BinaryIO, Final
 
+import msgspec
+
 from carrel_kernel.changes import MAX_FILES, Stamp, Workspace, stamp
 from carrel_kernel.errors import BlobNotFound, HostError, TooLarge, WrongDigest
 from carrel_kernel.names import is_unicode, parts_of
@@ -108,6 +110,16 @@ class Contents:
             return False
         self._known[file.path] = (stamp(status), digest)
         return digest == file.sha256
+
+    def _is_there(self, file: SavedFile) -> bool:
+        """Whether something has the file's name, whatever it is."""
+        return os.path.lexists(self._workspace.root.joinpath(*parts_of(file.path)))
+
+    def without_newer(self, saved: SavedWorkspace) -> SavedWorkspace:
+        """Return it without the files that are there and are others by now."""
+        return msgspec.structs.replace(
+            saved, files=[file for file in saved.files if self.has(file) or not self._is_there(file)]
+        )
 
     def missing(self, saved: SavedWorkspace, blobs: Blobs) -> set[str]:
         """Return which contents must be brought: neither among the blobs nor in all of the files that have them."""

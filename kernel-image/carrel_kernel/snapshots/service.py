@@ -36,7 +36,15 @@ from carrel_kernel.snapshots.asking import Asking
 from carrel_kernel.snapshots.blobs import Blobs
 from carrel_kernel.snapshots.contents import Contents
 from carrel_wire.host import BindRequest
-from carrel_wire.snapshots import FORMAT, MAX_MANIFEST_BYTES, Manifest, RestoreReply, Variables, digest_of
+from carrel_wire.snapshots import (
+    FORMAT,
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    RestoreReply,
+    SavedWorkspace,
+    Variables,
+    digest_of,
+)
 
 _SWEEP_SECONDS: Final = 60.0
 _SHOWN: Final = 10
@@ -149,7 +157,7 @@ class Snapshots:
 
     # ------------------------------------------------------------------ restoring
 
-    async def missing(self, manifest: Manifest) -> list[str]:
+    async def missing(self, manifest: Manifest, *, keep_files: bool = False) -> list[str]:
         """Return which contents must be put before `restore`.
 
         Raises
@@ -157,14 +165,28 @@ class Snapshots:
         SnapshotRefused, BadRequest
         """
         self._check(manifest)
-        return await asyncio.to_thread(self._missing, manifest)
+        workspace = await self._wanted(manifest, keep_files)
+        return await asyncio.to_thread(self._missing, manifest, workspace)
 
-    def _missing(self, manifest: Manifest) -> list[str]:
+    async def _wanted(self, manifest: Manifest, keep_files: bool) -> SavedWorkspace:
+        """Return the files and folders that shall be as they were."""
+        if not keep_files:
+            return manifest.workspace
+        return await asyncio.to_thread(self._contents.without_newer, manifest.workspace)
+
+    def _missing(self, manifest: Manifest, workspace: SavedWorkspace) -> list[str]:
         wanted = {digest for digest in _contents_of(manifest.variables) if not self.blobs.has(digest)}
-        return sorted(wanted | self._contents.missing(manifest.workspace, self.blobs))
+        return sorted(wanted | self._contents.missing(workspace, self.blobs))
 
-    async def restore(self, kernel: Kernel, manifest: Manifest, timeout_seconds: float | None) -> RestoreReply:
+    async def restore(
+        self, kernel: Kernel, manifest: Manifest, timeout_seconds: float | None, *, keep_files: bool = False
+    ) -> RestoreReply:
         """Bring files and variables back; executions wait meanwhile. Done once, if asked again before anything else.
+
+        Parameters
+        ----------
+        keep_files
+            Files that are there stay as they are: a container has ended, and its workspace has not.
 
         Raises
         ------
@@ -181,14 +203,15 @@ class Snapshots:
                     return reply
                 if kernel.touched:
                     raise KernelChanged("something has run in the kernel already; restart it first")
-                if absent := await asyncio.to_thread(self._missing, manifest):
+                workspace = await self._wanted(manifest, keep_files)
+                if absent := await asyncio.to_thread(self._missing, manifest, workspace):
                     raise BlobsMissing(
                         "contents of the snapshot are not here; put them first",
                         count=len(absent),
                         missing=absent[:_SHOWN],
                     )
                 await asyncio.to_thread(self.blobs.check, described)
-                refused = await self._contents.put(manifest.workspace, self.blobs, keep=described)
+                refused = await self._contents.put(workspace, self.blobs, keep=described)
                 kernel.changes += 1
                 kernel.touched = True
                 back = await self._asking.bring_back(
@@ -199,7 +222,7 @@ class Snapshots:
                     incarnation=kernel.incarnation,
                     restored=back.restored,
                     not_restored=[*manifest.variables.not_saved, *back.not_restored],
-                    files=len({file.path for file in manifest.workspace.files} - {item.name for item in refused}),
+                    files=len({file.path for file in workspace.files} - {item.name for item in refused}),
                     files_not_restored=[*manifest.workspace.not_saved, *refused],
                 )
                 self._restored[kernel.id] = (manifest.digest, kernel.changes, reply)

@@ -340,8 +340,8 @@ async def test_a_restore_that_was_broken_off_is_begun_again(desk: Desk, monkeypa
     await suspensions(desk).suspend(desk.session_id)
     real = HostConnection.restore
 
-    async def broken(self: HostConnection, manifest: Any, *, kernel: str = "main") -> Any:
-        await real(self, manifest, kernel=kernel)
+    async def broken(self: HostConnection, manifest: Any, **more: Any) -> Any:
+        await real(self, manifest, **more)
         connection = desk.context.kernels.held(desk.session_id)
         assert connection
         [_ async for _ in connection.execute(new_id(), ExecuteRequest(code="x.append(2)"))]

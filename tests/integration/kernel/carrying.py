@@ -8,12 +8,13 @@ from typing import Any
 from tests.integration.kernel.host import Host, Refused
 
 
-async def carry(here: Host, there: Host, manifest: dict[str, Any]) -> int:
+async def carry(here: Host, there: Host, manifest: dict[str, Any], **fields: Any) -> int:
     """Bring what is missing, and return how many contents that were."""
-    missing = await there.call("POST", "/v1/snapshots/missing", json={"manifest": manifest})
+    missing = await there.call("POST", "/v1/snapshots/missing", json={"manifest": manifest, **fields})
     for digest in missing["missing"]:
         await put(there, digest, await get(here, digest))
-    assert (await there.call("POST", "/v1/snapshots/missing", json={"manifest": manifest}))["missing"] == []
+    again = await there.call("POST", "/v1/snapshots/missing", json={"manifest": manifest, **fields})
+    assert again["missing"] == []
     return len(missing["missing"])
 
 

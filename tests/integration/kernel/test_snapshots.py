@@ -314,6 +314,37 @@ async def test_only_what_changed_is_sent_and_files_come_back_as_they_were(host: 
     assert await carry(host, other, second) == 2
 
 
+async def test_files_that_outlived_the_kernel_stay_as_they_are(host: Host, other: Host) -> None:
+    await host.bind(owner="me")
+    await other.bind(owner="me")
+    await host.run("for n in ('newer', 'same', 'gone'): open(n, 'w').write('as of then')")
+    manifest = await taken(host)
+    (other.workspace / "newer").write_text("newer")
+    (other.workspace / "same").write_text("as of then")
+    assert await carry(host, other, manifest, keep_files=True) == 2  # the pickle, and the file that is gone
+    reply = await other.call("POST", RESTORE, json={"manifest": manifest, "keep_files": True})
+    assert (reply["files"], reply["files_not_restored"]) == (2, [])
+    assert [(other.workspace / name).read_text() for name in ("newer", "same", "gone")] == [
+        "newer",
+        "as of then",
+        "as of then",
+    ]
+
+
+async def test_being_saved_is_no_activity(host: Host) -> None:
+    await host.bind()
+    await host.run("x = 1")
+
+    async def last_activity() -> float:
+        return (await host.call("GET", "/v1/state"))["kernels"][0]["last_activity"]
+
+    before = await last_activity()
+    await taken(host)
+    assert await last_activity() == before
+    await host.run("x = 2")
+    assert await last_activity() > before
+
+
 async def test_nothing_is_written_outside_of_the_workspace(host: Host, other: Host, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

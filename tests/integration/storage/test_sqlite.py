@@ -116,3 +116,19 @@ async def test_the_end_of_a_cell_is_committed_in_few_trips(tmp_path: Path, trips
         trips.clear()
         await HistoryService(context, principal).append(session.id, [outputs, end], actor="kernel")
         assert len(trips) == 4, trips  # begin with number, events, cell, commit
+
+
+async def test_a_transaction_that_is_cancelled_while_it_begins_is_given_up_whole(tmp_path: Path):
+    """Closing its connection must not begin it a second time: it would stay open, and lock everybody else out."""
+    settings = Settings(_env_file=None, data_dir=tmp_path)  # pyright: ignore[reportCallIssue]
+    async with open_state(settings) as context:
+        principal = await new_principal(context.database)
+        with closing(sqlite3.connect(tmp_path / "carrel.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            creating = asyncio.create_task(SessionService(context, principal).create())
+            await asyncio.sleep(0.2)  # it waits for the other one in the driver's thread
+            creating.cancel()
+            await asyncio.sleep(0)
+            other.execute("ROLLBACK")
+        await asyncio.gather(creating, return_exceptions=True)
+        assert (await SessionService(context, principal).create()).last_seq == 1

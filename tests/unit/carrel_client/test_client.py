@@ -277,3 +277,25 @@ async def test_asynchronous_face():
     async with AsyncClient("http://carrel.test", transport=httpx.MockTransport(handler)) as carrel:
         assert [session.title for session in await carrel.sessions()] == ["Sales"]
         assert [item.type async for item in carrel.stream_chat("0190", "hello")] == ["plan", "run.finished"]
+
+
+def test_a_request_for_which_nothing_was_done_yet_is_sent_again(monkeypatch):
+    sent, slept = [], []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    execution = {"execution_id": "1", "status": "ok", "outputs": [], "artifacts": [], "wall_seconds": 0.1}
+
+    def answer(request):
+        sent.append(json.loads(request.content))
+        if len(sent) < 3:
+            body = {"status": "waking", "send_again": True}
+            return httpx.Response(202, json=body, headers={"Retry-After": "2"} if len(sent) == 1 else {})
+        return httpx.Response(200, json=execution)
+
+    assert client(answer).execute("0190", "1 + 1").status == "ok"
+    assert sent == [{"code": "1 + 1", "silent": False}] * 3
+    assert slept == [2.0, 1.0]
+
+
+def test_an_answer_that_leaves_nothing_to_be_done_is_the_answer():
+    body = {"status": "waking", "send_again": False}
+    assert client(lambda _: httpx.Response(202, json=body)).kernel("0190", "reset") == body
