@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,10 +94,21 @@ def measure(cluster: Cluster, kernel_image: str, sizes: Sizes, only: str = "") -
     """Run the chosen sections on a cluster that has the kernel image."""
     with _nodes(cluster, sizes, only) as nodes, operator_process(cluster, kernel_image) as operator:
         try:
-            return asyncio.run(_measure(cluster, operator, nodes, sizes, only))
+            return asyncio.run(_guarded(_measure(cluster, operator, nodes, sizes, only), operator))
         except BaseException:
             print(operator.log()[-4000:])
             raise
+
+
+async def _guarded(measuring: Coroutine[object, object, Results], operator: OperatorProcess) -> Results:
+    """Measure for as long as the operator lives: what it does not do is waited for in vain."""
+    task = asyncio.ensure_future(measuring)
+    while not (await asyncio.wait([task], timeout=1))[0]:
+        if operator.process is not None and operator.process.poll() is not None:
+            task.cancel()
+            await asyncio.wait([task])
+            raise RuntimeError(f"the operator ended with {operator.process.returncode}")
+    return task.result()
 
 
 async def _measure(

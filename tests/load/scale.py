@@ -134,21 +134,21 @@ async def _list(bench: Bench, found: Level) -> None:
 
 
 async def _churn(bench: Bench, class_name: str, found: Level, churn: Churn) -> None:
-    """Make sessions at a rate, and delete the oldest at the same rate once each was seen Ready or is late."""
+    """Make sessions at a rate; whenever one was seen Ready, delete the oldest."""
     sessions, row = bench.sessions, found.churn
     row.operator, row.client = bench.operator.user, bench.client
     oldest = deque(sorted(sessions.seen))
 
     async def once() -> None:
-        victim = oldest.popleft()
         try:
             name, taken = await sessions.start(class_name, START_SECONDS)
-            row.samples.append(taken)
-            found.warm += bool(sessions.seen[name].status.get("pool"))
-            oldest.append(name)
         except (TimeoutError, RequestFailed):
             found.late += 1
-        await sessions.delete(victim)
+            return
+        row.samples.append(taken)
+        found.warm += bool(sessions.seen[name].status.get("pool"))
+        oldest.append(name)
+        await sessions.delete(oldest.popleft())
 
     async with bench.meter.window(row.spent), asyncio.TaskGroup() as group:
         async for _ in _ticks(churn.rate, int(churn.rate * churn.seconds)):
