@@ -187,9 +187,13 @@ class Actions:
             self.store.wrote("Pod", document)
             self.on_claim(pod)
             metrics.STARTS.labels(kind="warm").inc()
-            pool = self.store.pool_of(pod)
+            pool, claimed = self.store.pool_of(pod), PodView.of(document)
             return replace(
-                observed, pod=PodView.of(document), pool=pool[1] if pool is not None else None, candidates=()
+                observed,
+                pod=claimed,
+                pool=pool[1] if pool is not None else None,
+                sight=self.readiness.sight_of(claimed),  # seen while it was the pool's: it is not looked at again
+                candidates=(),
             )
         return replace(observed, candidates=(), cold_start_reason="started cold: other sessions were faster")
 

@@ -37,11 +37,15 @@ def test_every_section_has_its_lines(measured: Results):
 
 def test_churn_reaches_ready_and_the_operator_comes_back(measured: Results):
     [level] = measured.levels
-    assert len(level.churn.samples) == SHORT.churn_rate * SHORT.churn_seconds
+    assert len(level.churn.samples) == SHORT.churn.rate * SHORT.churn.seconds
     assert level.late == 0
     assert level.resident > 0
     assert level.recovery > 0
     assert level.markdown() in operator_bench.page(measured)
+
+
+def test_no_pod_is_looked_at_twice(measured: Results):
+    assert 0 < measured.looks <= measured.pods, "a claim must not wait for what was seen while the pod was the pool's"
 
 
 def test_a_claim_costs_the_operator_three_writes_and_six_with_the_replacement(cluster: Cluster, measured: Results):

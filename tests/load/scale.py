@@ -1,7 +1,8 @@
 """The operator with thousands of sessions on nodes that are not real: filling, lists, churn, and a restart by SIGKILL.
 
-Sessions are kept through all sizes, so the growth from one to the next is of one process. What a client sees is
-measured at the API; that a new process has looked at every session is read from its metrics.
+Filling starts pods cold; churn claims from a pool, which it empties as fast as the operator fills it. Sessions are kept
+through all sizes, so the growth from one to the next is of one process. What a client sees is measured at the API; that
+a new process has looked at every session is read from its metrics.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 import httpx
 from tests.load.kube import SESSIONS, RequestFailed, until
 from tests.load.rows import NOTHING, Row, milliseconds, quantile
-from tests.load.starts import START_SECONDS, Bench
+from tests.load.starts import START_SECONDS, Bench, pool
 from tests.load.usage import resident_bytes
 
 FILL_RATE = 45.0
@@ -28,7 +29,7 @@ LISTS = 20
 RECOVERY_SECONDS = 600.0
 HEAD = (
     "sessions", "filled", "operator's memory", "list of 500, p50 / p99", "list of all, p50",
-    "churn asked / reached", "create → Ready p50 / p95 / p99", "not Ready",
+    "churn asked / reached", "from the pool", "create → Ready p50 / p95 / p99", "not Ready",
     "operator's writes per session", "CPU of the operator / of the control plane", "back after SIGKILL",
 )  # fmt: skip
 
@@ -43,6 +44,8 @@ class Level:
     lists: list[float] = field(default_factory=list)
     churn: Row = field(default_factory=lambda: Row("churn"))
     asked_rate: float = 0.0
+    warm: int = 0
+    """Sessions of the churn that came from the pool; the others found it empty."""
     late: int = 0
     """Sessions of the churn that were not Ready in time."""
     resident: int = 0
@@ -63,6 +66,7 @@ class Level:
             f"{milliseconds(quantile(self.pages, 0.5))} / {milliseconds(quantile(self.pages, 0.99))}",
             milliseconds(quantile(self.lists, 0.5)),
             f"{self.asked_rate:.0f}/s / {len(churn.samples) / spent.seconds:.0f}/s",
+            f"{self.warm / times:.0%}",
             " / ".join(quantiles) or NOTHING,
             str(self.late),
             writes,
@@ -71,12 +75,24 @@ class Level:
         ]) + " |"  # fmt: skip
 
 
-async def level(bench: Bench, class_name: str, count: int, churn_rate: float, churn_seconds: float) -> Level:
+@dataclass(frozen=True)
+class Churn:
+    """How sessions come and go."""
+
+    rate: float
+    """In a second."""
+    seconds: float
+    pool: int
+    """Pods that are kept ready for them."""
+
+
+async def level(bench: Bench, class_name: str, count: int, churn: Churn) -> Level:
     """Fill up to this number of sessions and measure there."""
-    found = Level(count, asked_rate=churn_rate)
+    found = Level(count, asked_rate=churn.rate)
     found.filled_per_second = await _fill(bench, class_name, count)
     await _list(bench, found)
-    await _churn(bench, class_name, found, churn_rate, churn_seconds)
+    async with pool(bench, class_name, churn.pool):
+        await _churn(bench, class_name, found, churn)
     found.resident = resident_bytes(bench.operator.process_id)
     found.recovery = await _recover(bench, class_name, count)
     return found
@@ -117,24 +133,25 @@ async def _list(bench: Bench, found: Level) -> None:
         found.lists.append(time.perf_counter() - began)
 
 
-async def _churn(bench: Bench, class_name: str, found: Level, rate: float, seconds: float) -> None:
-    """Make sessions at a rate, and delete the oldest at the same rate once each was seen Ready or is late."""
+async def _churn(bench: Bench, class_name: str, found: Level, churn: Churn) -> None:
+    """Make sessions at a rate; whenever one was seen Ready, delete the oldest."""
     sessions, row = bench.sessions, found.churn
     row.operator, row.client = bench.operator.user, bench.client
     oldest = deque(sorted(sessions.seen))
 
     async def once() -> None:
-        victim = oldest.popleft()
         try:
             name, taken = await sessions.start(class_name, START_SECONDS)
-            row.samples.append(taken)
-            oldest.append(name)
         except (TimeoutError, RequestFailed):
             found.late += 1
-        await sessions.delete(victim)
+            return
+        row.samples.append(taken)
+        found.warm += bool(sessions.seen[name].status.get("pool"))
+        oldest.append(name)
+        await sessions.delete(oldest.popleft())
 
     async with bench.meter.window(row.spent), asyncio.TaskGroup() as group:
-        async for _ in _ticks(rate, int(rate * seconds)):
+        async for _ in _ticks(churn.rate, int(churn.rate * churn.seconds)):
             group.create_task(once())
 
 
