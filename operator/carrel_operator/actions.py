@@ -24,6 +24,7 @@ from carrel_operator.errors import (
     HostUnreachable,
 )
 from carrel_operator.hosts import Hosts
+from carrel_operator.isolation import foreign_policies
 from carrel_operator.namespaces import Namespaces
 from carrel_operator.observed import Activity, Binding, Observed, PodView, Said, controller
 from carrel_operator.plan import (
@@ -193,6 +194,7 @@ class Actions:
                 pod=claimed,
                 pool=pool[1] if pool is not None else None,
                 sight=self.readiness.sight_of(claimed),  # seen while it was the pool's: it is not looked at again
+                foreign=foreign_policies(self.store.foreign_in(namespace), claimed.labels),
                 candidates=(),
             )
         return replace(observed, candidates=(), cold_start_reason="started cold: other sessions were faster")
