@@ -36,6 +36,7 @@ from carrel_gateway.page import routes as page
 from carrel_gateway.sessions import routes as sessions
 from carrel_gateway.settings import Settings
 from carrel_gateway.suspension import routes as suspension
+from carrel_gateway.suspension.checkpoints import Checkpoints
 from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.web.guards import refuse_exposure
 from carrel_gateway.web.middleware import Envelope
@@ -132,7 +133,11 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         if settings.metrics_port:
             stop_metrics = metrics.serve(settings.host, settings.metrics_port)
             stack.push_async_callback(asyncio.to_thread, stop_metrics)
-        works = [_watch_lag(), sweep_for_ever(context, default_principal())]
+        works = [
+            _watch_lag(),
+            sweep_for_ever(context, default_principal()),
+            Checkpoints(context, default_principal()).run(),
+        ]
         if keeper:
             works.append(keeper.run())
         for work in works:

@@ -107,6 +107,12 @@ class Settings(BaseSettings):
     kernel_start_seconds: float = _setting(
         "kernel_start_seconds", 60.0, "Longest wait for a kernel host to be there.", gt=0
     )
+    checkpoint_seconds: float = _setting(
+        "checkpoint_seconds",
+        300.0,
+        "Rest after which a session's state is saved in the background, should its kernel be lost; 0 means never.",
+        ge=0,
+    )
     wake_hold_seconds: float = _setting(
         "wake_hold_seconds",
         20.0,

@@ -211,7 +211,7 @@ async def test_a_status_that_the_pod_does_not_confirm_is_not_believed(
     assert await executor.find(session) is None
 
 
-@pytest.mark.parametrize("reason", ["ClassNotFound", "ResourcesAboveClass", "ImagePullFailed"])
+@pytest.mark.parametrize("reason", ["ClassNotFound", "ResourcesAboveClass", "ImagePullFailed", "NotIsolated"])
 async def test_what_waiting_does_not_help_against_is_said_at_once(
     place: Namespace, open_executor: Callable[..., Any], reason: str
 ):
@@ -222,6 +222,7 @@ async def test_what_waiting_does_not_help_against_is_said_at_once(
     with pytest.raises(ExecutorFailed, match=f"{reason}: what the operator says") as caught:
         await waiting
     assert caught.value.detail["reason"] == reason
+    assert (caught.value.status, caught.value.retry_after_seconds) == (503, 5)
 
 
 async def test_a_wait_that_is_too_long_names_the_last_reason(place: Namespace, open_executor: Callable[..., Any]):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import httpx
@@ -28,51 +28,11 @@ PAGE = 500
 LISTS = 20
 RECOVERY_SECONDS = 600.0
 HEAD = (
-    "sessions", "filled", "operator's memory", "list of 500, p50 / p99", "list of all, p50",
+    "sessions", "filled", "list of 500, p50 / p99", "list of all, p50",
     "churn asked / reached", "from the pool", "create → Ready p50 / p95 / p99", "not Ready",
-    "operator's writes per session", "CPU of the operator / of the control plane", "back after SIGKILL",
+    "operator's writes per session", "CPU of the operator / of the control plane", "operator's memory",
+    "back after SIGKILL",
 )  # fmt: skip
-
-
-@dataclass
-class Level:
-    """What was measured with one number of sessions."""
-
-    sessions: int
-    filled_per_second: float = 0.0
-    pages: list[float] = field(default_factory=list)
-    lists: list[float] = field(default_factory=list)
-    churn: Row = field(default_factory=lambda: Row("churn"))
-    asked_rate: float = 0.0
-    warm: int = 0
-    """Sessions of the churn that came from the pool; the others found it empty."""
-    late: int = 0
-    """Sessions of the churn that were not Ready in time."""
-    resident: int = 0
-    """Bytes of the operator, after churn."""
-    recovery: float = 0.0
-
-    def markdown(self) -> str:
-        """Return the line of the table."""
-        churn, times = self.churn, max(len(self.churn.samples), 1)
-        spent = churn.spent
-        quantiles = [milliseconds(quantile(churn.samples, share)) for share in (0.5, 0.95, 0.99)] if times > 1 else []
-        cpu = [f"{spent.cpu.get(name, 0) / spent.seconds:.0%}" for name in ("operator", "control plane")]
-        writes = f"{len(churn.own()) / times:.1f}" if spent.writes else NOTHING
-        return "| " + " | ".join([
-            f"{self.sessions:,}",
-            f"{self.filled_per_second:.0f}/s",
-            f"{self.resident / 2**20:.0f} MiB",
-            f"{milliseconds(quantile(self.pages, 0.5))} / {milliseconds(quantile(self.pages, 0.99))}",
-            milliseconds(quantile(self.lists, 0.5)),
-            f"{self.asked_rate:.0f}/s / {len(churn.samples) / spent.seconds:.0f}/s",
-            f"{self.warm / times:.0%}",
-            " / ".join(quantiles) or NOTHING,
-            str(self.late),
-            writes,
-            " / ".join(cpu),
-            f"{self.recovery:.1f} s",
-        ]) + " |"  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,14 +46,66 @@ class Churn:
     """Pods that are kept ready for them."""
 
 
-async def level(bench: Bench, class_name: str, count: int, churn: Churn) -> Level:
+@dataclass
+class Churned:
+    """What came of it."""
+
+    churn: Churn
+    row: Row = field(default_factory=lambda: Row("churn"))
+    warm: int = 0
+    """Sessions that came from the pool; the others found it empty."""
+    late: int = 0
+    """Sessions that were not Ready in time."""
+    resident: int = 0
+    """Bytes of the operator, afterwards."""
+
+    def cells(self) -> list[str]:
+        """Return its part of the table's line."""
+        row, spent, times = self.row, self.row.spent, max(len(self.row.samples), 1)
+        shares = [milliseconds(quantile(row.samples, share)) for share in (0.5, 0.95, 0.99)] if row.samples else []
+        cpu = [f"{spent.cpu.get(name, 0) / spent.seconds:.0%}" for name in ("operator", "control plane")]
+        return [
+            f"{self.churn.rate:.0f}/s / {len(row.samples) / spent.seconds:.0f}/s",
+            f"{self.warm / times:.0%}",
+            " / ".join(shares) or NOTHING,
+            str(self.late),
+            f"{len(row.own()) / times:.1f}" if spent.writes else NOTHING,
+            " / ".join(cpu),
+            f"{self.resident / 2**20:.0f} MiB",
+        ]
+
+
+@dataclass
+class Level:
+    """What was measured with one number of sessions."""
+
+    sessions: int
+    filled_per_second: float = 0.0
+    pages: list[float] = field(default_factory=list)
+    lists: list[float] = field(default_factory=list)
+    churns: list[Churned] = field(default_factory=list)
+    recovery: float = 0.0
+
+    def markdown(self) -> list[str]:
+        """Return a line of the table for each churn."""
+        known = [
+            f"{self.sessions:,}",
+            f"{self.filled_per_second:.0f}/s",
+            f"{milliseconds(quantile(self.pages, 0.5))} / {milliseconds(quantile(self.pages, 0.99))}",
+            milliseconds(quantile(self.lists, 0.5)),
+        ]
+        recovery = f"{self.recovery:.1f} s"
+        return ["| " + " | ".join([*known, *churned.cells(), recovery]) + " |" for churned in self.churns]
+
+
+async def level(bench: Bench, class_name: str, count: int, churns: Sequence[Churn]) -> Level:
     """Fill up to this number of sessions and measure there."""
-    found = Level(count, asked_rate=churn.rate)
+    found = Level(count)
     found.filled_per_second = await _fill(bench, class_name, count)
     await _list(bench, found)
-    async with pool(bench, class_name, churn.pool):
-        await _churn(bench, class_name, found, churn)
-    found.resident = resident_bytes(bench.operator.process_id)
+    for churn in churns:
+        async with pool(bench, class_name, churn.pool):
+            found.churns.append(await _churn(bench, class_name, churn))
     found.recovery = await _recover(bench, class_name, count)
     return found
 
@@ -133,10 +145,10 @@ async def _list(bench: Bench, found: Level) -> None:
         found.lists.append(time.perf_counter() - began)
 
 
-async def _churn(bench: Bench, class_name: str, found: Level, churn: Churn) -> None:
+async def _churn(bench: Bench, class_name: str, churn: Churn) -> Churned:
     """Make sessions at a rate; whenever one was seen Ready, delete the oldest."""
-    sessions, row = bench.sessions, found.churn
-    row.operator, row.client = bench.operator.user, bench.client
+    found, sessions = Churned(churn), bench.sessions
+    found.row.operator, found.row.client = bench.operator.user, bench.client
     oldest = deque(sorted(sessions.seen))
 
     async def once() -> None:
@@ -145,14 +157,16 @@ async def _churn(bench: Bench, class_name: str, found: Level, churn: Churn) -> N
         except (TimeoutError, RequestFailed):
             found.late += 1
             return
-        row.samples.append(taken)
+        found.row.samples.append(taken)
         found.warm += bool(sessions.seen[name].status.get("pool"))
         oldest.append(name)
         await sessions.delete(oldest.popleft())
 
-    async with bench.meter.window(row.spent), asyncio.TaskGroup() as group:
+    async with bench.meter.window(found.row.spent), asyncio.TaskGroup() as group:
         async for _ in _ticks(churn.rate, int(churn.rate * churn.seconds)):
             group.create_task(once())
+    found.resident = resident_bytes(bench.operator.process_id)
+    return found
 
 
 async def _recover(bench: Bench, class_name: str, count: int) -> float:

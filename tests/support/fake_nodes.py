@@ -46,6 +46,19 @@ RULES: Final[list[dict[str, Any]]] = [
     {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch", "update"]},
 ]  # fmt: skip
 
+CONFIGURATION: Final[dict[str, Any]] = {
+    "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
+    "kind": "KwokConfiguration",
+    "options": {
+        "podPlayStageParallelism": 32,  # 4 by default: pods would wait for each other's requests
+        # What a configuration leaves out has no default.
+        "nodePlayStageParallelism": 4,
+        "nodeLeaseParallelism": 4,
+        "podsOnNodeSyncParallelism": 1,
+        "enablePodsOnNodeSyncListPager": True,
+        "enablePodsOnNodeSyncStreamWatch": False,
+    },
+}
 NODE: Final = """
 conditions:
 {{ range NodeConditions }}
@@ -206,9 +219,9 @@ def _kwok(cluster: Cluster, program: Path, folder: Path, run: str) -> Iterator[s
          "subjects": [{"kind": "ServiceAccount", "name": "kwok", "namespace": run}]},
     )  # fmt: skip
     stages = folder / "stages.yaml"
-    stages.write_text(yaml.safe_dump_all(_stages()))
+    stages.write_text(yaml.safe_dump_all([CONFIGURATION, *_stages()]))
     flags = (
-        f"--kubeconfig={kubeconfig_of(cluster, run, 'kwok', folder / 'kubeconfig')}", f"--config={stages}",
+        f"--kubeconfig={kubeconfig_of(cluster, run, 'kwok', folder / 'kubeconfig')}", f"--config={stages}", "--v=WARN",
         f"--cidr={CIDR}", f"--manage-nodes-with-label-selector={LABEL}={run}", "--node-lease-duration-seconds=40",
     )  # fmt: skip
     with (folder / "log").open("wb") as log, _process(str(program), *flags, stdout=log, stderr=log) as process:

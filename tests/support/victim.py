@@ -89,9 +89,9 @@ def install(striker: Striker, connection_of: Callable[[], HostConnection | None]
         await intend(self)
         await striker.at("intended", connection_of())
 
-    async def struck_finish(self: Ledger, outputs: list[Any], finished: Finished, *, unknown: bool = False) -> None:
+    async def struck_finish(self: Ledger, outputs: list[Any], finished: Finished, **more: bool) -> None:
         await striker.at("finished", connection_of())
-        await finish(self, outputs, finished, unknown=unknown)
+        await finish(self, outputs, finished, **more)
         await striker.at("committed", connection_of())
 
     async def struck_settle(self: EventSource, n: int) -> None:

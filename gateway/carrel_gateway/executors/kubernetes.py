@@ -40,6 +40,7 @@ _ADVICE: Final = {
     "ResourcesAboveClass": "ask for less, or for a SessionClass with a higher maximum",
     "QuotaExceeded": "end other sessions, or ask an administrator for more",
     "ImagePullFailed": "an administrator must correct the image of the SessionClass",
+    "NotIsolated": "an administrator must see to it that the cluster enforces network policies, as this class requires",
     "Expired": "the session's life is over; make a new one",
     "Suspended": "somebody suspends it just now; try again",
 }

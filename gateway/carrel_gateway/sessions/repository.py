@@ -118,6 +118,33 @@ async def known(tx: Transaction, session_ids: Sequence[UUID]) -> set[UUID]:
     return found
 
 
+async def at_rest(tx: Transaction, *, before: datetime, limit: int) -> list[Session]:
+    """Return sessions with a host whose log has grown since they were looked at, but not since a time."""
+    query = (
+        select(sessions)
+        .where(
+            sessions.c.tenant_id == tx.tenant_id,
+            sessions.c.status == "active",
+            sessions.c.snapshot_id.is_(None),
+            sessions.c.boot_id.is_not(None),
+            sessions.c.updated_at < before,
+            sessions.c.last_seq > sessions.c.checked_seq,
+        )
+        .order_by(sessions.c.updated_at)
+        .limit(limit)
+    )
+    return [_session(row) for row in (await tx.connection.execute(query)).mappings()]
+
+
+async def checked(tx: Transaction, session_id: UUID, seq: int) -> None:
+    """Take note that nothing up to this event asks for another snapshot."""
+    await tx.connection.execute(
+        update(sessions)
+        .where(sessions.c.tenant_id == tx.tenant_id, sessions.c.id == session_id, sessions.c.checked_seq < seq)
+        .values(checked_seq=seq)
+    )
+
+
 async def lease(tx: Transaction, session_id: UUID, keeper: UUID, *, seconds: float) -> bool:
     """Make a gateway the session's keeper for a time, by the database's clock; false while another one is."""
     statement = (

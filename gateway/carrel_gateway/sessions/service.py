@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
@@ -175,6 +176,17 @@ class SessionService:
     async def place_host(self, tx: Transaction, session_id: UUID, boot_id: str | None) -> None:
         """Say which boot of a kernel host has the session's state; none where the next one begins anew."""
         await repository.change(tx, session_id, {"boot_id": boot_id})
+
+    async def at_rest(self, *, seconds: float, limit: int) -> Sequence[Session]:
+        """Return sessions in which something happened since they were last `checked`, and nothing for so long."""
+        before = datetime.now(UTC) - timedelta(seconds=seconds)
+        async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
+            return await repository.at_rest(tx, before=before, limit=limit)
+
+    async def checked(self, session_id: UUID, seq: int) -> None:
+        """Take note that what happened up to this event is saved, or need not be."""
+        async with self._database.transaction(self._principal.tenant_id) as tx:
+            await repository.checked(tx, session_id, seq)
 
     async def begin_fork(self, source: Session, title: str | None) -> Session:
         """Make the row of a fork, which nobody sees until `finish_fork`; without it the sweep removes all of it."""

@@ -15,4 +15,12 @@ SECONDS: Final = Histogram(
     "Time of an attempt that suspended the session.",
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900),
 )
+CHECKPOINTS: Final = Counter(
+    "carrel_checkpoints", "Snapshots of sessions at rest, and why none was taken.", ["outcome"]
+)
+CHECKPOINT_SECONDS: Final = Histogram(
+    "carrel_checkpoint_seconds",
+    "Time to take and store one.",
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900),
+)
 WATCH: Final = Gauge("carrel_suspension_watch_up", "Whether this process sees the platform's requests.")

@@ -2,12 +2,14 @@
 
 Plan: what is created can be read, changed, listed in pages, archived; deletion takes rows, objects and kernel, is
 resumed by the sweep after a fault, and leaves other sessions alone; another tenant finds none of it; what was made with
-kubectl is taken up once.
+kubectl is taken up once; one gateway at a time keeps a session, those at rest are found, and what is known of the state
+of a session stays until it is replaced or forgotten.
 """
 
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -22,7 +24,10 @@ from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.history.tables import events
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
+from carrel_gateway.sessions import repository
 from carrel_gateway.sessions.service import UNTITLED, SessionService
+from carrel_gateway.snapshots import repository as snapshot_rows
+from carrel_gateway.snapshots.service import Snapshot, SnapshotService
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.objects import ObjectsAway
 from carrel_wire.log import SessionChanged, SessionCreated, UserMessage
@@ -217,3 +222,97 @@ async def test_the_sweep_gives_kernels_of_sessions_that_are_gone_back(
     kernels.orphans = [ref(kept.id, principal), orphan, ref(new_id(), foreign)]
     assert await sessions.sweep() == 1
     assert kernels.released == [orphan]
+
+
+async def test_one_gateway_at_a_time_keeps_a_session(
+    context: ProcessContext, principal: Principal, sessions: SessionService
+) -> None:
+    session, first, second = await sessions.create(), new_id(), new_id()
+
+    async def lease(keeper: UUID, seconds: float) -> bool:
+        async with context.database.transaction(principal.tenant_id) as tx:
+            return await repository.lease(tx, session.id, keeper, seconds=seconds)
+
+    assert await lease(first, 60)
+    assert not await lease(second, 60)
+    assert await lease(first, -1), "renewed, and over"
+    assert await lease(second, 60)
+    async with context.database.transaction(principal.tenant_id) as tx:
+        await repository.end_lease(tx, session.id, first)
+    assert not await lease(first, 60), "only its holder ends it"
+    async with context.database.transaction(principal.tenant_id) as tx:
+        await repository.end_lease(tx, session.id, second)
+    assert await lease(first, 60)
+    other = await new_principal(context.database)
+    async with context.database.transaction(other.tenant_id) as tx:
+        assert not await repository.lease(tx, session.id, second, seconds=60)
+    assert await sessions.get(session.id) == session
+
+
+async def test_sessions_at_rest_are_those_with_a_host_and_something_new(
+    context: ProcessContext, principal: Principal, sessions: SessionService
+) -> None:
+    session = await sessions.create()
+
+    async def at_rest(seconds: float = -60) -> list[UUID]:
+        return [found.id for found in await sessions.at_rest(seconds=seconds, limit=10)]
+
+    assert await at_rest() == [], "it never had a host"
+    async with context.database.transaction(principal.tenant_id) as tx:
+        await sessions.place_host(tx, session.id, "boot")
+    assert (await sessions.get(session.id)).boot_id == "boot"
+    assert await at_rest() == [session.id]
+    assert await at_rest(60) == [], "it has just been used"
+    await sessions.checked(session.id, 1)
+    await sessions.checked(session.id, 0)
+    assert await at_rest() == []
+    await HistoryService(context, principal).append(
+        session.id, [UserMessage(message_id=new_id(), content="more")], actor="user"
+    )
+    assert await at_rest() == [session.id]
+    async with context.database.transaction(principal.tenant_id) as tx:
+        await sessions.place_state(tx, session.id, new_id())
+    assert await at_rest() == [], "its state lies in a snapshot"
+    async with context.database.transaction(principal.tenant_id) as tx:
+        await sessions.place_state(tx, session.id, None)
+    assert await at_rest() == [session.id]
+    assert await SessionService(context, await new_principal(context.database)).at_rest(seconds=-60, limit=10) == []
+    await sessions.archive(session.id)
+    assert await at_rest() == []
+
+
+async def test_a_snapshot_stays_until_another_one_or_until_it_is_forgotten(
+    context: ProcessContext, principal: Principal, sessions: SessionService
+) -> None:
+    session = await sessions.create()
+    service = SnapshotService(context, principal)
+    assert await service.latest(session.id) is None
+    made = [
+        Snapshot(
+            id=new_id(),
+            session_id=session.id,
+            session_uid="uid",
+            owner="owner",
+            boot_id="boot",
+            incarnation="1",
+            digest="d" * 64,
+            seq=seq,
+            created_at=datetime.now(UTC),
+        )
+        for seq in (1, 2)
+    ]
+    for snapshot in made:
+        async with context.database.transaction(principal.tenant_id) as tx:
+            await snapshot_rows.add(tx, snapshot, "{}")
+            await snapshot_rows.remove_others(tx, session.id, snapshot.id)
+            blob = new_id()
+            await snapshot_rows.add_pending(tx, session.id, {blob: (str(snapshot.seq) * 64, 1)})
+            await snapshot_rows.make_ready(tx, [blob])
+        assert await service.latest(session.id) == snapshot
+    assert await SnapshotService(context, await new_principal(context.database)).latest(session.id) is None
+    async with context.database.transaction(principal.tenant_id) as tx:
+        await service.forget(tx, session.id)
+    assert await service.latest(session.id) is None
+    async with context.database.transaction(principal.tenant_id, write=False) as tx:
+        assert await snapshot_rows.ready_blobs(tx, session.id) == {}
+    assert await service.sweep() == 2

@@ -282,7 +282,14 @@ async def test_asynchronous_face():
 def test_a_request_for_which_nothing_was_done_yet_is_sent_again(monkeypatch):
     sent, slept = [], []
     monkeypatch.setattr(time, "sleep", slept.append)
-    execution = {"execution_id": "1", "status": "ok", "outputs": [], "artifacts": [], "wall_seconds": 0.1}
+    execution = {
+        "execution_id": "1",
+        "status": "ok",
+        "outputs": [],
+        "execution_count": 1,
+        "artifacts": [],
+        "wall_seconds": 0.1,
+    }
 
     def answer(request):
         sent.append(json.loads(request.content))
