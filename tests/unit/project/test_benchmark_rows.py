@@ -17,7 +17,7 @@ NOW = datetime.now(UTC)
 
 
 def write(user: str, verb: str, resource: str, name: str, namespace: str = "sessions") -> Write:
-    return Write(user, verb, resource, namespace, name, 200, NOW, NOW)
+    return Write(user, verb, resource, namespace, name, 200, "192.0.2.1", NOW, NOW)
 
 
 WRITES = [
