@@ -233,6 +233,10 @@ class Recording:
             async with self._commit:
                 await self._ledger.finish(self._batch.take(), finished, told=told)
                 self._uncommitted.clear()
+        if finished.lost_state and connection and not told:
+            connection.prepared = (
+                False  # code is only sent to a kernel that is known: the next caller looks which it is
+            )
         await self._end(finished)
         await self._source.settle(finished.n)
 

@@ -156,9 +156,10 @@ class SessionKeeper:
             else:
                 outcome, problem = await answer(self._context, request, wanted), None
         except Conflict as error:
-            outcome, problem = "in_use", f"{error.message}. Nothing is lost, and it is tried again."
+            outcome, problem = "in_use", f"{error.message.rstrip('.')}. Nothing is lost, and it is tried again."
         except CarrelError as error:
-            outcome, problem = "failed", f"{error.message}. Nothing is lost, the pod stays, and it is tried again."
+            said = error.message.rstrip(".")
+            outcome, problem = "failed", f"{said}. Nothing is lost, the pod stays, and it is tried again."
             log.warning("session_not_saved", code=error.code, error=error.message)
         except Exception:  # of one session; the others must go on
             outcome, problem = "failed", "The gateway could not save the session; its log says why. It is tried again."

@@ -24,7 +24,7 @@ import pytest
 from tests.support.desk import PRINCIPAL, Desk
 from tests.support.local import end_of, text_of, until
 
-from carrel_gateway.errors import Unavailable
+from carrel_gateway.errors import CarrelError, Unavailable
 from carrel_gateway.executors.local import HostRecord
 from carrel_gateway.kernels.connection import HostConnection
 from carrel_gateway.runs.service import Fence, RunService
@@ -75,7 +75,13 @@ async def lose_host(desk: Desk) -> None:
     record = msgspec.json.decode(await asyncio.to_thread(path.read_bytes), type=HostRecord)
     os.killpg(record.pid, signal.SIGKILL)
 
+    held = desk.context.kernels.held(desk.session_id)
+    assert held
+
     async def gone() -> bool:
+        """Also for the connections that are kept open: what is sent on one of them may have arrived."""
+        with suppress(CarrelError):
+            return not await held.state()
         return await desk.context.executor.find(await desk.executions.ref(desk.session_id)) is None
 
     await until(gone)

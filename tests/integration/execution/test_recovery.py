@@ -58,7 +58,13 @@ async def lose_host(desk: Desk, *, workspace: bool = False) -> None:
     executor = desk.context.executor
     assert isinstance(executor, LocalExecutor)
 
+    held = desk.context.kernels.held(desk.session_id)
+    assert held
+
     async def gone() -> bool:
+        """Also for the connections that are kept open: what is sent on one of them may have arrived."""
+        with suppress(CarrelError):
+            return not await held.state()
         return await executor.find(await desk.executions.ref(desk.session_id)) is None
 
     await until(gone)
