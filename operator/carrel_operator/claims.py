@@ -65,7 +65,7 @@ def _why_none(session: AgentSession, pools: Sequence[Pooled], fitting: Sequence[
         return "pods of a pool have no data sets"
     if fitting:
         return f"no pod of {named} was ready"
-    if any(pooled.pods for pooled in pools):
+    if any(pod.live for pooled in pools for pod in pooled.pods):
         return f"pods of {named} have another image or other resources"
     return f"{named} was exhausted"
 

@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 from carrel_api import names
-from carrel_operator.errors import ApiConflict, ApiError, ApiNotFound, ApiRefused
+from carrel_operator.errors import ApiConflict, ApiNotFound, ApiRefused
 
 Document = dict[str, Any]
 Listener = Callable[[str, str, Document], None]

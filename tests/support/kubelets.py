@@ -1,4 +1,5 @@
-"""Kubelets and kernel hosts in memory: pods start, end and fail; hosts are bound once, and forget it with their container.
+"""Kubelets and kernel hosts in memory: pods start, end and fail; hosts are bound once, and forget it with their
+container.
 
 A pod gets its node and its container soon after it was made, and is gone soon after it was deleted. What the real
 kernel host guarantees is kept here: bind is idempotent for one session, 409 for another, and in force as long as the
@@ -22,7 +23,8 @@ from carrel_operator.sighting import Target
 from carrel_wire.host import BindReply, BindRequest, HostState
 
 SCHEDULED, STARTED, LISTENS, ENDED, RESTARTED = 0.05, 0.5, 0.3, 1.0, 2.0
-"""Seconds until a pod has a node, its container runs, its host listens; until it has ended; until the next container."""
+"""Seconds until a pod has a node, its container runs, its host listens; until it has ended; until the next
+container."""
 LATENCY = 0.002
 
 
@@ -172,7 +174,7 @@ class Kubelets:
             connections=0, disk_used_bytes=0, unacknowledged=[],
         )  # fmt: skip
 
-    async def look(self, target: Target, *, unbound: bool) -> Sight:
+    async def look(self, _: Target, *, unbound: bool) -> Sight:
         """See that the pod is isolated, as `Lookout` would where policies are enforced."""
         await asyncio.sleep(1.0)
         return Sight("connected", "timeout", "timeout" if unbound else None, datetime.now(UTC))

@@ -1,8 +1,8 @@
 """Time that passes only when nothing else is to be done: hours of waiting are over at once, and every run is the same.
 
 `Timeless` is an event loop, together with the clocks that the operator reads: while it runs, `time.monotonic` of the
-operator's modules and `datetime.now` everywhere say what the loop says. A loop that waits for nothing at all is a fault.
-Threads are not waited for: what the operator gives to one is done in its place.
+operator's modules and `datetime.now` everywhere say what the loop says. A loop that waits for nothing at all is a
+fault. Threads are not waited for: what the operator gives to one is done in its place.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from types import ModuleType, SimpleNamespace, TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from unittest import mock
 
 import time_machine
@@ -41,7 +41,7 @@ class Timeless(asyncio.SelectorEventLoop):
         """Return the seconds of this loop."""
         return self._seconds
 
-    def __enter__(self) -> Timeless:
+    def __enter__(self) -> Self:
         """Make its time everybody's."""
         self._traveller = self._wall.start()
         for patch in self._patches:

@@ -1,4 +1,5 @@
-"""A cluster in memory around one process of the operator: API server, kubelets, kernel hosts, gateway, collector, watch.
+"""A cluster in memory around one process of the operator: API server, kubelets, kernel hosts, gateway, collector,
+watch.
 
 The operator's own parts are the real ones, from the queue to the calls of `Cluster`; what is around them is
 `api_server`, `kubelets` and this. The watch brings events late, again, or not at all, as a test says, and the process
@@ -14,6 +15,7 @@ import asyncio
 import functools
 import tempfile
 from collections import Counter, defaultdict, deque
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -38,6 +40,8 @@ from carrel_wire.tokens import generate_private_key, public_key_of
 NAMESPACE = "carrel-sessions"
 SAVED_AFTER, COLLECTED_AFTER = 0.3, 0.5
 """Seconds until a gateway has saved what it was asked to, and until the garbage collector is there."""
+MOMENT = 1e-6
+"""Seconds that are none: timers come a little early."""
 FOREVER = 30 * 60.0
 """Seconds after which all has come to rest: six times the longest wait between two tries."""
 
@@ -141,7 +145,7 @@ class World:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         work = self._working()
-        while loop.time() < end:
+        while end - loop.time() > MOMENT:
             died = asyncio.ensure_future(self.process.connection.died.wait())
             await asyncio.wait({died, work}, timeout=end - loop.time(), return_when=asyncio.FIRST_COMPLETED)
             died.cancel()
@@ -165,6 +169,11 @@ class World:
         self.process.close()
         self.process = Process(self)
         self.killed += 1
+
+    @property
+    def now(self) -> datetime:
+        """The present time."""
+        return datetime.now(UTC)
 
     def kill_at(self, number: int, when: Literal["before", "after"]) -> None:
         """Have the process killed at this write from now on, counted from 1."""

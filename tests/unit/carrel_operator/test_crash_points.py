@@ -1,9 +1,10 @@
 """An operator that is killed at any of its writes leaves nothing behind that the next one does not put right.
 
-Plan: each way of a session (claimed from a pool, started cold, suspended, woken, deleted) and of a pool (refilled, rolled
-over) is walked once undisturbed, and its writes are counted. Then it is walked again for each of them: the operator is
-killed just before that write takes effect, or just after it, so that nobody hears the answer; another process begins,
-which knows nothing but what the API server has. In the end everything is as it is after the undisturbed walk.
+Plan: each way of a session (claimed from a pool, started cold, suspended, woken, deleted) and of a pool (refilled,
+rolled over) is walked once undisturbed, and its writes are counted. Then it is walked again for each of them: the
+operator is killed just before that write takes effect, or just after it, so that nobody hears the answer; another
+process begins, which knows nothing but what the API server has. In the end everything is as it is after the
+undisturbed walk.
 """
 
 from __future__ import annotations

@@ -197,6 +197,36 @@ async def test_a_stuck_queue_is_no_healthy_process(tmp_path: Path, stuck: str):
         assert (await asked(ports["probe_port"], "/readyz"))[0] == 503
 
 
+async def test_a_watch_that_owes_a_write_for_long_makes_unready_but_not_unhealthy(tmp_path: Path):
+    health = health_of(leader=True, watching=True)
+    document = {"metadata": {"name": "desk", "namespace": "ns", "uid": "u", "resourceVersion": "5"}}
+    async with probes.serve(health, settings_of(tmp_path)) as ports:
+        port, metrics_port = ports["probe_port"], ports["metrics_port"]
+        health.store.wrote("AgentSession", document)
+        assert (await asked(port, "/readyz"))[0] == 200
+        health.store._awaited["u"] = (5, time.monotonic() - probes.LATE_SECONDS - 1)
+        status, text = await asked(port, "/readyz")
+        assert status == 503
+        assert "the watch has not brought a write back for 61 s" in json.loads(text)["faults"]
+        assert (await asked(port, "/healthz"))[0] == 200
+        assert re.search(
+            r"^carrel_operator_watch_owes_seconds 6\d", (await asked(metrics_port, "/metrics"))[1], re.MULTILINE
+        )
+        health.store.heard("AgentSession", document)
+        assert (await asked(port, "/readyz"))[0] == 200
+
+
+async def test_when_something_was_last_heard_is_told(tmp_path: Path):
+    health = health_of(watching=True)
+    async with probes.serve(health, settings_of(tmp_path)) as ports:
+        assert json.loads((await asked(ports["probe_port"], "/readyz"))[1])["lastWatchEventSeconds"] is None
+        assert "carrel_operator_watch_age_seconds NaN" in (await asked(ports["metrics_port"], "/metrics"))[1]
+        health.store.heard_at |= {"Pod": time.monotonic() - 100, "AgentSession": time.monotonic() - 10_000}
+        told = json.loads((await asked(ports["probe_port"], "/readyz"))[1])
+        assert 100 <= told["lastWatchEventSeconds"] < 10_000
+        assert (told["leader"], told["ok"]) == (False, True)
+
+
 def test_kopf_only_watches():
     settings = kopf_settings()
     assert settings.posting.enabled is False

@@ -1,7 +1,7 @@
 """The process as a whole, with an API server that is a dictionary: how it begins, waits and ends.
 
-Plan: a standby watches, ends at once when it is told to and takes no lease; what the API server cannot say now is asked again,
-and what will not change by itself ends the process with a line that says what to do.
+Plan: a standby watches, ends at once when it is told to and takes no lease; what the API server cannot say now is
+asked again, and what will not change by itself ends the process with a line that says what to do.
 kopf itself runs on a real cluster in tests/cluster/operator.
 """
 

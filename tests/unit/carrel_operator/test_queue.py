@@ -225,6 +225,73 @@ async def test_5_groups_take_turns():
     assert order.index("few/2") == 3
 
 
+@pytest.mark.parametrize(("workers", "most"), [(2, 1), (4, 3), (32, 24)])
+async def test_5_no_group_has_more_than_three_quarters_of_the_workers(workers: int, most: int):
+    queue = queue_of(workers=workers)
+    go_on = asyncio.Event()
+    handled: list[str] = []
+
+    async def handle(key: str) -> Again:
+        handled.append(key)
+        await go_on.wait()
+        return Again()
+
+    for number in range(2 * workers):
+        queue.add(f"many/{number}")
+    async with running(queue, handle):
+        await until(lambda: len(handled) == most)
+        for _ in range(50):  # turns of the loop in which more could begin
+            await asyncio.sleep(0)
+        assert len(handled) == most
+        queue.add("few/1")
+        await until(lambda: "few/1" in handled)
+        assert len(handled) == most + 1
+        go_on.set()
+        await until(lambda: len(handled) == 2 * workers + 1)
+
+
+async def test_5_a_thousand_keys_of_a_slow_group_do_not_delay_the_key_of_another():
+    """In order of beginnings: no key of the slow group ends until the other one has been handled."""
+    queue = queue_of(workers=4)
+    other_done = asyncio.Event()
+    order: list[str] = []
+
+    async def handle(key: str) -> Again:
+        order.append(key)
+        if key.startswith("slow/"):
+            await other_done.wait()
+        else:
+            other_done.set()
+        return Again()
+
+    for number in range(1000):
+        queue.add(f"slow/{number}")
+    async with running(queue, handle):
+        await until(lambda: len(order) == 3)
+        queue.add("other/1")
+        await until(lambda: len(order) == 1001)
+    assert order.index("other/1") == 3
+
+
+async def test_5_the_group_of_a_key_that_changes_meanwhile_is_given_back():
+    groups = {"k": "before"}
+    queue: WorkQueue[str] = WorkQueue(lambda key: groups.get(key, "other"), workers=2)
+    handled: list[str] = []
+
+    async def handle(key: str) -> Again:
+        groups["k"] = "after"
+        handled.append(key)
+        return Again()
+
+    queue.add("k")
+    async with running(queue, handle):
+        await until(lambda: not queue._handled and handled == ["k"])
+        queue.add("k")
+        await until(lambda: not queue._handled and len(handled) == 2)
+    assert not queue._busy
+    assert not queue._group
+
+
 @pytest.mark.parametrize("fault", [ApiUnavailable("away"), KeyError("bug")])
 async def test_6_a_fault_ends_neither_the_worker_nor_the_queue(fault: Exception):
     queue = queue_of(workers=1, first_delay=0.001)

@@ -57,8 +57,8 @@ class HostsOf:
 
     async def state(self, endpoint: str, pod_uid: str) -> HostState:
         return HostState(
-            host_id=pod_uid, boot_id="b", session_uid=SESSION_UID, kernels=[], last_activity=self.last_activity, busy=False,
-            connections=0, disk_used_bytes=0, unacknowledged=[],
+            host_id=pod_uid, boot_id="b", session_uid=SESSION_UID, kernels=[], last_activity=self.last_activity,
+            busy=False, connections=0, disk_used_bytes=0, unacknowledged=[],
         )  # fmt: skip
 
 
