@@ -9,7 +9,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from tests.load import rows, scale
 from tests.load.rows import Row, milliseconds, quantile, table
+from tests.load.scale import Churn, Churned, Level
 from tests.load.usage import Spent
 from tests.support.audit import Write
 
@@ -59,6 +61,15 @@ def test_quantiles_are_samples():
     assert [quantile(samples, share) for share in (0.5, 0.95, 0.99, 1.0)] == [0.5, 0.95, 0.99, 1.0]
     assert quantile([0.3], 0.99) == 0.3
     assert [milliseconds(0.0123), milliseconds(12.34)] == ["12 ms", "12.3 s"]
+
+
+def test_every_line_has_the_cells_of_its_head():
+    level = Level(20, pages=[0.1], lists=[0.2], recovery=3.0)
+    level.churns = [Churned(Churn(rate, 2.0, pool=5), row(made_before=False), warm=1) for rate in (5.0, 45.0)]
+    lines = level.markdown()
+    assert [line.split(" | ")[4] for line in lines] == ["5/s / 1/s", "45/s / 1/s"]
+    assert {line.count(" | ") + 1 for line in lines} == {len(scale.HEAD)}
+    assert row(made_before=True).markdown().count(" | ") + 1 == len(rows.HEAD)
 
 
 def test_a_table_is_markdown():
