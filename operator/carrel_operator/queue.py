@@ -147,8 +147,9 @@ class WorkQueue(Generic[K]):
                 async with self._changed:
                     self._changed.notify(len(self._since))
             wait = self._later[0][0] - time.monotonic() if self._later else None
-            try:
-                await asyncio.wait_for(self._wakeup.wait(), wait)
+            try:  # not `wait_for`, which up to Python 3.11 forgets to be cancelled by what comes just then
+                async with asyncio.timeout(wait):
+                    await self._wakeup.wait()
             except TimeoutError:
                 continue
 

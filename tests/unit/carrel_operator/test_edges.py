@@ -207,11 +207,11 @@ async def test_a_watch_that_owes_a_write_for_long_makes_unready_but_not_unhealth
         health.store._awaited["u"] = (5, time.monotonic() - probes.LATE_SECONDS - 1)
         status, text = await asked(port, "/readyz")
         assert status == 503
-        assert "the watch has not brought a write back for 61 s" in json.loads(text)["faults"]
+        assert re.fullmatch(r"the watch has not brought a write back for \d+ s", json.loads(text)["faults"][0])
         assert (await asked(port, "/healthz"))[0] == 200
-        assert re.search(
-            r"^carrel_operator_watch_owes_seconds 6\d", (await asked(metrics_port, "/metrics"))[1], re.MULTILINE
-        )
+        _, series = await asked(metrics_port, "/metrics")
+        [owed] = re.findall(r"^carrel_operator_watch_owes_seconds (.+)$", series, re.MULTILINE)
+        assert float(owed) > probes.LATE_SECONDS
         health.store.heard("AgentSession", document)
         assert (await asked(port, "/readyz"))[0] == 200
 

@@ -341,3 +341,19 @@ async def test_cancelling_ends_it():
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_cancelling_ends_it_also_when_something_is_added_just_then():
+    async def handle(_: str) -> Again:
+        return Again()
+
+    queue = queue_of(workers=2)
+    task = asyncio.create_task(queue.run(handle))
+    for _ in range(5):  # until everything waits
+        await asyncio.sleep(0)
+    async with asyncio.timeout(DEADLINE):
+        queue.add("a/1")
+        await asyncio.sleep(0)  # what was added has woken, and has not run yet
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task

@@ -94,13 +94,15 @@ async def test_reading_all_wakes_only_for_what_is_new(context: ProcessContext):
     assert woken(context) == []
 
 
-def heard(context: ProcessContext, kind: str, name: str, event: str = "MODIFIED", **more: Any) -> list[str]:
+def heard(
+    context: ProcessContext, kind: str, name: str, event: str = "MODIFIED", spec: Any = None, **more: Any
+) -> list[str]:
     """Return the keys that one event adds."""
     context.queue._since.clear()
     metadata = {"name": name, "uid": more.pop("uid", name), "resourceVersion": more.pop("version", "5")}
     if kind != "SessionClass":
         metadata["namespace"] = NS
-    document = {"metadata": {**metadata, **more}, "spec": {}}
+    document = {"metadata": {**metadata, **more}, "spec": spec or {}}
     watching.take(context, kind, cast("Any", {"type": event, "object": document}))
     return woken(context)
 
@@ -128,7 +130,8 @@ def test_policies_wake_their_session_all_of_the_namespace_or_the_namespace_itsel
     heard(context, "AgentSession", "a")
     heard(context, "AgentSession", "b")
     own = egress_policy_of("a", "owner")
-    assert heard(context, "NetworkPolicy", own, **owned("AgentSession", "a")) == [f"session/{NS}/a"]
+    spec = {"podSelector": {"matchLabels": {"carrel.dev/session": hash_of("owner")}}}
+    assert heard(context, "NetworkPolicy", own, spec=spec, **owned("AgentSession", "a")) == [f"session/{NS}/a"]
     assert heard(context, "NetworkPolicy", "open") == [f"session/{NS}/a", f"session/{NS}/b"]
     assert heard(context, "NetworkPolicy", "open", "DELETED") == [f"session/{NS}/a", f"session/{NS}/b"]
     assert heard(context, "NetworkPolicy", "carrel-kernel-port", "ADDED") == []
