@@ -332,10 +332,15 @@ class World:
             claimed = [pod for pod in pods if pod["metadata"]["labels"].get(names.CLAIMED_LABEL) == pool_hash(pool)]
             assert status["claimed"] == len(claimed)
         assert not owned, "no pod is left without an owner"
-        wanted_policies = sum(
-            bool(one["spec"].get("network", {}).get("egress")) for one in self.server.all(names.SESSION_KIND)
+        policies = Counter(
+            owner_of(one) for one in self.server.all("NetworkPolicy") if "ownerReferences" in one["metadata"]
         )
-        assert len(self.server.all("NetworkPolicy")) == 2 + wanted_policies
+        for session in self.server.all(names.SESSION_KIND):
+            wants = bool(session["spec"].get("network", {}).get("egress"))
+            runs = session["spec"].get("operatingMode", "Running") == "Running"
+            found = policies.pop(session["metadata"]["uid"], 0)
+            assert found == wants or (found == 0 and not runs), "what is suspended before its first pod needs no policy"
+        assert not policies, "no policy is left without a session"
 
     async def check_nothing_is_written(self) -> None:
         """Fail where another look at everything, also by a process that begins, changes anything."""
