@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -72,6 +73,8 @@ class Results:
     """Kernel pods that the operator made for starts and claims, as it says."""
     looks: float = 0.0
     """Looks that it took at their isolation meanwhile."""
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
+    """Processes that wanted to run before, on average of a minute."""
 
     def add(self, *found: rows.Row) -> None:
         """Keep lines, and print them."""
@@ -221,7 +224,8 @@ def page(results: Results) -> str:
 {machine()}. One replica of the operator runs as a process of the host
 beside a single-node Kubernetes, whose control plane, nodes and pods share the same cores with it and with the client
 that measures. Times are wall time at the client, from before its request until its watch shows `Ready`. Writes are
-counted in the API server's audit log, without leases and without the client's own; CPU is per session.
+counted in the API server's audit log, without leases and without the client's own; CPU is per session. The load average
+before the run was {results.load:.1f}; what else wants the cores slows everything here, so compare lines of one run.
 
 "Runc pods" are real ones of the node, with real kernel hosts. "Kwok pods" are nobody's: kwok says that they run, and
 one stub answers `bind` for all of them. They show what the operator and the API server cost, and nothing of how pods

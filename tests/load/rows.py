@@ -75,7 +75,7 @@ class Row:
             self._writes(times),
             self._all_writes(times),
             *(self._cpu(group, times) for group in ("operator", "control plane")),
-            f"{self.spent.resident.get('operator', 0) / 2**20:.0f} MiB" if self.operator else NOTHING,
+            self._memory(),
             self.target,
         ]) + " |"  # fmt: skip
 
@@ -93,6 +93,10 @@ class Row:
         found = self.everybody()
         events = sum(write.resource == EVENTS for write in found)
         return f"{(len(found) - events) / times:.1f} ({events / times:.1f})"
+
+    def _memory(self) -> str:
+        resident = self.spent.resident.get("operator") if self.operator else None
+        return NOTHING if resident is None else f"{resident / 2**20:.0f} MiB"
 
     def _cpu(self, group: str, times: int) -> str:
         seconds = self.spent.cpu.get(group)
