@@ -14,7 +14,7 @@ ACTIVE: Final = Statement(SUSPENDED, "False", "Running")
 UNFINISHED: Final = Statement(FINISHED, "False", "Running")
 NO_POD: Final = Statement(POD_SCHEDULED, "False", "NoPod")
 
-_LOST: Final = ", and its variables are lost; "
+_LOST: Final = ", and with it what was not saved; "
 _MAX_WORDS: Final = 500
 """Characters of a kubelet's message: what follows must fit beside it."""
 _WHY: Final = {

@@ -204,7 +204,7 @@ def test_a_refused_pod_is_said_and_tried_again(reason: str):
 def test_a_pod_that_vanished_is_counted_and_replaced_at_once():
     plan = reconcile(session(status=ready_status()), observed(), NOW)
     assert kinds(plan) == [PrepareNamespace, CreatePod]
-    assert said(plan)[1:] == ("Starting", "the pod was deleted, and its variables are lost; its pod is starting")
+    assert said(plan)[1:] == ("Starting", "the pod was deleted, and with it what was not saved; its pod is starting")
     assert plan.status is not None
     assert plan.status.restarts == 1
     assert plan.status.last_termination is not None
@@ -217,7 +217,7 @@ def test_a_pod_that_keeps_vanishing_is_replaced_later_each_time():
     plan = reconcile(session(status=status), observed(), NOW)
     assert plan.actions == ()
     assert plan.after == 32
-    assert said(plan)[2] == "the pod was deleted, and its variables are lost; a new pod follows in 32 s at most"
+    assert said(plan)[2] == "the pod was deleted, and with it what was not saved; a new pod follows in 32 s at most"
 
 
 # idle

@@ -49,7 +49,7 @@ REFUSED = "the pod failed (OutOfcpu"
 def test_a_pod_that_somebody_deletes_is_waited_for():
     plan = reconcile(session(status=ready_status()), observed(pod=pod(deletionTimestamp=gone()), binding=BOUND), NOW)
     assert plan.actions == ()
-    assert said(plan)[1:] == ("Starting", "the pod was deleted, and its variables are lost; a new pod follows")
+    assert said(plan)[1:] == ("Starting", "the pod was deleted, and with it what was not saved; a new pod follows")
     assert plan.after == 10 + FORCE_AFTER.total_seconds()
     assert plan.status is not None
     assert (plan.status.restarts, plan.status.pod_uid) == (1, None)
@@ -73,7 +73,7 @@ def test_a_pod_on_a_node_that_does_not_answer_is_deleted_by_force():
 def test_a_pod_that_ended_is_removed_and_its_end_told(status: dict[str, Any], reason: str, text: str):
     plan = reconcile(session(status=ready_status()), observed(pod=pod(status=status)), NOW)
     assert plan.actions == (DeletePod(POD_NAME, POD_UID),)
-    assert said(plan)[1:] == (reason, f"{text}, and its variables are lost; a new pod follows")
+    assert said(plan)[1:] == (reason, f"{text}, and with it what was not saved; a new pod follows")
 
 
 def test_pods_that_the_kubelet_refuses_are_told_in_its_words_and_made_less_and_less_often():
@@ -84,12 +84,12 @@ def test_pods_that_the_kubelet_refuses_are_told_in_its_words_and_made_less_and_l
     for _ in range(4):
         plan = reconcile(session(status=status), observed(pod=pod(status=refused)), moment)
         assert kinds(plan) == [DeletePod]
-        assert said(plan)[1:] == ("Starting", f"{REFUSED}: {words}), and its variables are lost; a new pod follows")
+        assert said(plan)[1:] == ("Starting", f"{REFUSED}: {words}), and with it what was not saved; a new pod follows")
         assert plan.status is not None
         gone_again = reconcile(session(status=plan.status.dump()), observed(), moment)
         if gone_again.after is not None:
             assert said(gone_again)[2].startswith(
-                f"{REFUSED}: {words}), and its variables are lost; a new pod follows in "
+                f"{REFUSED}: {words}), and with it what was not saved; a new pod follows in "
             )
             moment += timedelta(seconds=gone_again.after)
             gone_again = reconcile(session(status=plan.status.dump()), observed(), moment)
@@ -162,7 +162,7 @@ def test_a_container_that_is_being_made_is_starting():
 def test_a_kernel_host_that_keeps_ending_is_told_with_its_end(end: dict[str, Any], reason: str, text: str):
     status = waiting("CrashLoopBackOff", "back-off 20s", last_end=end)
     plan = reconcile(session(status=ready_status()), observed(pod=pod(status=status)), NOW)
-    assert said(plan)[1:] == (reason, f"{text}, and its variables are lost; back-off 20s")
+    assert said(plan)[1:] == (reason, f"{text}, and with it what was not saved; back-off 20s")
     assert plan.status is not None
     assert plan.status.restarts == 1
     assert plan.status.last_termination is not None
