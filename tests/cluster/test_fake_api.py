@@ -130,7 +130,7 @@ class Script:
             return await self.call(what, self.cluster.apply(manifest, subresource="status"))
 
         said = await status("apply status", 1, version)
-        self.notes.append(("after it", (said["status"], said["metadata"]["generation"])))
+        self.notes.append(("after it", (said["status"]["restarts"], said["metadata"]["generation"])))
         await status("apply status too late", 2, version)
         same = await status("apply the same status", 1, said["metadata"]["resourceVersion"])
         self.notes.append(("same version", same["metadata"]["resourceVersion"] == said["metadata"]["resourceVersion"]))
