@@ -90,12 +90,9 @@ class PoolWorker:
         plan = reconcile_pool(pool, observed, now())
         asked = {pod.uid for pod in plan.prepare}
         memory.unasked = asked if memory.unasked is None else memory.unasked & asked
-        failure: Said | None = None
-        if plan.prepare:
-            self._begin_to_prepare(key, plan.prepare, isolation=observed.isolation)
+        self._begin_to_prepare(key, plan.prepare, isolation=observed.isolation)
         if plan.actions:
             failure = await self._carry_out(pool, plan, memory)
-        if plan.actions:
             observed = replace(self._observed(pool, memory), failure=failure)
             plan = replace(reconcile_pool(pool, observed, now()), prepare=(), actions=())
         if observed.ready:
