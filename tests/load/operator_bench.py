@@ -232,9 +232,9 @@ one stub answers `bind` for all of them. They show what the operator and the API
 start. "Bare writes" are what no claim can do without (the session made, a pod's labels patched under a test of its
 version, the status written), by a plain client in the same run.
 
-agent-sandbox could not be measured beside it: `go install` of its controller 1.0.3 is refused by the module proxy. Its
-authors' and others' numbers, on other machines: a claim 50 to 64 ms (p50), 80 ms (p95); 20 at once 124 to 137 ms and
-164 to 171 ms; 23 to 24 writes per claim by all components.
+agent-sandbox is not measured beside it: `go install` of its controller 1.0.3 fails, because the module proxy does not
+list its versions. Known of it, from machines with more cores: a claim takes 50 to 64 ms (p50) and 80 ms (p95), 20 at
+once 124 to 137 ms and 164 to 171 ms, with 23 to 24 writes of all components for each.
 
 {starts_table}
 
