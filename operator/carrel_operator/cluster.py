@@ -7,7 +7,7 @@ Carrel owns is written with server-side apply, made with create, and deleted by 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 import aiohttp
@@ -32,6 +32,8 @@ TIMEOUT_SECONDS: Final = 15.0
 CHUNK: Final = 500
 """Objects in one part of a list."""
 
+_WRITES: Final = frozenset({"create", "update", "patch", "delete"})
+
 _PATHS: Final[Mapping[str, tuple[str, str]]] = {
     "Pod": ("/api/v1", "pods"),
     "ConfigMap": ("/api/v1", "configmaps"),
@@ -50,6 +52,8 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        self.fence: Callable[[], None] = lambda: None
+        """Called before every write but a Lease's; raises ApiUnavailable where another replica may write by now."""
 
     @classmethod
     async def connect(cls) -> Cluster:
@@ -201,6 +205,8 @@ class Cluster:
         body: Document | list[Document] | None = None,
         content_type: str = "application/json",
     ) -> Document:
+        if verb in _WRITES and kind != "Lease":
+            self.fence()
         root, plural = _PATHS[kind]
         parts = [root, *(("namespaces", namespace) if namespace else ()), plural, name, subresource]
         path = "/".join(part for part in parts if part)

@@ -14,17 +14,17 @@ from typing import Any, Final, NoReturn
 import structlog
 
 from carrel_operator.cluster import Cluster, Document
-from carrel_operator.errors import ApiConflict, ApiError, ApiNotFound, LeaseLost
+from carrel_operator.errors import ApiConflict, ApiError, ApiNotFound, ApiUnavailable, LeaseLost
 from carrel_operator.settings import Settings
 
 logger = structlog.get_logger(__name__)
 
-DURATION: Final = 15.0
-"""Seconds without renewal after which another replica may take over."""
-RENEW: Final = 4.0
-GIVE_UP: Final = 10.0
+DURATION: Final = 12.0
+"""Seconds without renewal after which another replica may take over; with two polls of its own that is below 15."""
+RENEW: Final = 3.0
+GIVE_UP: Final = 9.0
 """Seconds without a successful renewal after which the holder stops: before anybody else may begin."""
-POLL: Final = 2.0
+POLL: Final = 1.0
 RELEASE: Final = 5.0
 """Seconds; a process that ends does not wait longer for an API server that is away."""
 
@@ -37,9 +37,13 @@ class Leadership:
         self._settings = settings
         self._seen: tuple[str, float] = ("", 0.0)
         """Version of another's record, and when it was first seen."""
+        self._renewed = float("-inf")
+        """When the last record that was taken was sent: nobody counts its duration from an earlier moment."""
 
     async def acquire(self) -> None:
         """Wait until this replica is the leader, also for an API server that is away or refuses for now.
+
+        From then on its writes are fenced by `check`.
 
         Raises
         ------
@@ -55,6 +59,7 @@ class Leadership:
             except ApiError as error:
                 logger.warning("cannot ask for the lease", error=str(error))
             await asyncio.sleep(POLL)
+        self._cluster.fence = self.check
         logger.info("leader", identity=self._settings.pod_name)
 
     async def keep(self) -> NoReturn:
@@ -65,22 +70,31 @@ class Leadership:
         LeaseLost
             Another one is, or the lease could not be renewed in time.
         """
-        renewed = time.monotonic()
         while True:
             await asyncio.sleep(RENEW)
-            began = time.monotonic()
             try:
-                async with asyncio.timeout(GIVE_UP - (began - renewed)):
+                async with asyncio.timeout(GIVE_UP - (time.monotonic() - self._renewed)):
                     held = await self._try()
             except (ApiError, TimeoutError) as error:
                 held = None
                 logger.warning("the lease could not be renewed", error=str(error))
             if held is False:
                 raise LeaseLost("another replica holds the lease")
-            if held:
-                renewed = began
-            elif time.monotonic() - renewed >= GIVE_UP - RENEW:
+            if not held and time.monotonic() - self._renewed >= GIVE_UP - RENEW:
                 raise LeaseLost("the lease could not be renewed in time")
+
+    def check(self) -> None:
+        """Let a write pass while nobody else can hold the lease.
+
+        A process that stood still goes on where it was, before its own clock tells it that it is late.
+
+        Raises
+        ------
+        ApiUnavailable
+            The lease was not renewed in time.
+        """
+        if time.monotonic() - self._renewed >= GIVE_UP:
+            raise ApiUnavailable("nothing is written: the lease was not renewed in time, and may be another replica's")
 
     async def release(self) -> None:
         """Let the next replica begin at once; nothing happens where this one does not hold the lease."""
@@ -96,15 +110,17 @@ class Leadership:
     async def _try(self) -> bool:
         """Take or renew the lease; return whether this replica holds it now."""
         lease = await self._find()
+        if lease is not None and not self._free(lease):
+            return False
+        began = time.monotonic()
         try:
             if lease is None:
                 await self._cluster.create(self._lease())
-                return True
-            if not self._free(lease):
-                return False
-            await self._cluster.replace({**lease, "spec": {**lease["spec"], **self._record(lease["spec"])}})
+            else:
+                await self._cluster.replace({**lease, "spec": {**lease["spec"], **self._record(lease["spec"])}})
         except ApiConflict:
             return False
+        self._renewed = began
         return True
 
     def _free(self, lease: Document) -> bool:

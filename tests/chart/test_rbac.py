@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from tests.chart.rendering import ROOT, of_kind, render
+from tests.cluster.operator.conftest import RULES
 
 GOLDEN = ROOT / "tests" / "chart" / "data" / "rbac.yaml"
 KINDS = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
@@ -68,3 +69,31 @@ def test_the_gateway_says_what_is_wanted_and_the_operator_what_is() -> None:
     assert granted["operator", "agentsessions/status"] == granted["operator", "sessionpools/status"] == {"patch"}
     for resource in ("agentsessions", "sessionpools"):
         assert not granted["operator", resource] & {"create", "update", "patch"}, resource
+
+
+def test_the_operator_is_tried_on_the_cluster_with_the_charts_rights() -> None:
+    def granted(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+        return {
+            (group, resource, verb)
+            for rule in rules
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+
+    in_chart: dict[str, set[tuple[str, str, str]]] = {"sessions": set(), "lease": set(), "classes": set()}
+    for right in rights():
+        if right["name"].endswith(("-operator", "-operator-lease")) and "rules" in right:
+            where = (
+                "classes"
+                if right["kind"] == "ClusterRole"
+                else "lease"
+                if right["name"].endswith("lease")
+                else "sessions"
+            )
+            in_chart[where] |= granted(right["rules"])
+    # asked for on OpenShift alone
+    in_chart["sessions"] -= {
+        ("carrel.dev", f"{name}/finalizers", "update") for name in ("agentsessions", "sessionpools")
+    }
+    assert in_chart == {where: granted(rules) for where, rules in RULES.items()}

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.cluster.conftest import cluster, product  # noqa: F401  fixtures
+from tests.cluster.conftest import cluster, image, product  # noqa: F401  fixtures
+from tests.cluster.operator.conftest import definitions, desks, hosts, pair, pools  # noqa: F401  fixtures
 
 PAGE = Path(__file__).parents[2] / "docs" / "soak.md"
 Record = Callable[[str, str, list[tuple[str, str]]], None]

@@ -55,7 +55,7 @@ RULES: dict[str, list[dict[str, Any]]] = {
 }
 LEAN: dict[str, Any] = {
     "kernels": {"preload": [], "spare": 0},
-    "defaultResources": {"memory": "384Mi", "cpu": "400m"},
+    "defaultResources": {"memory": "384Mi", "cpu": "300m"},
 }
 """A class whose pods start soon and of which many fit."""
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -211,8 +211,8 @@ def workload(place: Deployed, tag: str, *, replicas: int = 1, **settings: str) -
         "image": tag,
         "imagePullPolicy": "IfNotPresent",
         "env": [address, *({"name": name, "value": value} for name, value in environment.items())],
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8080}, "periodSeconds": 1},
-        "livenessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 5},
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 5},
+        "livenessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 10, "timeoutSeconds": 5},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
                             "readOnlyRootFilesystem": True},
         "volumeMounts": [{"name": "keys", "mountPath": "/keys"}, {"name": "tmp", "mountPath": "/tmp"}],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import aiohttp
 
@@ -30,6 +30,14 @@ class Saved:
         return {"podUID": self.pod_uid, "ref": self.manifest.digest[:32], "digest": self.manifest.digest}
 
 
+class CellFailed(Exception):
+    """A cell did not end well."""
+
+    def __init__(self, status: str, message: str | None) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+
+
 class Host:
     """One kernel host, under its session's identity."""
 
@@ -40,22 +48,22 @@ class Host:
         """Return what runs there."""
         return await self._connection.state()
 
-    async def run(self, code: str, execution: UUID | None = None) -> str:
-        """Run a cell that ends well, or wait for the end of one that was begun; return what it printed."""
+    async def run(self, code: str, incarnation: str | None = None) -> str:
+        """Run a cell, in this very process if one is named, and return what it printed.
+
+        Raises
+        ------
+        CellFailed
+        """
         printed: list[str] = []
-        async for event in self._connection.execute(execution or uuid4(), ExecuteRequest(code=code)):
+        request = ExecuteRequest(code=code, incarnation=incarnation)
+        async for event in self._connection.execute(uuid4(), request):
             if isinstance(event, Stdout):
                 printed.append(event.text)
             elif isinstance(event, Finished):
-                assert event.status == "ok", (event.status, event.message)
+                if event.status != "ok":
+                    raise CellFailed(event.status, event.message)
                 return "".join(printed)
-        raise AssertionError("the events have no end")
-
-    async def outcome(self, code: str) -> str:
-        """Run a cell and return how it ended."""
-        async for event in self._connection.execute(uuid4(), ExecuteRequest(code=code)):
-            if isinstance(event, Finished):
-                return event.status
         raise AssertionError("the events have no end")
 
     async def connect(self) -> aiohttp.ClientWebSocketResponse:

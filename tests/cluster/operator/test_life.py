@@ -19,6 +19,7 @@ from tests.cluster.provider.base import Cluster
 IDLE = 3
 """Seconds."""
 LONG = 5 * IDLE
+IDLES = json.dumps({"idleTimeoutSeconds": IDLE})
 
 
 def asked(history: History) -> list[str]:
@@ -62,21 +63,26 @@ async def test_an_idle_session_is_saved_suspended_and_comes_back_with_its_variab
 
 
 async def test_a_cell_keeps_its_session_for_as_long_as_it_runs(cluster: Cluster, desks: Sessions, hosts: Hosts):
-    name = desks.create(idleTimeoutSeconds=IDLE)
+    name = desks.create()
     desks.ready(name)
     kernel = hosts.of(desks.get(name))
+    cell = asyncio.create_task(kernel.run(f"import time; time.sleep({LONG}); print('over')"))
+    while not (await kernel.state()).busy:  # noqa: ASYNC110 (is asked of the host)
+        await asyncio.sleep(0.1)
     with watch(cluster, "agentsession", name, "-n", desks.namespace) as history:
-        assert await kernel.run(f"import time; time.sleep({LONG}); print('over')") == "over\n"
+        desks.patch(name, IDLES)  # from here on only the cell keeps it
+        assert await cell == "over\n"
         await seen(desks, name, history)
         assert asked(history) == []
         desks.wait(name, kind="SnapshotRequested", reason="Idle")
 
 
 async def test_an_open_client_keeps_its_session(cluster: Cluster, desks: Sessions, hosts: Hosts):
-    name = desks.create(idleTimeoutSeconds=IDLE)
+    name = desks.create()
     desks.ready(name)
+    client = await hosts.of(desks.get(name)).connect()
     with watch(cluster, "agentsession", name, "-n", desks.namespace) as history:
-        client = await hosts.of(desks.get(name)).connect()
+        desks.patch(name, IDLES)
         await asyncio.sleep(LONG)  # what is to be shown is that nothing happens meanwhile
         await seen(desks, name, history)
         assert asked(history) == []

@@ -23,6 +23,8 @@ from carrel_operator.builders.identity import hash_of
 
 AT_ONCE = 20
 KEPT = 5
+SMALL = {"defaultResources": {"memory": "384Mi", "cpu": "200m"}}
+"""Of which a node with two CPUs has room for twice as many, beside others."""
 
 
 async def test_a_pool_is_filled_with_pods_that_are_nobodys(pools: Pools, hosts: Hosts):
@@ -140,7 +142,7 @@ def test_a_changed_class_replaces_the_pods_a_few_at_a_time(cluster: Cluster, poo
     pools.wait(pool.name, replicas=3, ready=3)
     old = {pod["metadata"]["uid"] for pod in pools.pods(pool)}
     with watch(cluster, "pods", "-n", pools.namespace, f"--selector={pool.selector}") as history:
-        pools.change_class(pool.class_name, {"defaultResources": {"memory": "384Mi", "cpu": "300m"}})
+        pools.change_class(pool.class_name, {"defaultResources": {"memory": "384Mi", "cpu": "250m"}})
 
         def replaced() -> bool:
             found = {pod["metadata"]["uid"] for pod in pools.pods(pool)}
@@ -149,13 +151,13 @@ def test_a_changed_class_replaces_the_pods_a_few_at_a_time(cluster: Cluster, poo
         eventually("every pod is a new one", replaced)
     assert 3 < history.most_at_once() <= 4
     for pod in pools.pods(pool):
-        assert pod["spec"]["containers"][0]["resources"]["limits"]["cpu"] == "300m"
+        assert pod["spec"]["containers"][0]["resources"]["limits"]["cpu"] == "250m"
 
 
 async def test_of_twenty_sessions_at_once_none_shares_a_pod(
     cluster: Cluster, pools: Pools, desks: Sessions, hosts: Hosts
 ):
-    pool = pools.create(replicas=KEPT, maxSurge=KEPT)
+    pool = pools.create(SMALL, replicas=KEPT, maxSurge=KEPT)
     pools.wait(pool.name, ready=KEPT)
     with watch(cluster, "pods", "-n", pools.namespace, "--selector=carrel.dev/component=kernel") as history:
         made = desks.create_many(AT_ONCE, className=pool.class_name)

@@ -22,16 +22,11 @@ class History:
         self.began = threading.Event()
 
     def read(self, lines: Iterator[str]) -> None:
-        """Take what a watch prints: one JSON document after another, over several lines each."""
-        decoder, rest = json.JSONDecoder(), ""
+        """Take what a watch prints: one JSON document in each line."""
         for line in lines:
-            rest += line
-            if line.rstrip() != "}":
-                continue
-            event, end = decoder.raw_decode(rest)
+            event = json.loads(line)
             self.events.append((event["type"], event["object"]))
             self.began.set()
-            rest = rest[end:].lstrip()
 
     def most_at_once(self) -> int:
         """Return how many objects there were at most that were not being deleted."""
@@ -43,6 +38,20 @@ class History:
             there = there - {uid} if gone else there | {uid}
             most = max(most, len(there))
         return most
+
+    def latest(self, name: str) -> dict[str, Any] | None:
+        """Return the object of a name as it is now, if it is there."""
+        kind, found = next(
+            (event for event in reversed(self.events) if event[1]["metadata"]["name"] == name), ("DELETED", None)
+        )
+        return None if kind == "DELETED" else found
+
+    def present(self) -> list[dict[str, Any]]:
+        """Return the objects that are there, but for those that are being deleted."""
+        last = {found["metadata"]["uid"]: (kind, found) for kind, found in list(self.events)}
+        return [
+            found for kind, found in last.values() if kind != "DELETED" and "deletionTimestamp" not in found["metadata"]
+        ]
 
     def of(self, uid: str) -> list[dict[str, Any]]:
         """Return the versions of one object."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +32,7 @@ class Leases:
         self.away = False
         self.refusals: list[Exception] = []
         """What the next looks raise."""
+        self.fence: Callable[[], None] = lambda: None
 
     async def find(self, _kind: str, _name: str, _namespace: str) -> dict[str, Any] | None:
         if self.refusals:
@@ -117,6 +119,25 @@ async def test_a_holder_that_is_cut_off_stops(leases: Leases):
         leases.away = True
         with pytest.raises(LeaseLost, match="could not be renewed in time"):
             await held.keep()
+
+
+async def test_the_writes_of_a_holder_that_stood_still_are_fenced_until_it_has_renewed(
+    leases: Leases, monkeypatch: pytest.MonkeyPatch
+):
+    async with asyncio.timeout(DEADLINE):
+        held = replica(leases, "one")
+        monkeypatch.setattr(leader, "GIVE_UP", 600.0)
+        await held.acquire()
+        leases.fence()
+        monkeypatch.setattr(leader, "GIVE_UP", 0.0)  # as if so much time had passed
+        with pytest.raises(ApiUnavailable, match="may be another replica's"):
+            leases.fence()
+        monkeypatch.setattr(leader, "GIVE_UP", 600.0)
+        keeping, version = asyncio.create_task(held.keep()), leases.version
+        while leases.version == version:  # noqa: ASYNC110 (renewals are counted, not announced)
+            await asyncio.sleep(0.01)
+        leases.fence()
+        keeping.cancel()
 
 
 async def test_an_api_server_that_is_away_at_the_start_is_waited_for(leases: Leases):
