@@ -142,7 +142,8 @@ async def _until_first_ends(*coroutines: Coroutine[Any, Any, object]) -> None:
     try:
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in ended:
-            task.result()
+            if not task.cancelled():  # kopf cancels what it runs when it is told to end
+                task.result()
     finally:
         for task in tasks:
             task.cancel()

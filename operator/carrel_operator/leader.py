@@ -77,7 +77,7 @@ class Leadership:
                     held = await self._try()
             except (ApiError, TimeoutError) as error:
                 held = None
-                logger.warning("the lease could not be renewed", error=str(error))
+                logger.warning("the lease could not be renewed", error=str(error) or "no answer in time")
             if held is False:
                 raise LeaseLost("another replica holds the lease")
             if not held and time.monotonic() - self._renewed >= GIVE_UP - RENEW:
