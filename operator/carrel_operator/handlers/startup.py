@@ -11,6 +11,7 @@ from typing import Any, Final
 import kopf
 
 from carrel_api import names
+from carrel_operator.handlers.stateless import NoDifferences, NoProgress
 
 SERVER_TIMEOUT: Final = 300
 """Seconds after which the API server ends a watch, which is then opened anew."""
@@ -46,6 +47,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.watching.chunk_size = 500
     settings.watching.label_selectors["", "v1", "pods"] = f"{names.COMPONENT_LABEL}={names.KERNEL_COMPONENT}"
+    settings.persistence.diffbase_storage = NoDifferences()
+    settings.persistence.progress_storage = NoProgress()
     settings.queueing.idle_timeout = 1.0  # a task per object that changes; none that only waits
     settings.networking.error_backoffs = EndlessBackoffs()
     settings.process.ultimate_exiting_timeout = 60

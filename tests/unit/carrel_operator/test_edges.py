@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import kopf
 import pytest
 from aiohttp import web
 
@@ -239,3 +240,16 @@ def test_kopf_only_watches():
 def test_keys_are_readable_in_logs():
     assert str(Key("session", "ns", "desk")) == "session/ns/desk"
     assert str(Key("namespace", "ns")) == "namespace/ns"
+
+
+def test_kopf_copies_and_compares_nothing_of_what_a_watch_brings():
+    persistence = kopf_settings().persistence
+    body = kopf.Body({"metadata": {"name": "desk", "labels": {"a": "b"}}, "spec": {"deep": {"er": [1, 2]}}})
+    essence = persistence.diffbase_storage.build(body=body)
+    assert essence == {}
+    assert persistence.progress_storage.clear(essence=essence) is essence
+    assert persistence.diffbase_storage.fetch(body=body) is None
+    patch = kopf.Patch()
+    persistence.diffbase_storage.store(body=body, patch=patch, essence=essence)
+    persistence.progress_storage.touch(body=body, patch=patch, value="now")
+    assert not patch
