@@ -175,16 +175,11 @@ class Actions:
             if not self.readiness.reserve(pod):
                 continue
             try:
-                document = await self.cluster.patch("Pod", pod.name, namespace, claim_patch(wanted, pod, now()))
-            except (ApiConflict, ApiRefused, ApiNotFound):
-                metrics.CLAIM_CONFLICTS.inc()
-                await self.look_again(pod, namespace)
-                continue
-            except ApiUnavailable:  # it may be the session's now: the next pass asks before it takes another one
-                memory.doubted_pod = pod.name
-                raise
+                document = await self._patch_to_claim(pod, wanted, memory)
             finally:
                 self.readiness.release(pod)
+            if document is None:
+                continue
             self.store.wrote("Pod", document)
             self.on_claim(pod)
             metrics.STARTS.labels(kind="warm").inc()
@@ -199,13 +194,34 @@ class Actions:
             )
         return replace(observed, candidates=(), cold_start_reason="started cold: other sessions were faster")
 
-    async def look_again(self, pod: PodView, namespace: str) -> None:
-        """Ask for a pod that is not what was thought."""
+    async def _patch_to_claim(self, seen: PodView, wanted: AgentSession, memory: Memory) -> Document | None:
+        """Return the pod as the session's; none where it is no longer what was seen.
+
+        Once more where only the kubelet was faster: it writes a pod's status whenever it likes.
+        """
+        namespace, pod = wanted.metadata.namespace, seen
+        for _ in range(2):
+            try:
+                return await self.cluster.patch("Pod", pod.name, namespace, claim_patch(wanted, pod, now()))
+            except (ApiConflict, ApiRefused, ApiNotFound):
+                metrics.CLAIM_CONFLICTS.inc()
+            except ApiUnavailable:  # it may be the session's now: the next pass asks before it takes another one
+                memory.doubted_pod = pod.name
+                raise
+            again = await self._look_again(pod, namespace)
+            if again is None or not again.live or _host(again) != _host(seen):
+                return None
+            pod = again
+        return None
+
+    async def _look_again(self, pod: PodView, namespace: str) -> PodView | None:
+        """Return a pod that is not what was thought, as it is; none where it is gone."""
         document = await self.cluster.find("Pod", pod.name, namespace)
         if document is None:
             self.store.gone("Pod", (namespace, pod.name), pod.uid)
-        else:
-            self.store.read("Pod", document)
+            return None
+        self.store.read("Pod", document)
+        return PodView.of(document)
 
     # ------------------------------------------------------------------ kernel hosts
 
@@ -239,6 +255,11 @@ class Actions:
 def now() -> datetime:
     """Return the present time in whole seconds, as Kubernetes stores it."""
     return datetime.now(UTC).replace(microsecond=0)
+
+
+def _host(pod: PodView) -> tuple[str, str, str | None]:
+    """Return what tells a pool's kernel host from all others."""
+    return pod.uid, pod.owner_uid, pod.container_id
 
 
 def _moment(seconds: float, latest: datetime) -> datetime:

@@ -24,6 +24,7 @@ from carrel_operator.errors import ApiConflict, ApiNotFound, ApiRefused, ApiUnav
 from carrel_operator.handlers import watching
 from carrel_operator.hosts import Hosts
 from carrel_operator.keys import own_key
+from carrel_operator.observed import PodView
 from carrel_operator.queue import Again
 from carrel_operator.settings import Settings
 from carrel_operator.sighting import Lookout
@@ -341,3 +342,43 @@ async def test_a_namespace_is_put_right_again_and_again(stage: Stage):
     again = await stage.worker.handle(Key("namespace", "carrel-sessions"))
     assert again.after == stage.context.settings.resync_seconds
     assert stage.api.written == ["NetworkPolicy", "NetworkPolicy", "ConfigMap"]
+
+
+async def pooled(stage: Stage) -> str:
+    """Have a pool with one pod that is ready; return the pod's name."""
+    pool = {"kind": "SessionPool", "metadata": {"name": "warm", "namespace": "carrel-sessions"}}
+    stage.server.put({"apiVersion": "carrel.dev/v1alpha1", **pool, "spec": {"className": "standard", "replicas": 1}})
+    await stage.worker.handle(Key("pool", "carrel-sessions", "warm"))
+    stage.pod_runs()
+    pod = PodView.of(stage.pod())
+    stage.context.readiness.note(pod, None)
+    return pod.name
+
+
+async def test_a_pod_that_only_the_kubelet_wrote_to_is_claimed_all_the_same(stage: Stage):
+    name = await pooled(stage)
+    stage.server.listeners.clear()  # the watch is late
+    stage.server.change("Pod", name, lambda pod: pod["status"].update(qosClass="Burstable"))
+    stage.server.listeners.append(stage._heard)
+    stage.session()
+    await stage.look()
+    assert stage.said()["reason"] == "Bound"
+    status = stage.server.get("AgentSession", "desk")["status"]
+    assert (status["podName"], status["pool"]) == (name, "warm")
+
+
+async def test_a_pod_whose_kernel_host_is_another_by_now_is_left_alone(stage: Stage):
+    name = await pooled(stage)
+    stage.server.listeners.clear()
+
+    def restart(pod: dict[str, Any]) -> None:
+        pod["status"] = running(container_id="containerd://two")
+
+    stage.server.change("Pod", name, restart)
+    stage.server.listeners.append(stage._heard)
+    stage.session()
+    await stage.look()
+    status = stage.server.get("AgentSession", "desk")["status"]
+    assert status["podName"] != name
+    assert status["coldStartReason"] == "started cold: other sessions were faster"
+    assert stage.hosts.bound == []
