@@ -16,14 +16,14 @@ STRIKES = 300
 
 
 async def test_random_strikes(
-    cluster: Cluster, pair: Deployed, pools: Pools, desks: Sessions, hosts: Hosts, record: Record
+    cluster: Cluster, pair: Deployed, pools: Pools, desks: Sessions, hosts: Hosts, seconds: float, record: Record
 ):
     seed = time.time_ns() % 1_000_000
     print(f"seed {seed}")
     figures = await besiege_operator(
-        cluster, pair, pools, desks, hosts, strikes=STRIKES, people=4, pause=(0.2, 2), seed=seed
+        cluster, pair, pools, desks, hosts, strikes=STRIKES, people=4, pause=(0.2, 2), seed=seed, longest=seconds * 1.5
     )
-    assert figures.struck > STRIKES / 2, "the machine is too slow"
+    assert figures.struck > seconds / 10
     assert figures.done["suspended"] > 0
     record(
         "Operator: strikes at random",

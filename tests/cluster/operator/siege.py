@@ -35,6 +35,7 @@ from carrel_api.names import SESSION_LABEL
 from carrel_operator.builders.network_policy import DENY_POLICY, INGRESS_POLICY
 
 GONE_SECONDS = 300.0
+REPLICAS = 2
 KEPT = 3
 """Pods of the pool."""
 
@@ -99,8 +100,15 @@ class Fire:
     def _some(self, history: History) -> dict[str, Any]:
         return self.chance.choice(sorted(history.present(), key=lambda one: one["metadata"]["name"]))
 
+    def _some_operator(self) -> dict[str, Any]:
+        """Return one of the replicas when both are ready: one at a time is struck, as a disruption budget has it."""
+        ready = [pod for pod in self.operators.present() if _is_ready(pod)]
+        if len(ready) < REPLICAS:
+            raise LookupError("a replica is on its way")
+        return self.chance.choice(sorted(ready, key=lambda one: one["metadata"]["name"]))
+
     def _kill_operator(self) -> str:
-        pod = self._some(self.operators)
+        pod = self._some_operator()
         pid = pid_of(pod)
         with stopped(pid):
             self._delete(pod, self.pair.control)
@@ -109,13 +117,13 @@ class Fire:
         return "operator killed"
 
     def _stop_operator(self) -> str:
-        with stopped(pid_of(self._some(self.operators))):
+        with stopped(pid_of(self._some_operator())):
             time.sleep(self.chance.uniform(0.5, 4))
         return "operator stopped for a while"
 
     def _cut(self) -> str:
         """Reset each connection from one operator to the API server, and refuse new ones, for a moment."""
-        address = self._some(self.operators)["status"]["podIP"]
+        address = self._some_operator()["status"]["podIP"]
         port = API.rpartition(":")[2]
         rule = ("INPUT", "-i", BRIDGE, "-s", address, "-p", "tcp", "--dport", port, "-j", "REJECT",
                 "--reject-with", "tcp-reset")  # fmt: skip
@@ -137,6 +145,10 @@ class Fire:
     def _delete(self, pod: dict[str, Any], namespace: str) -> None:
         options = ("--grace-period=0", "--force", "--ignore-not-found", "--wait=false")
         self.cluster.kubectl("delete", "pod", pod["metadata"]["name"], "-n", namespace, *options)
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", []))
 
 
 def _iptables(*words: str) -> None:

@@ -141,17 +141,22 @@ def seconds_without_leader(writes: list[Write], old: Replica, since: datetime) -
 
 
 def check_single_writes(writes: list[Write], history: History, desks: Sessions, made: list[str]) -> None:
-    """Check that each session has one pod, and each version of its status came about by one write."""
-    accepted = [write for write in writes if write.accepted and write.namespace == desks.namespace]
-    statuses = Counter(write.name for write in accepted if write.resource == "agentsessions/status")
-    pods = Counter(write.name for write in accepted if (write.verb, write.resource) == ("create", "pods"))
+    """Check that each session has one pod, and each version of its status came about by one write.
+
+    What the API server answered with 5xx it may have done.
+    """
+    here = [write for write in writes if write.namespace == desks.namespace]
+    done = Counter((write.verb, write.resource, write.name) for write in here if write.accepted)
+    unknown = Counter((write.verb, write.resource, write.name) for write in here if write.code >= 500)
     for name in made:
         session = desks.get(name)
         versions = [one for one in history.of(session["metadata"]["uid"]) if one.get("status")]
         told = [repr(one["status"]) for one in versions]
         assert len(set(told)) == len(told), told
-        assert statuses[name] == len({one["metadata"]["resourceVersion"] for one in versions}), name
-        assert pods[session["status"]["podName"]] == 1, name
+        number = len({one["metadata"]["resourceVersion"] for one in versions})
+        status, pod = ("patch", "agentsessions/status", name), ("create", "pods", session["status"]["podName"])
+        assert done[status] <= number <= done[status] + unknown[status], name
+        assert done[pod] <= 1 <= done[pod] + unknown[pod], name
 
 
 def test_a_leader_that_is_killed_is_followed_in_time_and_nothing_is_written_twice(
