@@ -22,7 +22,8 @@ Record = Callable[[str, str, list[tuple[str, str]]], None]
 HEAD = """# Soak runs
 
 Results of `make soak`: of each run the last that passed. What is checked at the end of each is in
-`tests/support/witness.py` and `tests/support/kernel_siege.py`; a short form of each run is part of `make test`.
+`tests/support/witness.py`, `tests/support/kernel_siege.py` and `tests/cluster/operator/siege.py`; a short form of each
+run is part of `make test`.
 """
 _recorded: dict[str, list[str]] = {}
 """Sections by title, of runs that have not ended yet, by test."""
