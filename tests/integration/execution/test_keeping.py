@@ -22,7 +22,7 @@ from uuid import uuid4
 import pytest
 from tests.support.desk import PRINCIPAL, Desk, opened
 from tests.support.local import text_of, until
-from tests.support.platform import Platform
+from tests.support.requesting import Platform
 
 from carrel_gateway.errors import Unavailable
 from carrel_gateway.executors.base import HostEndpoint, Saved, SessionRef, SuspensionRequest
