@@ -263,5 +263,5 @@ def test_kubectl_shows_what_matters(cluster: Cluster, rules_namespace: str, stor
     plain = cluster.kubectl("get", "ags", stored, "-n", rules_namespace).splitlines()[0].split()
     wide = cluster.kubectl("get", "ags", stored, "-n", rules_namespace, "-o=wide").splitlines()[0].split()
     assert plain == ["NAME", "READY", "REASON", "CLASS", "AGE"]
-    assert wide == [*plain, "OWNER", "NODE", "ENDPOINT"]
+    assert wide == [*plain, "OWNER", "NODE", "ENDPOINT", "POOL"]
     assert stored in cluster.kubectl("get", "carrel", "-n", rules_namespace)
