@@ -205,8 +205,6 @@ class Cluster:
         body: Document | list[Document] | None = None,
         content_type: str = "application/json",
     ) -> Document:
-        if verb in _WRITES and kind != "Lease":
-            self.fence()
         root, plural = _PATHS[kind]
         parts = [root, *(("namespaces", namespace) if namespace else ()), plural, name, subresource]
         path = "/".join(part for part in parts if part)
@@ -220,6 +218,8 @@ class Cluster:
                 body=body,
                 auth_settings=["BearerToken"],
             )
+            if verb in _WRITES and kind != "Lease":
+                self.fence()  # last, since a process can stand still wherever it waits
             response: Any = await self._api.call_api(*prepared, _request_timeout=TIMEOUT_SECONDS)
             text: bytes = await response.read()
             status = str(response.status)

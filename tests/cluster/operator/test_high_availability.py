@@ -120,14 +120,24 @@ def written(pair: Deployed, audit: AuditLog, mark: Mark) -> list[Write]:
     return sorted((write for write in audit.since(mark) if write.user == pair.user), key=lambda write: write.received)
 
 
-def check_one_writer(writes: list[Write]) -> None:
-    """Check that at each moment only the one wrote that had the lease: that wrote it last, and was not refused."""
+UNDER_WAY = 4
+"""Requests of a process that stood still; it has 32 workers, which with a faulty fence would all write."""
+
+
+def check_one_writer(writes: list[Write], *, under_way: int = 0) -> None:
+    """Check that at each moment only the one wrote that had the lease: that wrote it last, and was not refused.
+
+    So many requests may have been under way when a process was made to stand still: they leave when it goes on, and
+    only their versions keep them from doing harm (`check_single_writes`).
+    """
     holder = ""
+    late: list[Write] = []
     for write in writes:
         if write.resource != "leases":
-            assert write.source == holder or not holder, write
+            late += [write] if holder and write.source != holder else []
         elif write.accepted:
             holder = write.source
+    assert len(late) <= under_way, late
 
 
 def seconds_without_leader(writes: list[Write], old: Replica, since: datetime) -> float:
@@ -197,7 +207,7 @@ def test_a_leader_that_stood_still_writes_nothing_after_another_has_begun(
         eventually("it is followed", followed)
     replicas(cluster, pair)
     writes = written(pair, audit, mark)
-    check_one_writer(writes)
+    check_one_writer(writes, under_way=UNDER_WAY)
     check_single_writes(writes, history, desks, made)
 
 
