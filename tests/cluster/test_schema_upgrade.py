@@ -85,7 +85,7 @@ class Copies:
 def copies(cluster: Cluster, namespace: str) -> Generator[Copies]:
     made = Copies(cluster, namespace)
     yield made
-    cluster.kubectl("delete", "crd", *made.names, "--ignore-not-found")
+    cluster.kubectl("delete", "crd", *made.names, "--ignore-not-found", "--wait=false")
 
 
 def missing(before: Any, after: Any, path: str = "") -> list[str]:

@@ -75,7 +75,14 @@ def test_kernels_are_told_of_proxy_and_authorities(
         className=make_class("surroundings", proxy={"http": PROXY, "noProxy": ".example.org"}, caBundle="corporate-ca")
     )
     sessions.ready(name)
-    found = json.loads(inside(cluster, sessions, name, ENVIRONMENTS))
+    found: dict[str, str] = {}
+
+    def told() -> bool:
+        """The session may be ready before its first kernel's process is there; this very program is not told."""
+        found.update(json.loads(inside(cluster, sessions, name, ENVIRONMENTS)))
+        return "SSL_CERT_FILE" in found
+
+    eventually("a kernel is told of the authorities", told)
     assert found["HTTP_PROXY"] == found["http_proxy"] == PROXY
     assert found["NO_PROXY"] == "localhost,127.0.0.1,::1,.example.org"
     file = found["SSL_CERT_FILE"]
