@@ -183,10 +183,11 @@ async def test_silent_owner_is_replaced_and_leaves_no_trace(context, supervised,
         await asyncio.sleep(0)
         taker = RunSupervisor(context, Models(ScriptedModel(["<answer>Taken over.</answer>"])))
         deadline = time.monotonic() + DEADLINE_SECONDS
-        while not taker._driven:
+        await taker._claim()
+        while not taker._driven:  # looked at before anything else runs: the run may be over a moment later
             assert time.monotonic() < deadline
-            await taker._claim()
             await asyncio.sleep(0.02)
+            await taker._claim()
     end = await ended(context, session_id)
     await taker.aclose()
     assert end.status == "succeeded"
