@@ -76,6 +76,7 @@ def environment(caches: Path) -> dict[str, str]:
         "JUPYTER_CONFIG_DIR": str(caches / "jupyter"),
         "JUPYTER_DATA_DIR": str(caches / "jupyter"),
         "JUPYTER_RUNTIME_DIR": str(caches / "jupyter"),
+        "MIMALLOC_ARENA_EAGER_COMMIT": "0",  # pyarrow would map 1 GiB for its first text, which the memory limit counts
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "TERM": "dumb",
     }

@@ -118,6 +118,7 @@ def apply(handover: dict[str, Any], shell: Any) -> None:
     system.lower_limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
     limit = handover["memory_limit_bytes"]
     if limit is not None:
+        limit += system.untouched_bytes()
         resource.setrlimit(resource.RLIMIT_DATA, (limit - handover["memory_reserve_bytes"], limit))
     if allowed := handover["allowed_imports"]:
         code_check.enforce(shell, allowed)

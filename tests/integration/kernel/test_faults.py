@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.integration.kernel.host import Host, Refused, until
+from tests.integration.kernel.host import LIBRARIES, Host, Refused, until
 
 from carrel_wire.events import Error, Finished, Started, Stdout
 
@@ -111,6 +111,27 @@ async def test_an_allocation_over_the_limit_is_an_outcome_and_the_kernel_lives(t
         assert "the limit is 512 MiB" in finished.message
         assert "line 2" in finished.message
         assert await host.text("print(a)") == "5\n"
+
+
+async def test_what_libraries_map_and_do_not_use_is_not_counted(tmp_path: Path) -> None:
+    """pyarrow's allocator maps 1 GiB for the first text, and each of a dozen threads 8 MiB for its stack."""
+    code = (
+        "import numpy as np, pandas as pd\nframe = pd.DataFrame({'name': ['Ada', 'Grace'] * 1000})\n"
+        "array = np.ones(60 << 17)\nprint(frame.name.str.len().sum(), array.nbytes >> 20)"
+    )
+    async with Host.running(tmp_path, LIBRARIES) as host:
+        await until(lambda: _warm(host), what="imports")
+        await host.bind(memory_limit_bytes=256 * 1024 * 1024)
+        assert await host.text(code) == "8000 60\n"
+        counted = "import resource; print(resource.getrlimit(resource.RLIMIT_DATA)[1] >> 20)"
+        assert 256 < int(await host.text(counted)) < 512  # the arena was not made, so nothing else may use its room
+        finished = await host.outcome("hog = []\nwhile True: hog.append(bytearray(1024 * 1024))")
+        assert (finished.status, finished.lost_state) == ("out_of_memory", False)
+        await usable(host)
+
+
+async def _warm(host: Host) -> bool:
+    return (await host.call("GET", "/v1/state"))["warm"]
 
 
 async def test_growing_without_end_is_an_outcome_and_the_kernel_can_clean_up(tmp_path: Path) -> None:
