@@ -6,8 +6,9 @@ bind is idempotent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from carrel_api import names
@@ -43,7 +44,7 @@ from carrel_operator.plan import (
 )
 from carrel_operator.readiness import Readiness
 from carrel_operator.refusals import explain
-from carrel_operator.sighting import Lookout, Target
+from carrel_operator.sighting import BEGUN, Lookout, Target
 from carrel_operator.store import Store
 
 
@@ -71,6 +72,9 @@ class Actions:
     lookout: Lookout
     on_claim: Callable[[PodView], None]
     """Told of a pod of a pool that is a session's from now on."""
+    on_sight: Callable[[AgentSession], None]
+    """Told of a session whose pod has been looked at beside everything else."""
+    _looks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     async def carry_out(
         self, actions: tuple[Action, ...], wanted: AgentSession, observed: Observed, memory: Memory
@@ -230,9 +234,28 @@ class Actions:
         state = await self.hosts.state(action.endpoint, action.pod.uid)
         if state.session_uid == wanted.metadata.uid:  # bound by an earlier process, which could not say so any more
             memory.binding = Binding(pod_uid=action.pod.uid, container_id=action.pod.container_id)
-        sight = await self.lookout.look(Target(action.pod.ip or "", action.pod.uid), unbound=state.session_uid is None)
-        self.readiness.note(action.pod, sight)
-        return replace(observed, sight=sight, binding=memory.binding)
+        look = self._note_sight(action.pod, unbound=state.session_uid is None)
+        if action.waits:
+            await look
+        else:
+            await self._begin(look, wanted)
+        readiness, pod = self.readiness, action.pod
+        return replace(
+            observed, sight=readiness.sight_of(pod), looking=readiness.is_looked_at(pod), binding=memory.binding
+        )
+
+    async def _note_sight(self, pod: PodView, *, unbound: bool) -> None:
+        with self.readiness.looking(pod):
+            sight = await self.lookout.look(Target(pod.ip or "", pod.uid), unbound=unbound)
+        self.readiness.note(pod, sight)
+
+    async def _begin(self, look: Coroutine[None, None, None], wanted: AgentSession) -> None:
+        """Let a look go on by itself, and return when all its tries are under way: a bound host makes none."""
+        task = asyncio.create_task(look)
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
+        await asyncio.wait([task], timeout=BEGUN)
+        task.add_done_callback(lambda _: self.on_sight(wanted))
 
     async def _call(
         self, action: Bind | AskState, wanted: AgentSession, observed: Observed, memory: Memory

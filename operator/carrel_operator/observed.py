@@ -181,6 +181,8 @@ class Observed:
     """Whether the isolation of pods is looked at before they are bound."""
     sight: Sight | None = None
     """The latest look at the pod's isolation."""
+    looking: bool = False
+    """Whether one is under way."""
     foreign: tuple[str, ...] = ()
     """Names of foreign network policies that select the pod."""
     saves: bool = False

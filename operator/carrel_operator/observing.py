@@ -50,6 +50,7 @@ class Observer:
             cold_start_reason=choice.cold_start_reason,
             looks=bool(self.settings.pod_ip),
             sight=self.readiness.sight_of(pod) if pod is not None else None,
+            looking=pod is not None and self.readiness.is_looked_at(pod),
             foreign=foreign_policies(self.store.foreign_in(namespace), pod.labels) if pod is not None else (),
             saves=self.settings.snapshots,
             egress_spec=policy["spec"] if policy is not None else None,

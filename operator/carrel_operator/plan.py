@@ -68,6 +68,8 @@ class Look:
 
     pod: PodView
     endpoint: str
+    waits: bool = True
+    """Whether to wait until it has been seen; else only until the host tries, and the look ends beside what follows."""
 
 
 @dataclass(frozen=True)

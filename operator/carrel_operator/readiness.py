@@ -5,7 +5,8 @@ In memory: a new process looks again, where it still can.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from carrel_operator.isolation import isolated
@@ -28,6 +29,7 @@ class Readiness:
 
     _seen: dict[str, Seen] = field(default_factory=dict[str, Seen])
     _reserved: set[str] = field(default_factory=set[str])
+    _looked_at: set[str] = field(default_factory=set[str])
 
     def note(self, pod: PodView, sight: Sight | None) -> None:
         """Take note of a kernel host that answers, and of what was seen of its isolation."""
@@ -37,6 +39,19 @@ class Readiness:
         """Return the latest look at the kernel host that runs in the pod."""
         seen = self._of(pod)
         return None if seen is None else seen.sight
+
+    @contextmanager
+    def looking(self, pod: PodView) -> Generator[None]:
+        """Have it known that a look at the pod is under way."""
+        self._looked_at.add(pod.uid)
+        try:
+            yield
+        finally:
+            self._looked_at.discard(pod.uid)
+
+    def is_looked_at(self, pod: PodView) -> bool:
+        """Return whether a look at the pod is under way that somebody else began."""
+        return pod.uid in self._looked_at
 
     def is_ready(self, pod: PodView, *, isolation: bool) -> bool:
         """Return whether a session may have the pod; `isolation`: only if it was seen to be isolated."""

@@ -17,7 +17,7 @@ import structlog
 
 from carrel_api import names
 from carrel_operator import metrics
-from carrel_operator.errors import HostError
+from carrel_operator.errors import HostError, HostRefused
 from carrel_operator.hosts import Hosts
 from carrel_operator.sight import Sight
 from carrel_wire.host import ReachOutcome, ReachRequest
@@ -28,6 +28,8 @@ TRIES: Final = 3
 """Of each connection that must not come about."""
 APART: Final = 0.1
 """Seconds between the beginnings of two tries: what drops packets for want of room drops those of one moment."""
+BEGUN: Final = TRIES * APART
+"""Seconds after which all tries of a look are under way."""
 _FURTHEST: Final[tuple[ReachOutcome, ...]] = ("connected", "refused", "unreachable", "timeout")
 
 logger = structlog.get_logger(__name__)
@@ -113,6 +115,8 @@ async def reach(host: str, port: int, seconds: float = SECONDS) -> ReachOutcome:
 async def _furthest(attempt: Callable[[], Awaitable[ReachOutcome]]) -> ReachOutcome:
     """Try several times and return what got furthest; a try that failed counts unless another one was opened.
 
+    One that a host did not make because it was bound meanwhile says nothing of those that it had made.
+
     Raises
     ------
     HostError
@@ -126,6 +130,7 @@ async def _furthest(attempt: Callable[[], Awaitable[ReachOutcome]]) -> ReachOutc
     ended = await asyncio.gather(*(later(number) for number in range(TRIES)), return_exceptions=True)
     failures = [one for one in ended if isinstance(one, BaseException)]
     outcomes: list[ReachOutcome] = [one for one in ended if not isinstance(one, BaseException)]
-    if failures and "connected" not in outcomes:
-        raise failures[0]
+    proper = [one for one in failures if not (isinstance(one, HostRefused) and one.code == "already_bound")]
+    if not outcomes or (proper and "connected" not in outcomes):
+        raise (proper or failures)[0]
     return min(outcomes, key=_FURTHEST.index)

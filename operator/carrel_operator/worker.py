@@ -56,6 +56,7 @@ class Worker:
             context.readiness,
             lookout,
             partial(claimed, context),
+            lambda seen: context.queue.add(Key("session", seen.metadata.namespace, seen.metadata.name)),
         )
         self._observer = Observer(context.settings, context.store, context.readiness)
         self._pools = PoolWorker(context, self._actions, self._observer)

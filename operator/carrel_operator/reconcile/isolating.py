@@ -54,7 +54,7 @@ def looks_first(around: Around) -> bool:
     if not around.observed.looks and not is_required(around):
         return False
     if sight is None:
-        return True
+        return is_required(around) or not around.observed.looking
     if not is_required(around) or isolated(sight).status == "True":
         return False
     return around.now - sight.seen_at >= LOOK_AGAIN

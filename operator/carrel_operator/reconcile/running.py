@@ -145,7 +145,7 @@ def _bind(around: Around, pod: PodView, endpoint: str, counted: Account) -> Plan
     wanted = around.wanted
     if not still and looks_first(around):
         status = around.said(around.starting(counted, STARTING), counted=counted)
-        return Plan(actions=(Look(pod, endpoint),), status=status)
+        return Plan(actions=(Look(pod, endpoint, waits=is_required(around)),), status=status)
     unproven = _unproven(around, pod)
     if unproven is not None:
         return Plan(status=around.said(unproven, counted=counted), after=LOOK_AGAIN.total_seconds())

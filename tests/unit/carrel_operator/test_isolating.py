@@ -54,6 +54,14 @@ def test_a_host_is_looked_at_before_it_is_bound():
     assert kinds(reconcile(session(), observed(pod=pod(), looks=False), NOW)) == [Bind]
 
 
+def test_where_isolation_is_preferred_the_look_goes_on_beside_the_start():
+    assert [look.waits for look in reconcile(session(), observed(pod=pod(), looks=True), NOW).actions] == [False]
+    plan = reconcile(session(), observed(pod=pod(), looks=True, looking=True), NOW)
+    assert kinds(plan) == [Bind]
+    assert said(plan, "Isolated")[:2] == ("Unknown", "NotSeen")
+    assert [look.waits for look in reconcile(session(), required(looking=True), NOW).actions] == [True]
+
+
 @pytest.mark.parametrize("sight", [SEEN, OPEN, HALF_SEEN])
 def test_where_isolation_is_preferred_the_host_is_bound_whatever_was_seen(sight: Sight):
     plan = reconcile(session(), observed(pod=pod(), looks=True, sight=sight), NOW)

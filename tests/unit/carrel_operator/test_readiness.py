@@ -45,6 +45,14 @@ def test_the_latest_look_counts_and_is_that_of_one_container():
     assert readiness.sight_of(pod(status=running(container_id="containerd://two"))) is None
 
 
+def test_it_is_known_who_is_being_looked_at():
+    readiness = Readiness()
+    with readiness.looking(pod()):
+        assert readiness.is_looked_at(pod())
+        assert not readiness.is_looked_at(pod(uid="another"))
+    assert not readiness.is_looked_at(pod())
+
+
 def test_one_claim_has_a_pod_at_a_time():
     readiness = Readiness()
     assert readiness.reserve(pod())

@@ -152,7 +152,6 @@ async def test_one_try_at_the_closed_port_that_gets_through_counts(hosts: Hosts,
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        ((409, "already_bound"), "already_bound"),
         ((404, "not_found"), "not_found"),
         ((429, "queue_full"), "queue_full"),
         ("elsewhere", "unknown document"),
@@ -164,6 +163,21 @@ async def test_a_host_that_does_not_try_has_not_been_asked(hosts: Hosts, kernel_
         seen = await Lookout(hosts, "127.0.0.1", own).look(Target("127.0.0.1", "p", kernel, closed), unbound=True)
     assert seen.from_pod is None
     assert says in seen.not_asked
+
+
+async def test_a_host_that_was_bound_meanwhile_has_tried_as_often_as_it_says(hosts: Hosts, kernel_host: Serve):
+    late = (409, "already_bound")
+    kernel, bound, broken = [
+        await kernel_host(one) for one in (["timeout", late], [late], ["timeout", late, (500, "x")])
+    ]
+    with listening() as own, listening() as closed:
+        lookout = Lookout(hosts, "127.0.0.1", own)
+        seen, none, failed = [
+            await lookout.look(Target("127.0.0.1", "p", one, closed), unbound=True) for one in (kernel, bound, broken)
+        ]
+    assert (seen.from_pod, none.from_pod, failed.from_pod) == ("timeout", None, None)
+    assert "already_bound" in none.not_asked
+    assert failed.not_asked.endswith("x: no")
 
 
 async def test_nobody_is_asked_who_is_bound_or_where_the_operator_does_not_reach_itself(

@@ -8,8 +8,10 @@ refusals; defaults among classes. The ordinary ways are walked on a real cluster
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +29,8 @@ from carrel_operator.keys import own_key
 from carrel_operator.observed import PodView
 from carrel_operator.queue import Again
 from carrel_operator.settings import Settings
-from carrel_operator.sighting import Lookout
+from carrel_operator.sight import Sight
+from carrel_operator.sighting import Lookout, Target
 from carrel_operator.store import KINDS
 from carrel_operator.worker import Worker
 from carrel_wire.host import BindReply, BindRequest, HostState
@@ -48,6 +51,7 @@ class HostsOf:
         self.answers: list[Exception | None] = []
         self.bound: list[BindRequest] = []
         self.last_activity = 0.0
+        self.session_uid: str | None = SESSION_UID
 
     async def bind(self, endpoint: str, request: BindRequest) -> BindReply:
         answer = self.answers.pop(0) if self.answers else None
@@ -58,7 +62,7 @@ class HostsOf:
 
     async def state(self, endpoint: str, pod_uid: str) -> HostState:
         return HostState(
-            host_id=pod_uid, boot_id="b", session_uid=SESSION_UID, kernels=[], last_activity=self.last_activity,
+            host_id=pod_uid, boot_id="b", session_uid=self.session_uid, kernels=[], last_activity=self.last_activity,
             busy=False, connections=0, disk_used_bytes=0, unacknowledged=[],
         )  # fmt: skip
 
@@ -66,15 +70,19 @@ class HostsOf:
 class Stage:
     """A worker and what is around it; the watch brings every change at once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lookout: type[Lookout] | None = None) -> None:
         (folder / "key").write_text(generate_private_key())
         (folder / "pub").write_text(public_key_of(generate_private_key()))
-        settings = Settings(operator_private_key_file=folder / "key", gateway_public_key_file=folder / "pub")
+        settings = Settings(
+            operator_private_key_file=folder / "key",
+            gateway_public_key_file=folder / "pub",
+            pod_ip="192.0.2.1" if lookout else "",
+        )
         self.server, self.hosts = ApiServer(), HostsOf()
         self.api = Connection(self.server)
         hosts = cast("Hosts", self.hosts)
         self.context = ProcessContext(settings, cast("Cluster", self.api), hosts, own_key(settings))
-        self.worker = Worker(self.context, Lookout(hosts, "", 0))
+        self.worker = Worker(self.context, (lookout or Lookout)(hosts, settings.pod_ip, 0))
         self.server.listeners.append(self._heard)
         self.server.put(copy.deepcopy(CLASS))
 
@@ -93,9 +101,9 @@ class Stage:
         while self.context.queue._next_group() is not None:
             self.context.queue._done(self.context.queue._take())
 
-    def said(self) -> dict[str, Any]:
+    def said(self, kind: str = "Ready") -> dict[str, Any]:
         found = self.server.get("AgentSession", "desk").get("status", {}).get("conditions", [])
-        return next((condition for condition in found if condition["type"] == "Ready"), {})
+        return next((condition for condition in found if condition["type"] == kind), {})
 
     def allow_egress(self, egress: list[dict[str, Any]]) -> None:
         self.server.change("SessionClass", "standard", lambda document: document["spec"].update(egress=egress))
@@ -139,6 +147,34 @@ async def test_a_running_pod_is_bound_once_and_said_ready(stage: Stage):
     written = len(stage.api.written)
     await stage.look()
     assert (len(stage.hosts.bound), len(stage.api.written)) == (1, written)
+
+
+async def test_isolation_is_looked_at_beside_the_start_and_told_when_it_was_seen(tmp_path: Path):
+    class Slow(Lookout):
+        async def look(self, target: Target, *, unbound: bool) -> Sight:
+            asked.append(unbound)
+            await ended.wait()
+            return Sight("connected", "timeout", "timeout", datetime.now(UTC))
+
+    asked: list[bool] = []
+    ended = asyncio.Event()
+    stage = Stage(tmp_path, Slow)
+    stage.hosts.session_uid = None
+    stage.session()
+    await stage.look()
+    stage.pod_runs()
+    await stage.look()
+    assert (stage.said()["reason"], stage.said("Isolated")["reason"]) == ("Bound", "NotSeen")
+    await stage.look()
+    assert asked == [True], "one look at a time"
+    stage.drain()
+    written = len(stage.api.written)
+    ended.set()
+    await asyncio.sleep(0.01)
+    assert stage.context.queue._next_group() is not None, "the end of the look has it told"
+    await stage.look()
+    assert stage.said("Isolated")["status"] == "True"
+    assert len(stage.api.written) == written + 1
 
 
 async def test_egress_is_opened_and_closed_as_the_session_says(stage: Stage):
