@@ -28,6 +28,7 @@ def test_a_session_comes_up_and_leaves_nothing_behind(sessions: Sessions):
         owner="person@example.org",
     )
     status = sessions.ready(name)
+    sessions.wait(name, kind="Isolated", reason="Enforced")
     pod = sessions.pod(name)
     uid = sessions.get(name)["metadata"]["uid"]
     assert status["podUID"] == pod["metadata"]["uid"]
@@ -208,6 +209,7 @@ def test_a_ready_session_costs_no_writes_and_survives_the_operator(
 ):
     name = sessions.create()
     sessions.ready(name)
+    sessions.wait(name, kind="Isolated", reason="Enforced")
     before = sessions.get(name)
     cluster.kubectl("rollout", "restart", "deployment/operator", "-n", deployed.control)
     cluster.kubectl("rollout", "status", "deployment/operator", "-n", deployed.control, "--timeout=120s")
