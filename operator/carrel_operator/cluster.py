@@ -96,6 +96,7 @@ class Cluster:
             for item in part["items"]:
                 yield item
             following = part["metadata"].get("continue")
+            del part  # before the next one is there
             if not following:
                 return
             query = {**asked, "continue": following}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -100,36 +100,36 @@ class Store:
             del self._objects[kind][name]
             self._unindex(kind, name, entry)
 
-    def replace(
-        self, kind: str, namespace: str, documents: Iterable[Document], *, since: int
-    ) -> list[tuple[Name, Any]]:
+    async def replace(
+        self, kind: str, namespace: str, documents: AsyncIterable[Document], *, since: int
+    ) -> AsyncGenerator[tuple[Name, Any]]:
         """Take a whole list: what it does not name is gone, unless it was heard of after the list was asked for.
+
+        Each document is let go of before the next one: ten thousand pods would be hundreds of MiB.
 
         Parameters
         ----------
         kind, namespace
             What was listed; an empty namespace for what has none.
         documents
-            All objects of it.
+            All objects of it; when asking for more of them fails, none is gone.
         since
             The highest version that was known when the list was asked for.
 
-        Returns
-        -------
-        list
+        Yields
+        ------
+        tuple
             What was not known as it is: names, with what is kept now, or was kept last.
         """
         listed: set[str] = set()
-        news: list[tuple[Name, Any]] = []
-        for document in documents:
+        async for document in documents:
             listed.add(document["metadata"]["uid"])
             if self._put(kind, document):
-                news.append((_name(document), self._objects[kind][_name(document)].value))
+                yield _name(document), self._objects[kind][_name(document)].value
         for name, entry in list(self._objects[kind].items()):
             if name[0] == namespace and entry.uid not in listed and entry.version <= since:
                 self.gone(kind, name, entry.uid)
-                news.append((name, entry.value))
-        return news
+                yield name, entry.value
 
     def newest(self, kind: str) -> int:
         """Return the highest version that is known of a kind."""

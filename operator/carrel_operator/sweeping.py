@@ -87,6 +87,6 @@ async def read_all(context: ProcessContext, namespace: str) -> None:
         where = "" if kind == names.CLASS_KIND else namespace
         since = context.store.newest(kind)
         labels = _KERNELS if kind == "Pod" else None
-        documents = [document async for document in context.cluster.items(kind, where or None, labels=labels)]
-        for name, value in context.store.replace(kind, where, documents, since=since):
+        documents = context.cluster.items(kind, where or None, labels=labels)
+        async for name, value in context.store.replace(kind, where, documents, since=since):
             have_looked_at(context, kind, name, value)

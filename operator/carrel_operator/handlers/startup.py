@@ -49,7 +49,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.label_selectors["", "v1", "pods"] = f"{names.COMPONENT_LABEL}={names.KERNEL_COMPONENT}"
     settings.persistence.diffbase_storage = NoDifferences()
     settings.persistence.progress_storage = NoProgress()
-    settings.queueing.idle_timeout = 1.0  # a task per object that changes; none that only waits
+    settings.queueing.idle_timeout = 0.1  # a task per object that changes; none that only waits
     settings.networking.error_backoffs = EndlessBackoffs()
     settings.process.ultimate_exiting_timeout = 60
     return settings

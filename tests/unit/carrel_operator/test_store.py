@@ -8,6 +8,8 @@ owes. A property says that the order in which news of one object comes does not 
 from __future__ import annotations
 
 import random
+import weakref
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from tests.unit.carrel_operator.factories import POD_UID, session_class
 
 from carrel_operator import store as module
 from carrel_operator.builders.identity import hash_of
+from carrel_operator.errors import ApiUnavailable
 from carrel_operator.observed import PodView
 from carrel_operator.store import Store
 
@@ -97,7 +100,14 @@ def test_the_order_of_news_does_not_matter(order: list[int], chance: random.Rand
     assert store.newest("AgentSession") == 6
 
 
-def test_a_whole_list_takes_ghosts_away_and_keeps_what_came_later():
+async def parts(*documents: Any) -> AsyncGenerator[Any]:
+    for one in documents:
+        if isinstance(one, Exception):
+            raise one
+        yield one
+
+
+async def test_a_whole_list_takes_ghosts_away_and_keeps_what_came_later():
     store = Store()
     for name, version in (("ghost", 3), ("same", 4), ("old", 5)):
         store.heard("AgentSession", document(version, name=name, uid=name))
@@ -108,16 +118,45 @@ def test_a_whole_list_takes_ghosts_away_and_keeps_what_came_later():
         document(6, name="old", uid="old"),
         document(7, name="new", uid="new"),
     ]
-    news = store.replace("AgentSession", NS, listed, since=since)
-    assert sorted(name for (_, name), _ in news) == ["ghost", "new", "old"]
+    news = [name async for (_, name), _ in store.replace("AgentSession", NS, parts(*listed), since=since)]
+    assert sorted(news) == ["ghost", "new", "old"]
     assert sorted(name for _, name in store.names("AgentSession")) == ["later", "new", "old", "same"]
     assert seen(store, "old") == 6
 
 
-def test_a_whole_list_of_one_namespace_says_nothing_of_others():
+async def test_a_list_that_breaks_off_takes_nobody_away_and_its_news_are_told():
+    store, news = Store(), []
+    store.heard("AgentSession", document(3, name="ghost", uid="ghost"))
+    broken = parts(document(4, name="new", uid="new"), ApiUnavailable("away"))
+    with pytest.raises(ApiUnavailable):
+        async for (_, name), _value in store.replace("AgentSession", NS, broken, since=3):
+            news.append(name)
+    assert news == ["new"]
+    assert sorted(name for _, name in store.names("AgentSession")) == ["ghost", "new"]
+
+
+async def test_of_a_list_one_document_is_held_at_a_time():
+    class Watched(dict[str, Any]):
+        """A document whose end is seen."""
+
+    alive: list[weakref.ref[Watched]] = []
+
+    async def listed() -> AsyncGenerator[Watched]:
+        for number in range(1, 20):
+            one = Watched(document(number, name=f"desk-{number}", uid=f"uid-{number}"))
+            alive.append(weakref.ref(one))
+            yield one
+            del one
+            assert sum(ref() is not None for ref in alive) <= 1
+
+    store = Store()
+    assert len([name async for name, _ in store.replace("AgentSession", NS, listed(), since=0)]) == 19
+
+
+async def test_a_whole_list_of_one_namespace_says_nothing_of_others():
     store = Store()
     store.heard("AgentSession", document(3))
-    assert store.replace("AgentSession", "another", [], since=9) == []
+    assert [one async for one in store.replace("AgentSession", "another", parts(), since=9)] == []
     assert seen(store) == 3
 
 
