@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -29,6 +30,12 @@ logger = structlog.get_logger(__name__)
 FIRST_PAUSES: Final = (1.0, 2.0, 4.0)
 LAST_PAUSE: Final = 8.0
 """Seconds between two looks for the definitions while the API server does not answer."""
+NEW_OBJECTS: Final = (50_000, 20, 100)
+"""After how many the garbage collector looks at the new ones, and after how many such looks at the older ones.
+
+Every document that a list or a watch brings is hundreds of them, and none is garbage yet: with Python's 700, reading
+ten thousand sessions is mostly collecting. What goes in circles here is small (tasks and their exceptions).
+"""
 
 
 def main() -> int:
@@ -36,6 +43,8 @@ def main() -> int:
     try:
         settings = load()
         _log(settings)
+        gc.freeze()  # modules stay
+        gc.set_threshold(*NEW_OBJECTS)
         uvloop.run(run(settings))
     except OperatorError as error:
         sys.stderr.write(f"carrel-operator: {error}\n")
@@ -115,7 +124,7 @@ async def _work(context: ProcessContext, lookout: Lookout) -> None:
     for kind, named in (("pool", names.POOL_KIND), ("session", names.SESSION_KIND)):
         for namespace, name in context.store.names(named):
             context.queue.add(Key(kind, namespace, name))
-    await context.queue.run(Worker(context, lookout).handle)
+    await context.queue.run(Worker(context, lookout, read=context.settings.session_namespaces).handle)
 
 
 async def _read(context: ProcessContext, namespace: str) -> None:

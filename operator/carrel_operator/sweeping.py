@@ -6,6 +6,7 @@ A watch can miss what was deleted while it was away, and a pod can lose its owne
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -29,12 +30,16 @@ _KERNELS: Final = f"{names.COMPONENT_LABEL}={names.KERNEL_COMPONENT}"
 class Sweeper:
     """Looks at one namespace at a time."""
 
-    def __init__(self, context: ProcessContext) -> None:
+    def __init__(self, context: ProcessContext, read: Collection[str] = ()) -> None:
+        """Make it; `read` names namespaces of which everything has just been read."""
         self._context = context
+        self._read = set(read)
 
     async def sweep(self, namespace: str) -> None:
-        """Read everything of the namespace, and delete what belongs to nobody."""
-        await read_all(self._context, namespace)
+        """Read everything of the namespace, unless that was just done, and delete what belongs to nobody."""
+        if namespace not in self._read:
+            await read_all(self._context, namespace)
+        self._read.discard(namespace)
         store = self._context.store
         self._context.readiness.keep_only({store.find("Pod", *name).uid for name in store.names("Pod")})
         pods: list[PodView] = [store.find("Pod", *name) for name in store.names("Pod") if name[0] == namespace]

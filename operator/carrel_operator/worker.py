@@ -7,6 +7,7 @@ requests: after a restart it is asked for again.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from functools import partial
 from typing import Any, Final
 
@@ -45,7 +46,8 @@ SOONEST: Final = 0.05
 class Worker:
     """Handles the keys of the queue."""
 
-    def __init__(self, context: ProcessContext, lookout: Lookout) -> None:
+    def __init__(self, context: ProcessContext, lookout: Lookout, *, read: Collection[str] = ()) -> None:
+        """Make it; `read` names namespaces of which everything has just been read."""
         self.context = context
         self._namespaces = Namespaces(context.settings, context.cluster, context.own_key, context.store)
         self._actions = Actions(
@@ -60,7 +62,7 @@ class Worker:
         )
         self._observer = Observer(context.settings, context.store, context.readiness)
         self._pools = PoolWorker(context, self._actions, self._observer)
-        self._sweeper = Sweeper(context)
+        self._sweeper = Sweeper(context, read)
         self._announcer = Announcer(context.cluster, context.settings)
         self._memories: dict[Key, Memory] = {}
         self._begun: dict[Key, float] = {}

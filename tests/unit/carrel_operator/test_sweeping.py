@@ -84,6 +84,15 @@ async def test_a_ghost_wakes_whom_it_concerns_and_is_forgotten(context: ProcessC
     assert context.readiness._seen == {}
 
 
+async def test_what_has_just_been_read_is_not_read_again_for_the_first_sweep(context: ProcessContext):
+    sweeper = Sweeper(context, read=[NS])
+    server_of(context).put(session().dump())
+    await sweeper.sweep(NS)
+    assert context.store.names("AgentSession") == []
+    await sweeper.sweep(NS)
+    assert context.store.names("AgentSession") == [(NS, "desk")]
+
+
 async def test_reading_all_wakes_only_for_what_is_new(context: ProcessContext):
     server_of(context).put(session().dump())
     server_of(context).put({**session_class().dump(), "kind": "SessionClass"})
