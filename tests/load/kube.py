@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -221,13 +222,24 @@ class Sessions:
 
     async def delete_all(self, within: float) -> None:
         """Delete all, and wait until they and their pods are gone; those of pools stay."""
-        await self.kube.call("DELETE", SESSIONS, self.namespace, query={"propagationPolicy": "Background"})
+        await until(self._are_asked_to_go, within)
         query = {"labelSelector": names.SESSION_LABEL, "limit": "1"}
 
         async def gone() -> bool:
             return not self.seen and not (await self.kube.call("GET", PODS, self.namespace, query=query))["items"]
 
         await until(gone, within)
+
+
+    async def _are_asked_to_go(self) -> bool:
+        """Delete all; false where the API server, which has a minute for a request, did not come to the end."""
+        try:
+            await self.kube.call("DELETE", SESSIONS, self.namespace, query={"propagationPolicy": "Background"})
+        except RequestFailed as error:
+            if error.status != HTTPStatus.GATEWAY_TIMEOUT:
+                raise
+            return False
+        return True
 
 
 async def until(holds: Callable[[], Awaitable[bool]], within: float, pause: float = 0.1) -> None:
