@@ -240,9 +240,8 @@ once 124 to 137 ms and 164 to 171 ms, with 23 to 24 writes of all components for
 {starts_table}
 
 Thousands of sessions, on kwok pods that were started cold. Churn makes and deletes so many sessions in each second,
-which claim from a pool of 50 or 200; those that find it empty start cold, and wait with everybody else until their
-pod's isolation was looked at, which takes a second of hearing nothing. What is asked for and not reached is more than
-the machine's cores can do for all components together, and the times are then those of a queue. "Back" is the time from
+which claim from a pool of 50 or 200; those that find it empty start cold. What is asked for and not reached is more
+than the machine's cores can do for all components together, and the times are then those of a queue. "Back" is from
 SIGKILL of the operator until its next process has looked at every session and a new one is Ready; nobody else may
 take its Lease meanwhile, so the next process needs not wait for it. CPU is in cores. Targets for 10,000: p99 ≤ 500 ms
 at 45/s, memory < 400 MiB, back in < 15 s.
