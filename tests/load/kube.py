@@ -230,7 +230,6 @@ class Sessions:
 
         await until(gone, within)
 
-
     async def _are_asked_to_go(self) -> bool:
         """Delete all; false where the API server, which has a minute for a request, did not come to the end."""
         try:
