@@ -12,6 +12,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from tests.cluster.operator.sessions import eventually
 from tests.cluster.provider.base import Cluster, KubectlError
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -264,4 +265,11 @@ def test_kubectl_shows_what_matters(cluster: Cluster, rules_namespace: str, stor
     wide = cluster.kubectl("get", "ags", stored, "-n", rules_namespace, "-o=wide").splitlines()[0].split()
     assert plain == ["NAME", "READY", "REASON", "CLASS", "AGE"]
     assert wide == [*plain, "OWNER", "NODE", "ENDPOINT", "POOL"]
-    assert stored in cluster.kubectl("get", "carrel", "-n", rules_namespace)
+
+    def is_of_the_category() -> bool:
+        try:
+            return stored in cluster.kubectl("get", "carrel", "-n", rules_namespace)
+        except KubectlError:  # the API server is telling anew which resources there are
+            return False
+
+    eventually("the category shows it", is_of_the_category)

@@ -50,6 +50,7 @@ async def trusts(hosts: Hosts, session: dict[str, Any], signer: Signer) -> bool:
 async def test_keys_are_renewed_while_sessions_run(cluster: Cluster, pair: Deployed, desks: Sessions, hosts: Hosts):
     name = desks.create()
     desks.ready(name)
+    desks.wait(name, kind="Isolated", reason="Enforced")
     before = desks.get(name)
     await hosts.of(before).run("kept = 41")
 
