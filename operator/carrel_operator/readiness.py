@@ -50,7 +50,7 @@ class Readiness:
             self._looked_at.discard(pod.uid)
 
     def is_looked_at(self, pod: PodView) -> bool:
-        """Return whether a look at the pod is under way that somebody else began."""
+        """Return whether a look at the pod is under way."""
         return pod.uid in self._looked_at
 
     def is_ready(self, pod: PodView, *, isolation: bool) -> bool:
