@@ -20,8 +20,8 @@ from carrel_gateway.kernels.connection import main_of
 from carrel_gateway.kernels.pool import HeldConnection
 from carrel_gateway.sessions.service import Session, SessionService
 from carrel_gateway.snapshots.service import Snapshot, SnapshotService
-from carrel_wire.log import SessionResumed
-from carrel_wire.snapshots import RestoreReply
+from carrel_wire.log import SessionResumed, SessionSuspended
+from carrel_wire.snapshots import Manifest, RestoreReply
 
 _log = structlog.get_logger(__name__)
 
@@ -57,6 +57,8 @@ class Waking:
         snapshot = await self._snapshots.find(session.snapshot_id)
         if await self.goes_on(ref, snapshot):
             return await self._context.kernels.connect(ref), None
+        if session.suspended_at is None:  # whoever began it has not come so far
+            await self.say(ref, snapshot, await self._snapshots.manifest(snapshot))
         connection = await self._context.kernels.connect(ref)
         boot_id = (await connection.state()).boot_id
 
@@ -121,6 +123,30 @@ class Waking:
     async def _give_up(self, ref: SessionRef, connection: HeldConnection, saved: Saved) -> None:
         await self._context.kernels.forget(ref.session_id)
         await self._context.executor.suspend(ref, connection.endpoint.audience, saved)
+
+    async def say(self, ref: SessionRef, snapshot: Snapshot, manifest: Manifest) -> bool:
+        """Commit that the session is suspended; false when somebody else has done so, or has resumed it already.
+
+        Whoever did either has given the host up.
+        """
+        variables, workspace = manifest.variables, manifest.workspace
+        not_saved = [*variables.not_saved, *workspace.not_saved]
+        suspended = SessionSuspended(
+            snapshot_id=snapshot.id,
+            size=sum(manifest.blobs.values()),
+            variables=len(variables.imports) + len(variables.variables),
+            files=len(workspace.files),
+            not_saved=losses(not_saved),
+            not_saved_count=len(not_saved),
+        )
+        async with self._context.database.transaction(self._tenant_id) as tx:
+            await self._history.hold(tx, ref.session_id)
+            session = await self._sessions.require(tx, ref.session_id)
+            if session.snapshot_id != snapshot.id or session.suspended_at is not None:
+                return False
+            await self._sessions.place_state(tx, ref.session_id, snapshot.id, suspended=True)
+            await self._history.append(ref.session_id, [suspended], actor="system", tx=tx)
+        return True
 
     # ------------------------------------------------------------------ the new host
 

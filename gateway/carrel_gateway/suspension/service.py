@@ -18,7 +18,6 @@ import structlog
 
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError, Conflict, KernelLost, PermissionDenied, SessionBusy
-from carrel_gateway.execution.restoring import losses
 from carrel_gateway.execution.service import ExecutionService
 from carrel_gateway.execution.waking import Waking, saved_in
 from carrel_gateway.executors.base import Saved, SessionRef
@@ -29,7 +28,7 @@ from carrel_gateway.runs.service import RunService
 from carrel_gateway.sessions.service import Session, SessionService
 from carrel_gateway.snapshots.service import Snapshot, SnapshotService
 from carrel_gateway.suspension.forking import Forking
-from carrel_wire.log import SessionResumed, SessionSuspended, StateLoss
+from carrel_wire.log import SessionResumed, StateLoss
 from carrel_wire.snapshots import Manifest, Unsaved
 
 _ATTEMPTS: Final = 3
@@ -235,7 +234,7 @@ class SuspensionService:
         if session.snapshot_id is not None:  # begun by somebody who is gone, or is at it
             snapshot = await self._snapshots.find(session.snapshot_id)
             if not await self._waking.goes_on(ref, snapshot):
-                await self._say(ref, snapshot, await self._snapshots.manifest(snapshot))
+                await self._waking.say(ref, snapshot, await self._snapshots.manifest(snapshot))
                 return  # whoever looked has given the host up
         connection = await self._context.kernels.find(ref)
         if connection is None:
@@ -247,7 +246,7 @@ class SuspensionService:
                 await self._take_back(ref, snapshot)
                 raise Conflict("the session is used again; it is not suspended", code="not_wanted")
             if await self._seal(ref, connection, snapshot):
-                if await self._say(ref, snapshot, manifest):
+                if await self._waking.say(ref, snapshot, manifest):
                     await self._give_up(ref, connection, snapshot)
                 return
         raise SessionBusy("cells are run in the session all the time; wait for their end", retry_after_seconds=1)
@@ -279,25 +278,6 @@ class SuspensionService:
             await self._history.hold(tx, ref.session_id)
             if (await self._sessions.require(tx, ref.session_id)).snapshot_id == snapshot.id:
                 await self._sessions.place_state(tx, ref.session_id, None)
-
-    async def _say(self, ref: SessionRef, snapshot: Snapshot, manifest: Manifest) -> bool:
-        """Commit that the session is suspended; false when somebody has resumed it already."""
-        state = SavedState.of(snapshot, manifest)
-        suspended = SessionSuspended(
-            snapshot_id=snapshot.id,
-            size=state.size,
-            variables=len(state.variables),
-            files=len(state.files),
-            not_saved=losses(state.not_saved),
-            not_saved_count=len(state.not_saved),
-        )
-        async with self._context.database.transaction(self._tenant_id) as tx:
-            await self._history.hold(tx, ref.session_id)
-            if (await self._sessions.require(tx, ref.session_id)).snapshot_id != snapshot.id:
-                return False
-            await self._sessions.place_state(tx, ref.session_id, snapshot.id, suspended=True)
-            await self._history.append(ref.session_id, [suspended], actor="system", tx=tx)
-        return True
 
     async def _give_up(self, ref: SessionRef, connection: HeldConnection, snapshot: Snapshot) -> None:
         await self._context.kernels.forget(ref.session_id)

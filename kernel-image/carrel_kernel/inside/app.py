@@ -47,6 +47,7 @@ class CarrelKernelApp(IPKernelApp):
             for option in options:
                 context.sockopts.pop(option, None)
         streams.never_wait_for_itself(self.iopub_thread)
+        streams.see_every_subscriber(self.iopub_thread)
 
 
 def configuration(connection_file: str, stream_class: str) -> Config:

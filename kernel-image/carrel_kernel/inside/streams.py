@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, cast
 
+import zmq
 from ipykernel.iostream import IOPubThread, OutStream
 
 _MAX_AHEAD_CHARACTERS: Final = 1024 * 1024
@@ -158,3 +159,20 @@ def never_wait_for_itself(thread: IOPubThread) -> None:
             schedule(work)
 
     output.schedule = schedule_from_anywhere
+
+
+def see_every_subscriber(thread: IOPubThread) -> None:
+    """Look for subscribers after each message that the output thread sends.
+
+    The socket's descriptor tells only of changes, and sending takes the one that a subscriber made meanwhile: nobody
+    would welcome it until another came. Source: `ZMQ_FD` in zmq_getsockopt(3).
+    """
+    output: Any = thread
+    send: Callable[..., None] = output._really_send  # noqa: SLF001  it sends beside the stream that receives
+
+    def send_and_look(*arguments: Any, **options: Any) -> None:
+        send(*arguments, **options)
+        if threading.current_thread() is output.thread and output.socket.events & zmq.POLLIN:
+            output._xpub_stream.flush(zmq.POLLIN)  # noqa: SLF001
+
+    output._really_send = send_and_look  # noqa: SLF001

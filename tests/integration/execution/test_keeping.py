@@ -25,6 +25,7 @@ from tests.support.local import text_of, until
 from tests.support.requesting import Platform
 
 from carrel_gateway.errors import Unavailable
+from carrel_gateway.execution.waking import Waking
 from carrel_gateway.executors.base import HostEndpoint, Saved, SessionRef, SuspensionRequest
 from carrel_gateway.kernels.connection import HostConnection
 from carrel_gateway.runs.service import Fence, RunService
@@ -361,7 +362,7 @@ STEPS: dict[str, tuple[type, str]] = {
     "taken": (SnapshotService, "_store"),
     "stored": (SnapshotService, "_record"),
     "recorded": (SuspensionService, "_seal"),
-    "sealed": (SuspensionService, "_say"),
+    "sealed": (Waking, "say"),
     "said": (SuspensionService, "_give_up"),
 }
 

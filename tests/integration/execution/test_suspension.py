@@ -268,7 +268,7 @@ SUSPENDING = {
     "taken": (SnapshotService, "_store"),
     "stored": (SnapshotService, "_record"),
     "recorded": (SuspensionService, "_seal"),
-    "sealed": (SuspensionService, "_say"),
+    "sealed": (Waking, "say"),
     "said": (SuspensionService, "_give_up"),
 }
 RESUMING = {
@@ -332,6 +332,8 @@ async def test_a_gateway_that_dies_at_any_step_loses_nothing(tmp_path: Path, mon
         assert not any(isinstance(payload, KernelChanged) and payload.lost_state for payload in payloads)
         resumed = [payload for payload in payloads if isinstance(payload, SessionResumed)]
         assert len(resumed) == len({payload.incarnation for payload in resumed})
+        told = [type(payload) for payload in payloads if isinstance(payload, SessionSuspended | SessionResumed)]
+        assert told == [SessionSuspended, SessionResumed] * len(resumed)
         assert (await desk.executions.state(session_id)).unacknowledged == 0
 
 

@@ -1,14 +1,16 @@
 """A session that two gateways suspend and resume at the same time, over one Postgres.
 
 Plan: a gateway whose connection was good goes on after another has suspended the session, with its state; both resume
-at once and both cells run on the one state, once each; both suspend at once and the state is there; a fork made at one
-is used at the other. Whatever happens, the log has a resumption for each suspension.
+at once and both cells run on the one state, once each; both suspend at once and the state is there; one finishes what
+the other has begun; a fork made at one is used at the other. Whatever happens, the log tells each suspension and each
+resumption once, in turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from tests.support.desk import PRINCIPAL, Desk
@@ -86,3 +88,40 @@ async def test_both_suspend_at_once_while_cells_come(both: tuple[Desk, Desk]) ->
     assert text_of(await second.run("print(x)")) == f"{done}\n"
     told = await changes(first)
     assert told == ["suspended", "resumed"] * (len(told) // 2)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["seen before it recovers", "seen after it has recovered"])
+async def test_each_suspension_is_told_once_whoever_finishes_it(
+    both: tuple[Desk, Desk], monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """The first gateway has sealed the kernel and not said so when the second, which was asked, too, comes to it."""
+    first, second = both
+    await first.run("x = 7")
+    ours, theirs = suspensions(first), suspensions(second)
+    seal, suspend = SuspensionService._seal, SuspensionService._suspend
+    sealed, said = asyncio.Event(), asyncio.Event()
+
+    async def seal_and_wait(service: SuspensionService, *arguments: Any) -> bool:
+        done = await seal(service, *arguments)
+        if service is ours:
+            sealed.set()
+            await said.wait()
+        return done
+
+    async def suspend_late(service: SuspensionService, *arguments: Any) -> None:
+        if service is theirs and late:
+            await sealed.wait()
+        await suspend(service, *arguments)
+
+    monkeypatch.setattr(SuspensionService, "_seal", seal_and_wait)
+    monkeypatch.setattr(SuspensionService, "_suspend", suspend_late)
+    task = asyncio.create_task(ours.suspend(first.session_id))
+    if not late:
+        await sealed.wait()
+    await theirs.suspend(second.session_id)
+    said.set()
+    await task
+    told = ["suspended"] if late else ["suspended", "resumed", "suspended"]
+    assert await changes(first) == told
+    assert text_of(await first.run("print(x)")) == "7\n"
+    assert await changes(first) == [*told, "resumed"]
