@@ -129,6 +129,16 @@ class Manifest(_Part, kw_only=True, frozen=True):
         found = (variables.pickle, *variables.objects, *variables.buffers, *self.workspace.files)
         return {blob.sha256: blob.size for blob in found}
 
+    @property
+    def size(self) -> int:
+        """Bytes of all contents."""
+        return sum(self.blobs.values())
+
+    @property
+    def not_saved(self) -> list[Unsaved]:
+        """Variables and files that are not in it."""
+        return [*self.variables.not_saved, *self.workspace.not_saved]
+
 
 def digest_of(manifest: Manifest) -> str:
     """Return what the manifest's digest must be."""

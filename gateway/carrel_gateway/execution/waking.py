@@ -1,7 +1,8 @@
 """A session whose state lies in a snapshot gets it back when it is used.
 
 A suspension may have been begun by a gateway that is gone, or be under way in another. The kernel host decides: a
-kernel that was sealed never runs again, and one that was not cannot be sealed any more once it was told so.
+kernel that was sealed never runs again, and one that was not cannot be sealed any more once it was told so. Whoever
+finds a suspension that nobody has told yet tells it, so that the log has each of them before its resumption.
 """
 
 from __future__ import annotations
@@ -129,15 +130,14 @@ class Waking:
 
         Whoever did either has given the host up.
         """
-        variables, workspace = manifest.variables, manifest.workspace
-        not_saved = [*variables.not_saved, *workspace.not_saved]
+        variables = manifest.variables
         suspended = SessionSuspended(
             snapshot_id=snapshot.id,
-            size=sum(manifest.blobs.values()),
+            size=manifest.size,
             variables=len(variables.imports) + len(variables.variables),
-            files=len(workspace.files),
-            not_saved=losses(not_saved),
-            not_saved_count=len(not_saved),
+            files=len(manifest.workspace.files),
+            not_saved=losses(manifest.not_saved),
+            not_saved_count=len(manifest.not_saved),
         )
         async with self._context.database.transaction(self._tenant_id) as tx:
             await self._history.hold(tx, ref.session_id)

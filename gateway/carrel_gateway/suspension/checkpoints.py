@@ -140,8 +140,7 @@ class Checkpoint:
         seconds = time.perf_counter() - began
         metrics.CHECKPOINT_SECONDS.observe(seconds)
         await self._sessions.checked(session.id, snapshot.seq)
-        size = sum(manifest.blobs.values())
-        _log.info("checkpoint_taken", session=str(session.id), bytes=size, seconds=round(seconds, 3))
+        _log.info("checkpoint_taken", session=str(session.id), bytes=manifest.size, seconds=round(seconds, 3))
         return "taken"
 
     async def _is_quiet(self, connection: HeldConnection) -> bool:

@@ -62,10 +62,10 @@ class SavedState:
         return cls(
             id=snapshot.id,
             created_at=snapshot.created_at,
-            size=sum(manifest.blobs.values()),
+            size=manifest.size,
             variables=[item.name for item in (*variables.imports, *variables.variables)],
             files=[file.path for file in workspace.files],
-            not_saved=[*variables.not_saved, *workspace.not_saved],
+            not_saved=manifest.not_saved,
         )
 
 

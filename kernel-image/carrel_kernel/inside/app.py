@@ -29,6 +29,12 @@ from carrel_kernel.inside.kernel import CarrelKernel
 _OPEN_SECONDS: Final = 10.0
 _IOPUB_QUEUE: Final = 256
 """Messages that wait for the host. When they are full, printing waits: nothing is lost and memory is bounded."""
+_IOPUB_OPTIONS: Final[dict[int, int]] = {
+    zmq.LINGER: 1000,
+    zmq.SNDHWM: _IOPUB_QUEUE,
+    zmq.XPUB_NODROP: 1,
+    zmq.XPUB_VERBOSE: 1,
+}
 
 
 class CarrelKernelApp(IPKernelApp):
@@ -38,16 +44,15 @@ class CarrelKernelApp(IPKernelApp):
     """
 
     def init_iopub(self, context: zmq.Context[Any]) -> None:
-        """Make the output socket: options must be set before it is bound."""
-        options: dict[int, int] = {zmq.SNDHWM: _IOPUB_QUEUE, zmq.XPUB_NODROP: 1, zmq.XPUB_VERBOSE: 1}
-        context.sockopts.update(options)
-        try:
-            super().init_iopub(context)
-        finally:
-            for option in options:
-                context.sockopts.pop(option, None)
-        streams.never_wait_for_itself(self.iopub_thread)
-        streams.see_every_subscriber(self.iopub_thread)
+        """Make the output socket, whose options must be set before it is bound, and its thread."""
+        socket: Any = context.socket(zmq.XPUB)
+        for option, value in _IOPUB_OPTIONS.items():
+            socket.setsockopt(option, value)
+        self.iopub_port = self._bind_socket(socket, self.iopub_port)
+        self.configure_tornado_logger()
+        self.iopub_thread = streams.OutputThread(socket, pipe=True, session=self.session)
+        self.iopub_thread.start()
+        self.iopub_socket = self.iopub_thread.background_socket
 
 
 def configuration(connection_file: str, stream_class: str) -> Config:

@@ -5,7 +5,7 @@ flushed. This one keeps text in the order of writing, puts the other stream's te
 output thread when it is far ahead of it.
 
 Text goes from a stream's `written` (any thread appends) to the streams' common `_leaving` (under a lock, in order),
-and from there to the socket (in the output thread alone).
+and from there to the socket (in the output thread alone, an `OutputThread`).
 """
 
 from __future__ import annotations
@@ -146,33 +146,25 @@ class OrderedStream(OutStream):
         self.session.send(self.pub_thread, message, ident=self.topic)
 
 
-def never_wait_for_itself(thread: IOPubThread) -> None:
-    """Let the output thread schedule its own work without its pipe, which it alone empties: it would wait for ever."""
-    output: Any = thread
-    schedule: Callable[[Callable[[], object]], None] = output.schedule
+class OutputThread(IOPubThread):
+    """The thread that sends a kernel's output: ipykernel's, that neither waits for itself nor misses a subscriber."""
 
-    def schedule_from_anywhere(work: Callable[[], object]) -> None:
-        if threading.current_thread() is output.thread:
-            output._events.append(work)  # noqa: SLF001  as `schedule` does
-            output.io_loop.add_callback(output._handle_event, None)  # noqa: SLF001  as the pipe's other end does
+    def schedule(self, f: Callable[[], object]) -> None:
+        """Have work done in this thread; its own work goes without its pipe, which it alone empties."""
+        if threading.current_thread() is self.thread:
+            self._events.append(f)  # as in the base class
+            self.io_loop.add_callback(self._handle_event, None)  # as the pipe's other end does
         else:
-            schedule(work)
+            super().schedule(f)
 
-    output.schedule = schedule_from_anywhere
+    def _really_send(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Send, and look for subscribers.
 
-
-def see_every_subscriber(thread: IOPubThread) -> None:
-    """Look for subscribers after each message that the output thread sends.
-
-    The socket's descriptor tells only of changes, and sending takes the one that a subscriber made meanwhile: nobody
-    would welcome it until another came. Source: `ZMQ_FD` in zmq_getsockopt(3).
-    """
-    output: Any = thread
-    send: Callable[..., None] = output._really_send  # noqa: SLF001  it sends beside the stream that receives
-
-    def send_and_look(*arguments: Any, **options: Any) -> None:
-        send(*arguments, **options)
-        if threading.current_thread() is output.thread and output.socket.events & zmq.POLLIN:
-            output._xpub_stream.flush(zmq.POLLIN)  # noqa: SLF001
-
-    output._really_send = send_and_look  # noqa: SLF001
+        The socket's descriptor tells only of changes, and sending takes the one that a subscriber made meanwhile:
+        nobody would welcome it until another came. Source: `ZMQ_FD` in zmq_getsockopt(3).
+        """
+        super()._really_send(msg, *args, **kwargs)
+        if threading.current_thread() is not self.thread or self.socket is None:
+            return
+        if self.socket.get(zmq.EVENTS) & zmq.POLLIN:
+            self._xpub_stream.flush(zmq.POLLIN)

@@ -127,7 +127,7 @@ class Snapshots:
             if before:
                 unused = _contents_of(before[0].variables).keys() - self._kept()
                 await asyncio.to_thread(self.blobs.remove, unused)
-            told(sum(manifest.blobs.values()), complete=not (variables.not_saved or saved.not_saved))
+            told(manifest.size, complete=not (variables.not_saved or saved.not_saved))
         return manifest
 
     def _adopt(self, folder: Path, variables: Variables) -> None:
@@ -226,7 +226,7 @@ class Snapshots:
                     files_not_restored=[*manifest.workspace.not_saved, *refused],
                 )
                 self._restored[kernel.id] = (manifest.digest, kernel.changes, reply)
-            told(sum(manifest.blobs.values()), complete=not (reply.not_restored or reply.files_not_restored))
+            told(manifest.size, complete=not (reply.not_restored or reply.files_not_restored))
         return reply
 
     def _check(self, manifest: Manifest) -> None:

@@ -15,22 +15,19 @@ from typing import Any
 
 import pytest
 import zmq
-from ipykernel.iostream import IOPubThread
 from jupyter_client.session import Session
 
 from carrel_kernel.inside import streams
 
-SECONDS = 30_000
+DEADLINE_MILLISECONDS = 30_000
 
 
 @pytest.fixture
-def output(tmp_path: Path) -> Iterator[IOPubThread]:
+def output(tmp_path: Path) -> Iterator[streams.OutputThread]:
     context: zmq.Context[Any] = zmq.Context()
     socket = context.socket(zmq.XPUB)
     socket.bind(f"ipc://{tmp_path}/output")
-    thread = IOPubThread(socket, session=Session(key=b"key"))
-    streams.never_wait_for_itself(thread)
-    streams.see_every_subscriber(thread)
+    thread = streams.OutputThread(socket, session=Session(key=b"key"))
     thread.start()
     yield thread
     ended = threading.Event()
@@ -42,7 +39,7 @@ def output(tmp_path: Path) -> Iterator[IOPubThread]:
     context.destroy(linger=0)
 
 
-def test_who_subscribes_while_a_message_is_sent_is_welcomed(output: IOPubThread) -> None:
+def test_who_subscribes_while_a_message_is_sent_is_welcomed(output: streams.OutputThread) -> None:
     begun = threading.Event()
 
     def send() -> None:
@@ -53,7 +50,7 @@ def test_who_subscribes_while_a_message_is_sent_is_welcomed(output: IOPubThread)
             output._really_send([b"a message"])
 
     with output.socket.context.socket(zmq.SUB) as subscriber:
-        subscriber.setsockopt(zmq.RCVTIMEO, SECONDS)
+        subscriber.setsockopt(zmq.RCVTIMEO, DEADLINE_MILLISECONDS)
         output.schedule(send)
         assert begun.wait(30)
         subscriber.connect(output.socket.last_endpoint)
