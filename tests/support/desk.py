@@ -64,7 +64,7 @@ async def opened(data_dir: Path, *, last: bool = False) -> AsyncIterator[Process
         if last:
             await context.executor.aclose()
         elif isinstance(context.executor, LocalExecutor):
-            LEFT_ALIVE.extend(context.executor._children.values())
+            LEFT_ALIVE.extend(host.process for host in context.executor._children.values())
         await context.objects.aclose()
         await context.bus.aclose()
         await context.database.aclose()

@@ -77,7 +77,7 @@ def install(striker: Striker, connection_of: Callable[[], HostConnection | None]
         stream = execute(self, execution_id, request, kernel=kernel)
         first = asyncio.ensure_future(anext(aiter(stream)))
         try:
-            await _until_taken(self, execution_id)
+            await _until_taken(self, execution_id, first)
             await striker.at("sent", self)
         except CarrelError:  # the host is gone already: what the request itself met is what counts
             pass
@@ -104,9 +104,12 @@ def install(striker: Striker, connection_of: Callable[[], HostConnection | None]
     EventSource.settle = struck_settle
 
 
-async def _until_taken(connection: HostConnection, execution_id: UUID) -> None:
+async def _until_taken(connection: HostConnection, execution_id: UUID, first: asyncio.Future[ExecutionEvent]) -> None:
+    """Wait until the host has the request, or has answered it: one whose kernel has just died may refuse it."""
     async with asyncio.timeout(30):
-        while str(execution_id) not in {item.id for item in (await connection.state()).unacknowledged}:  # noqa: ASYNC110  asked over HTTP
+        while not first.done():
+            if str(execution_id) in {item.id for item in (await connection.state()).unacknowledged}:
+                return
             await asyncio.sleep(0.005)
 
 

@@ -23,6 +23,7 @@ from carrel_gateway.execution.source import EventSource
 from carrel_gateway.execution.subscription import Subscription
 from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.history.service import HistoryService, LiveEvent
+from carrel_gateway.kernels.connection import main_of
 from carrel_gateway.kernels.outputs import events_of
 from carrel_gateway.kernels.pool import HeldConnection
 from carrel_wire.events import Artifact, ExecutionEvent, Started
@@ -88,10 +89,13 @@ class Recorders:
         return await recording.join()
 
     async def recover(self, session: SessionRef) -> None:
-        """Record everything that the session's host holds, and what it should hold and does not."""
+        """Record everything that the session's host holds, and what it should hold and does not.
+
+        A sealed kernel holds nothing: its output was committed before. The session is not woken for it.
+        """
         open_rows = await self._open_rows(session)
         connection = await self.hosts.find(session)
-        if connection is None and not open_rows:
+        if not open_rows and (connection is None or await _is_sealed(connection)):
             return
         connection = await self.hosts.ready(session)
         state = await connection.state()
@@ -215,6 +219,11 @@ class Recorders:
 def _require_same(session_id: UUID, code: str, cell: Cell) -> None:
     if session_id != cell.session.session_id or code != cell.code:
         raise Conflict("This execution id is taken; choose another one.", code="execution_id_taken")
+
+
+async def _is_sealed(connection: HeldConnection) -> bool:
+    kernel = main_of(await connection.state())
+    return kernel is not None and kernel.sealed
 
 
 def _is_uuid(text: str) -> bool:

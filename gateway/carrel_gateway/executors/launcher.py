@@ -92,7 +92,7 @@ class Launcher:
         try:
             await self._listening(spare.process, spare.socket)
         except BaseException:
-            await self._end(spare)
+            await self.end(spare)
             raise
         return spare
 
@@ -109,7 +109,7 @@ class Launcher:
         if spare:
             spare.cancel()
             with suppress(CarrelError, asyncio.CancelledError):
-                await self._end(await spare)
+                await self.end(await spare)
 
     # ------------------------------------------------------------------ the spare
 
@@ -127,13 +127,18 @@ class Launcher:
     async def _launch(self) -> Launched:
         host_id = str(uuid4())
         socket = await asyncio.to_thread(self._make_room, host_id)
-        process = await self._spawn(host_id, socket)
-        launched = Launched(process, host_id, processes.start_time(process.pid) or "gone", socket)
+        spawning = asyncio.create_task(self._spawn(host_id, socket))
         try:
-            await self._listening(process, socket)
+            launched = await asyncio.shield(spawning)
+        except asyncio.CancelledError:  # the thread that makes the process is not stopped by it
+            with suppress(CarrelError):
+                await self.end(await spawning)
+            raise
+        try:
+            await self._listening(launched.process, socket)
         except BaseException:
             await asyncio.to_thread(self.log_of(host_id).replace, self._folders.hosts / FAILED_LOG)
-            await self._end(launched)
+            await self.end(launched)
             raise
         return launched
 
@@ -142,13 +147,13 @@ class Launcher:
         self._folders.give(folder, mode=0o700)
         return folder / SOCKET_NAME
 
-    async def _spawn(self, host_id: str, socket: Path) -> subprocess.Popen[bytes]:
+    async def _spawn(self, host_id: str, socket: Path) -> Launched:
         folders = self._folders
         account = folders.account
         log = await asyncio.to_thread(_open_log, self.log_of(host_id))
         try:
             # Popen in a thread, not asyncio's own: uvloop cannot start a process as another user.
-            return await asyncio.to_thread(
+            process = await asyncio.to_thread(
                 subprocess.Popen[bytes],
                 child.command(
                     socket=socket,
@@ -174,6 +179,7 @@ class Launcher:
             raise ExecutorFailed("The kernel host could not be started; is the interpreter still there?") from error
         finally:
             os.close(log)
+        return Launched(process, host_id, processes.start_time(process.pid) or "gone", socket)
 
     async def _listening(self, process: subprocess.Popen[bytes], socket: Path) -> None:
         try:
@@ -196,7 +202,8 @@ class Launcher:
             reason="Crashed",
         )
 
-    async def _end(self, host: Launched) -> None:
+    async def end(self, host: Launched) -> None:
+        """End a host that this process has started, and reap it."""
         await processes.end(host.process.pid, host.started, grace_seconds=GRACE_SECONDS)
         await asyncio.to_thread(host.process.wait)
         await asyncio.to_thread(self._remove, host.host_id)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
@@ -22,7 +21,7 @@ from carrel_gateway.errors import Unavailable
 from carrel_gateway.executors import child, processes
 from carrel_gateway.executors.base import HostEndpoint, Saved, SessionRef
 from carrel_gateway.executors.folders import Folders
-from carrel_gateway.executors.launcher import GRACE_SECONDS, Launcher
+from carrel_gateway.executors.launcher import GRACE_SECONDS, Launched, Launcher
 from carrel_gateway.hardening import forbid_memory_access
 from carrel_gateway.settings import Settings
 from carrel_wire.tokens import KeySet
@@ -68,7 +67,7 @@ class LocalExecutor:
             allowed_imports=settings.kernel_allowed_imports,
             spare=settings.spare_kernel_host,
         )
-        self._children: dict[UUID, subprocess.Popen[bytes]] = {}
+        self._children: dict[UUID, Launched] = {}
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     @classmethod
@@ -141,8 +140,8 @@ class LocalExecutor:
         """End all hosts; what they have not delivered stays in the workspaces and is read on at the next start."""
         records = await asyncio.to_thread(self._read_all)
         await asyncio.gather(self._launcher.aclose(), *(self._end(record.session_id) for record in records))
-        for process in self._children.values():  # those that somebody else has ended are only reaped
-            process.poll()
+        for launched in self._children.values():  # those that somebody else has ended are only reaped
+            launched.process.poll()
 
     # ------------------------------------------------------------------ hosts
 
@@ -152,7 +151,7 @@ class LocalExecutor:
     async def _start(self, session: SessionRef) -> HostRecord:
         await self._end(session.session_id)  # one whose socket is gone cannot be talked to, and may still run
         launched = await self._launcher.take()
-        self._children[session.session_id] = launched.process
+        self._children[session.session_id] = launched
         record = HostRecord(
             session_id=session.session_id,
             tenant_id=session.tenant_id,
@@ -176,9 +175,10 @@ class LocalExecutor:
         if record:
             await processes.end(record.pid, record.started, grace_seconds=GRACE_SECONDS)
             await asyncio.to_thread(self._folders.remove_sockets, record.host_id)
-        process = self._children.pop(session_id, None)
-        if process:
-            await asyncio.to_thread(process.wait)
+        launched = self._children.get(session_id)
+        if launched:  # also one that never got its record
+            await self._launcher.end(launched)
+            self._children.pop(session_id, None)  # after it: whoever is stopped while waiting leaves it to the next
         await asyncio.to_thread(self._record_path(session_id).unlink, missing_ok=True)
 
     # ------------------------------------------------------------------ records

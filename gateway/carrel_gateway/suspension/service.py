@@ -231,11 +231,6 @@ class SuspensionService:
         session = await self._sessions.get(ref.session_id)
         if session.suspended_at is not None:
             return  # meanwhile
-        if session.snapshot_id is not None:  # begun by somebody who is gone, or is at it
-            snapshot = await self._snapshots.find(session.snapshot_id)
-            if not await self._waking.goes_on(ref, snapshot):
-                await self._waking.say(ref, snapshot, await self._snapshots.manifest(snapshot))
-                return  # whoever looked has given the host up
         connection = await self._context.kernels.find(ref)
         if connection is None:
             raise Conflict("the session has no kernel: there is nothing to suspend", code="no_kernel")
@@ -250,6 +245,15 @@ class SuspensionService:
                     await self._give_up(ref, connection, snapshot)
                 return
         raise SessionBusy("cells are run in the session all the time; wait for their end", retry_after_seconds=1)
+
+    async def _finish_begun(self, ref: SessionRef) -> None:
+        """Finish or take back a suspension that somebody began who is gone, or is at it."""
+        session = await self._sessions.get(ref.session_id)
+        if session.snapshot_id is None or session.suspended_at is not None:
+            return
+        snapshot = await self._snapshots.find(session.snapshot_id)
+        if not await self._waking.goes_on(ref, snapshot):  # whoever looked has given the host up
+            await self._waking.say(ref, snapshot, await self._snapshots.manifest(snapshot))
 
     async def _drain(self, ref: SessionRef, connection: HeldConnection) -> None:
         """Wait until the output of all cells is committed: the host's spool may go with it."""
@@ -289,9 +293,9 @@ class SuspensionService:
     # ------------------------------------------------------------------ helpers
 
     async def _with_kernel(self, session_id: UUID, act: Callable[[SessionRef], Awaitable[_T]]) -> _T:
-        """Act under the session's lock when all that its kernel has run is recorded.
+        """Act under the session's lock when all that its kernel has run is recorded, and no suspension half done.
 
-        Again when the host is away: another gateway may be giving it up just now.
+        Again when the host is away or sealed: another gateway is giving it up just now.
         """
         ref = await self._executions.ref(session_id)
         loop = asyncio.get_running_loop()
@@ -300,9 +304,11 @@ class SuspensionService:
             try:
                 await self._executions.recover(session_id)
                 async with self._context.kernels.lock(session_id):
+                    await self._finish_begun(ref)
                     return await act(ref)
-            except KernelLost:
-                if loop.time() > deadline:
+            except (KernelLost, Conflict) as error:
+                passes = isinstance(error, KernelLost) or error.code == "sealed"
+                if not passes or loop.time() > deadline:
                     raise
                 self._context.kernels.doubt(session_id)
                 await asyncio.sleep(_PAUSE_SECONDS)

@@ -3,13 +3,15 @@
 Plan: a host is started once and bound; its environment and account are what they shall be; it outlives a gateway that
 is killed and is adopted by the next, with its variables; an ended one is not adopted; release ends it and removes its
 files; closing ends all; a host that cannot start is a clear error. A host is kept ready, becomes the next session's
-with its forked kernel, is replaced when it has ended, and ends with a gateway that is killed. Limits of the settings
+with its forked kernel, is replaced when it has ended, and ends with a gateway that is killed. A start that is given up
+or fails half-way leaves no process. Limits of the settings
 hold in it: memory, and the list of imports.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import shutil
@@ -19,9 +21,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -29,7 +33,7 @@ import pytest
 from tests.support.local import LEFT_ALIVE, end_of, hosts_of, settings_for, text_of, until
 
 from carrel_gateway.errors import ExecutorFailed, KernelLost, NotFound
-from carrel_gateway.executors import child, processes
+from carrel_gateway.executors import child, launcher, processes
 from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.executors.local import HostRecord, LocalExecutor
 from carrel_gateway.kernels.pool import KernelPool
@@ -55,7 +59,7 @@ async def gateway(data_dir: Path, *, ends_hosts: bool = True, **more: object) ->
         if ends_hosts:
             await executor.aclose()
         else:
-            LEFT_ALIVE.extend(executor._children.values())
+            LEFT_ALIVE.extend(host.process for host in executor._children.values())
 
 
 async def run(pool: KernelPool, session: SessionRef, code: str) -> list[ExecutionEvent]:
@@ -289,6 +293,51 @@ async def test_a_host_that_does_not_listen_is_given_up(tmp_path: Path, monkeypat
         with pytest.raises(ExecutorFailed, match="did not listen"):
             await pool.connect(session)
     assert not list((tmp_path / "hosts").glob("*.json"))
+
+
+async def test_a_start_that_is_given_up_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The caller is gone while a thread makes the process, which nothing can stop."""
+    made: list[subprocess.Popen[bytes]] = []
+    making, go_on = threading.Event(), threading.Event()
+
+    class Slow(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            making.set()
+            go_on.wait(30)
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    monkeypatch.setattr(launcher.subprocess, "Popen", Slow)
+    session = new_session()
+    async with gateway(tmp_path) as pool:
+        starting = asyncio.create_task(pool.connect(session))
+        await asyncio.to_thread(making.wait, 30)
+        starting.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        (given_up,) = made
+        assert given_up.returncode is not None
+        assert list((tmp_path / "hosts").iterdir()) == []
+        assert text_of(await run(pool, session, "print('runs')")) == "runs\n"
+
+
+async def test_a_host_that_got_no_record_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    session = new_session()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    async with gateway(tmp_path) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalExecutor, "_write", full)
+            with pytest.raises(OSError, match="no space"):
+                await pool.connect(session)
+        (left,) = hosts_of(tmp_path)
+        assert text_of(await run(pool, session, "print('runs')")) == "runs\n"
+        assert hosts_of(tmp_path) == {record_of(tmp_path, session).pid}
+        assert record_of(tmp_path, session).pid != left
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ Plan
   they were, what could not be saved is named in the answer and in the log; nothing is stored twice.
 - Refused with a reason: a running cell, a run, no kernel, archived; again is no error; cells that come while a snapshot
   is taken are never lost.
-- A gateway that dies at any step of either loses nothing: the next one finds the state, once.
+- A gateway that dies at any step of either loses nothing: the next one finds the state, once; what it sealed is said to
+  be suspended by whoever comes next, without a host being made for it.
 - A failed snapshot or restore leaves the session as it was; files that people delete meanwhile stay deleted.
 - Forked: history, files and state go separate ways; from a running and from a suspended session; by its owner alone.
 """
@@ -26,7 +27,9 @@ from tests.support.local import end_of, text_of
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal
 from carrel_gateway.errors import CarrelError, Conflict, KernelLost, PermissionDenied, SessionBusy
+from carrel_gateway.execution.startup import recover_left_behind
 from carrel_gateway.execution.waking import Waking
+from carrel_gateway.executors.base import HostEndpoint, SessionRef
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.kernels.connection import HostConnection
 from carrel_gateway.runs.service import RunService
@@ -335,6 +338,35 @@ async def test_a_gateway_that_dies_at_any_step_loses_nothing(tmp_path: Path, mon
         told = [type(payload) for payload in payloads if isinstance(payload, SessionSuspended | SessionResumed)]
         assert told == [SessionSuspended, SessionResumed] * len(resumed)
         assert (await desk.executions.state(session_id)).unacknowledged == 0
+
+
+@pytest.mark.parametrize("by", ["suspend", "fork", "recover"])
+async def test_a_suspension_that_was_begun_is_finished_without_a_new_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    data_dir = tmp_path / "data"
+    async with gateway(data_dir) as desk:
+        session_id = desk.session_id
+        await desk.run("x = 6")
+        await die_at(monkeypatch, SUSPENDING["sealed"], suspensions(desk).suspend(session_id))
+    async with gateway(data_dir, session_id, last=True) as desk:
+        with monkeypatch.context() as patch:
+
+            async def none(session: SessionRef) -> HostEndpoint:
+                raise AssertionError("a host was asked for")
+
+            patch.setattr(desk.context.executor, "acquire", none)
+            if by == "recover":
+                await recover_left_behind(desk.context)
+            elif by == "suspend":
+                await suspensions(desk).suspend(session_id)
+                assert await host_of(desk) is None
+            else:
+                forked = await suspensions(desk).fork(session_id)
+                assert forked.snapshot
+        assert text_of(await desk.run("print(x * 7)")) == "42\n"
+        told = [type(it) for it in await log(desk) if isinstance(it, SessionSuspended | SessionResumed)]
+        assert told == [SessionSuspended, SessionResumed]
 
 
 async def test_a_restore_that_was_broken_off_is_begun_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
