@@ -50,6 +50,8 @@ class PodView:
     made_at: datetime | None = None
     had_since: datetime | None = None
     """Since when it is of the one whose it is now: later than it was made, if it was claimed."""
+    cold_start_reason: str | None = None
+    """Why it was not taken from a pool, where there was one."""
     phase: str = "Pending"
     ip: str | None = None
     node: str | None = None
@@ -110,6 +112,7 @@ class PodView:
         conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
         scheduled = conditions.get("PodScheduled", {})
         disruption = conditions.get("DisruptionTarget", {})
+        annotations: dict[str, str] = metadata.get("annotations") or {}
         owner = controller(metadata)
         made_at = _time(metadata.get("creationTimestamp"))
         return cls(
@@ -120,7 +123,8 @@ class PodView:
             owner_uid=owner.get("uid", ""),
             owner="/".join((owner["kind"], owner["name"])) if owner else "",
             made_at=made_at,
-            had_since=_claimed(metadata.get("annotations") or {}) or made_at,
+            had_since=_claimed(annotations) or made_at,
+            cold_start_reason=annotations.get(names.COLD_START_ANNOTATION),
             phase=status.get("phase", "Pending"),
             ip=status.get("podIP"),
             node=spec.get("nodeName"),

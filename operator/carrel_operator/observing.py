@@ -47,7 +47,7 @@ class Observer:
             pool=pool[1] if pool is not None else None,
             further_pods=tuple(pods[1:]),
             candidates=choice.candidates,
-            cold_start_reason=choice.cold_start_reason,
+            cold_start_reason=choice.cold_start_reason if pod is None else pod.cold_start_reason,
             looks=bool(self.settings.pod_ip),
             sight=self.readiness.sight_of(pod) if pod is not None else None,
             looking=pod is not None and self.readiness.is_looked_at(pod),

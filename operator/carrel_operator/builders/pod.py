@@ -55,12 +55,12 @@ LIVENESS: Final[Manifest] = {
 }
 
 
-def kernel_pod(session: AgentSession, settled: Settlement) -> Manifest:
-    """Return the pod of a session that starts cold."""
+def kernel_pod(session: AgentSession, settled: Settlement, cold_start_reason: str | None = None) -> Manifest:
+    """Return the pod of a session that starts cold; it keeps the reason, whatever becomes of who made it."""
     spec = pod_spec(settled, claim_name(session) if session.spec.workspace.type == "Persistent" else None)
     metadata = session_metadata(session, pod_name(session), labels=_labels(settled, spec))
     # what runs here cannot be moved without losing variables
-    annotations = {UNMOVABLE: "false"}
+    annotations = {UNMOVABLE: "false"} | ({names.COLD_START_ANNOTATION: cold_start_reason} if cold_start_reason else {})
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {**metadata, "annotations": annotations}, "spec": spec}
 
 

@@ -95,7 +95,9 @@ def _start(around: Around) -> Plan:
     if observed.candidates:
         return Plan(actions=(*before, ClaimPod(observed.candidates)), status=status)
     volume = (CreateClaim(workspace_claim(wanted, settled)),) if wanted.spec.workspace.type == "Persistent" else ()
-    return Plan(actions=(*before, *volume, CreatePod(kernel_pod(wanted, settled))), status=status)
+    return Plan(
+        actions=(*before, *volume, CreatePod(kernel_pod(wanted, settled, observed.cold_start_reason))), status=status
+    )
 
 
 # on its way

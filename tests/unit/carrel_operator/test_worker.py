@@ -19,6 +19,7 @@ import pytest
 from tests.support.api_server import ApiServer, Connection
 from tests.unit.carrel_operator.factories import DIGEST, NOW, SESSION_UID, ready_status, running, session, stamp
 
+from carrel_api import names
 from carrel_operator.builders.identity import egress_policy_name
 from carrel_operator.cluster import Cluster
 from carrel_operator.context import Key, ProcessContext
@@ -418,3 +419,17 @@ async def test_a_pod_whose_kernel_host_is_another_by_now_is_left_alone(stage: St
     assert status["podName"] != name
     assert status["coldStartReason"] == "started cold: other sessions were faster"
     assert stage.hosts.bound == []
+
+
+async def test_why_a_session_started_cold_is_known_though_its_status_could_not_be_written(stage: Stage):
+    """By the next pass the pod is there, and nobody looks for one in a pool any more."""
+    name = await pooled(stage)
+    stage.server.change("Pod", name, lambda pod: pod["metadata"]["labels"].update({names.REVISION_LABEL: "another"}))
+    stage.session()
+    stage.api.refuse["AgentSession/status"] = ApiUnavailable("away")
+    with pytest.raises(ApiUnavailable):
+        await stage.look()
+    await stage.look()
+    status = stage.server.get("AgentSession", "desk")["status"]
+    assert status["podName"] != name
+    assert status["coldStartReason"] == "started cold: pods of warm have another image or other resources"
