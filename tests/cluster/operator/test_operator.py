@@ -110,13 +110,20 @@ def test_what_the_class_does_not_offer_gets_no_pod(sessions: Sessions):
 
 def test_a_quota_is_told_and_the_session_comes_up_when_there_is_room(cluster: Cluster, sessions: Sessions):
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none", "namespace": sessions.namespace}}
+
+    def used() -> dict[str, str] | None:
+        return cluster.get("resourcequota", "none", "-n", sessions.namespace).get("status", {}).get("used")
+
     cluster.apply({**quota, "spec": {"hard": {"count/pods": "0"}}})
-    used = lambda: cluster.get("resourcequota", "none", "-n", sessions.namespace).get("status", {}).get("hard")  # noqa: E731
-    eventually("the quota counts", lambda: bool(used()))
-    name = sessions.create()
-    told = "the namespace's ResourceQuota none must have room, and has not (count/pods: 0 of 0 used, 1 needed); "
-    assert told in sessions.wait(name, reason="QuotaExceeded")["message"]
-    cluster.kubectl("delete", "resourcequota", "none", "-n", sessions.namespace)
+    try:
+        eventually(
+            "pods of earlier sessions are gone, and the quota counts none", lambda: used() == {"count/pods": "0"}
+        )
+        name = sessions.create()
+        told = "the namespace's ResourceQuota none must have room, and has not (count/pods: 0 of 0 used, 1 needed); "
+        assert told in sessions.wait(name, reason="QuotaExceeded")["message"]
+    finally:
+        cluster.kubectl("delete", "resourcequota", "none", "-n", sessions.namespace)
     sessions.ready(name)
 
 
