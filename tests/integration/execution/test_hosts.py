@@ -4,8 +4,7 @@ Plan: a host is started once and bound; its environment and account are what the
 is killed and is adopted by the next, with its variables; an ended one is not adopted; release ends it and removes its
 files; closing ends all; a host that cannot start is a clear error. A host is kept ready, becomes the next session's
 with its forked kernel, is replaced when it has ended, and ends with a gateway that is killed. A start that is given up
-or fails half-way leaves no process. Limits of the settings
-hold in it: memory, and the list of imports.
+or fails half-way leaves no process. Limits of the settings hold in it: memory, and the list of imports.
 """
 
 from __future__ import annotations
