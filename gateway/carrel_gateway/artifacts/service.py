@@ -33,8 +33,8 @@ __all__ = ["Artifact", "ArtifactService"]
 PENDING_AGE: Final = timedelta(hours=1)
 """No upload takes so long."""
 _SWEEP: Final = 500
-_FILES: Final = Cursors("files", tuple[Name, FileCategory])
-_VERSIONS: Final = Cursors("versions", Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)])
+_FILES: Final = Cursors[tuple[str, FileCategory]]("files", tuple[Name, FileCategory])
+_VERSIONS: Final = Cursors[int]("versions", Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)])
 
 _log = structlog.get_logger(__name__)
 

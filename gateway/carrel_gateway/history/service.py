@@ -53,8 +53,8 @@ NEWS_BYTES: Final = 64 * 1024
 LOOK_SECONDS: Final = 15.0
 """Followers look into the log so often, in case that the bus has lost something without knowing."""
 LOOK_SECONDS_WITHOUT_BUS: Final = 1.0
-_MESSAGES: Final = Cursors("messages", Number)
-_EVENTS: Final = Cursors("events", Number)
+_MESSAGES: Final = Cursors[int]("messages", Number)
+_EVENTS: Final = Cursors[int]("events", Number)
 
 
 class HistoryService:

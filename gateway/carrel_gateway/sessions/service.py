@@ -30,7 +30,7 @@ MAX_TITLE: Final = 200
 FORK_AGE: Final = timedelta(hours=1)
 """No fork takes so long to make."""
 _SWEEP: Final = 100
-_CURSORS: Final = Cursors("sessions", UUID)
+_CURSORS: Final = Cursors[UUID]("sessions", UUID)
 
 _log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ import binascii
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -44,7 +44,7 @@ class Cursors(Generic[T]):
 
     kind: str
     """Name of the list; a cursor of another list is refused."""
-    shape: type[T]
+    shape: Any
     """What a place in the list is, as msgspec checks it."""
 
     def write(self, place: T, *scope: UUID | str | None) -> str:
@@ -69,7 +69,7 @@ class Cursors(Generic[T]):
         try:
             raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
             check, packed = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
-            place = msgspec.msgpack.decode(packed, type=self.shape)
+            place: T = msgspec.msgpack.decode(packed, type=self.shape)
         except (ValueError, binascii.Error, msgspec.DecodeError) as error:
             raise _not_ours() from error
         if check != self._check(scope, packed):
