@@ -26,10 +26,15 @@ class EventOut(ReplyBody):
 
 
 class EventList(ReplyBody):
-    """Events in order; `last_seq` is what to ask `after` next. An empty page is the end, a short one is not."""
+    """Events in order; `last_seq` is what to ask `after` next, `next_cursor` the same as a cursor.
+
+    An empty page is the end, a short one is not.
+    """
 
     items: list[EventOut]
     last_seq: int
+    next_cursor: str
+    """Always there: a log has no last page."""
 
 
 def event_document(event: StoredEvent) -> dict[str, Any]:
