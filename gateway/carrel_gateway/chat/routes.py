@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from carrel_gateway.chat.schemas import CancelOut, ChatIn, ChatOut, MessageList, ProducedArtifact
 from carrel_gateway.chat.socket import ChatSocket
-from carrel_gateway.dependencies import Chat, Gateway, GatewayOf, History, Sessions
+from carrel_gateway.dependencies import Chat, Cursor, Gateway, GatewayOf, History, Offset, Sessions
 from carrel_gateway.errors import CarrelError, InvalidInput
 from carrel_gateway.history.routes import event_stream
 from carrel_gateway.identity.keys import from_subprotocols
@@ -93,10 +93,13 @@ async def list_messages(
     history: History,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     before_id: UUID | None = None,
+    offset: Offset = 0,
+    cursor: Cursor = None,
 ) -> MessageList:
     """List the last messages of the conversation, in order."""
     await sessions.get(session_id)
-    return MessageList.model_validate({"items": await history.messages(session_id, limit=limit, before_id=before_id)})
+    page = await history.message_page(session_id, limit=limit, before_id=before_id, offset=offset, cursor=cursor)
+    return MessageList.model_validate(page)
 
 
 @sockets.websocket("/ws/chat/{session_id}")

@@ -87,16 +87,24 @@ async def tail(tx: Transaction, session_id: UUID, *, after: int, limit: int) -> 
 
 
 async def last_messages(
-    tx: Transaction, session_id: UUID, *, limit: int, before_id: UUID | None = None
+    tx: Transaction,
+    session_id: UUID,
+    *,
+    limit: int,
+    before_id: UUID | None = None,
+    before_seq: int | None = None,
+    offset: int = 0,
 ) -> list[Message]:
-    """Return the last messages, or the last before one, in order."""
+    """Return the last messages, or the last before one, the newest first."""
     mine = (messages.c.tenant_id == tx.tenant_id) & (messages.c.session_id == session_id)
-    query = select(messages).where(mine).order_by(messages.c.seq.desc()).limit(limit)
+    query = select(messages).where(mine).order_by(messages.c.seq.desc()).limit(limit).offset(offset)
+    if before_seq is not None:
+        query = query.where(messages.c.seq < before_seq)
     if before_id is not None:
         place = select(messages.c.seq).where(mine, messages.c.id == before_id).scalar_subquery()
         query = query.where(messages.c.seq < place)
     rows = (await tx.connection.execute(query)).mappings().all()
-    return [_message(row) for row in reversed(rows)]
+    return [_message(row) for row in rows]
 
 
 async def cells_of(tx: Transaction, session_id: UUID, *, execution_id: UUID | None = None) -> list[Cell]:

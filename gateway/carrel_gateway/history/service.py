@@ -42,6 +42,7 @@ from carrel_gateway.storage.bus import BusOverflow
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.dialect import NewEvents
 from carrel_gateway.storage.ids import new_id
+from carrel_gateway.storage.paging import Cursors, Number, Page
 from carrel_wire.log import LogPayload, type_of
 
 __all__ = ["Actor", "Cell", "Fence", "HistoryService", "LiveEvent", "Message", "StoredEvent"]
@@ -52,6 +53,8 @@ NEWS_BYTES: Final = 64 * 1024
 LOOK_SECONDS: Final = 15.0
 """Followers look into the log so often, in case that the bus has lost something without knowing."""
 LOOK_SECONDS_WITHOUT_BUS: Final = 1.0
+_MESSAGES: Final = Cursors[int]("messages", Number)
+_EVENTS: Final = Cursors[int]("events", Number)
 
 
 class HistoryService:
@@ -183,8 +186,45 @@ class HistoryService:
 
     async def messages(self, session_id: UUID, *, limit: int = 100, before_id: UUID | None = None) -> list[Message]:
         """Return the last messages, or the last before one, in the order of the conversation."""
+        return (await self.message_page(session_id, limit=limit, before_id=before_id)).items
+
+    async def message_page(
+        self,
+        session_id: UUID,
+        *,
+        limit: int,
+        before_id: UUID | None = None,
+        offset: int = 0,
+        cursor: str | None = None,
+    ) -> Page[Message]:
+        """Return a page of what `messages` returns; the next page has those before it.
+
+        Raises
+        ------
+        InvalidInput
+            The cursor is not one that a page of this session's messages had.
+        """
+        before = _MESSAGES.read(cursor, session_id) if cursor else None
         async with self._database.transaction(self._tenant_id, write=False) as tx:
-            return await repository.last_messages(tx, session_id, limit=limit, before_id=before_id)
+            found = await repository.last_messages(
+                tx, session_id, limit=limit + 1, before_id=before_id, before_seq=before, offset=offset
+            )
+        page = _MESSAGES.page(found, limit, lambda oldest: oldest.seq, session_id)
+        return Page(page.items[::-1], page.next_cursor)
+
+    def place_of(self, cursor: str, session_id: UUID) -> int:
+        """Return the number of the event that a page of the session's log ended with.
+
+        Raises
+        ------
+        InvalidInput
+            The cursor is not one that a page of this session's log had.
+        """
+        return _EVENTS.read(cursor, session_id)
+
+    def cursor_after(self, seq: int, session_id: UUID) -> str:
+        """Return the cursor of the page after an event."""
+        return _EVENTS.write(seq, session_id)
 
     async def cells(self, session_id: UUID, *, execution_id: UUID | None = None) -> list[Cell]:
         """Return the cells in the order in which they began, or one of them, with their outputs."""
