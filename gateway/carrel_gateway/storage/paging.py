@@ -38,7 +38,7 @@ class Page(Generic[T]):
     next_cursor: str | None = None
 
 
-@dataclass(frozen=True)  # with slots, Python 3.11 cannot make a `Cursors[int](…)`
+@dataclass(frozen=True)
 class Cursors(Generic[T]):
     """The cursors of one kind of list."""
 
