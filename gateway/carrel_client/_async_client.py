@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -17,6 +17,8 @@ from carrel_client._errors import CarrelClientError
 from carrel_client._models import Artifact, ChatResult, Event, Execution, Session
 from carrel_client._resume import RunStream
 from carrel_client._sse import EventParser
+
+T = TypeVar("T")
 
 
 class AsyncClient:
@@ -109,6 +111,13 @@ class AsyncClient:
         """Delete a session with all that is in it."""
         calls.check(await self._send(calls.Call("DELETE", calls.session_path(session_id))))
 
+    # the tenant
+
+    async def verify_audit(self, *, seq: int | None = None, digest: str | None = None) -> dict[str, Any]:
+        """Have the audit log looked along, and compared with a head that was noted earlier; return what was found."""
+        params = {"seq": seq, "digest": digest} if seq is not None and digest is not None else {}
+        return calls.json_of(await self._send(calls.Call("GET", "/api/audit/verify", params=params)))
+
     # chat
 
     async def chat(self, session_id: str, message: str) -> ChatResult:
@@ -195,13 +204,11 @@ class AsyncClient:
 
     async def files(self, session_id: str) -> list[Artifact]:
         """Return the uploaded files."""
-        return calls.models_of(Artifact, await self._send(calls.Call("GET", calls.session_path(session_id, "files"))))
+        return await self._all(Artifact, calls.Call("GET", calls.session_path(session_id, "files")))
 
     async def artifacts(self, session_id: str) -> list[Artifact]:
         """Return the files that code made."""
-        return calls.models_of(
-            Artifact, await self._send(calls.Call("GET", calls.session_path(session_id, "artifacts")))
-        )
+        return await self._all(Artifact, calls.Call("GET", calls.session_path(session_id, "artifacts")))
 
     async def download(self, artifact_id: str, target: str | os.PathLike[str]) -> Path:
         """Write one version of a file to a path, whole or not at all."""
@@ -235,6 +242,15 @@ class AsyncClient:
             if pause is None:
                 return response
             await asyncio.sleep(pause)  # the session's kernel is not there yet, and nothing has been done
+
+    async def _all(self, kind: type[T], call: calls.Call) -> list[T]:
+        found: list[T] = []
+        following: calls.Call | None = call
+        while following is not None:
+            response = await self._send(following)
+            found += calls.models_of(kind, response)
+            following = calls.next_page(following, response)
+        return found
 
     async def _guarded(self, send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
         try:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -17,6 +17,8 @@ from carrel_client._errors import CarrelClientError
 from carrel_client._models import Artifact, ChatResult, Event, Execution, Session
 from carrel_client._resume import RunStream
 from carrel_client._sse import EventParser
+
+T = TypeVar("T")
 
 
 class Client:
@@ -109,6 +111,13 @@ class Client:
         """Delete a session with all that is in it."""
         calls.check(self._send(calls.Call("DELETE", calls.session_path(session_id))))
 
+    # the tenant
+
+    def verify_audit(self, *, seq: int | None = None, digest: str | None = None) -> dict[str, Any]:
+        """Have the audit log looked along, and compared with a head that was noted earlier; return what was found."""
+        params = {"seq": seq, "digest": digest} if seq is not None and digest is not None else {}
+        return calls.json_of(self._send(calls.Call("GET", "/api/audit/verify", params=params)))
+
     # chat
 
     def chat(self, session_id: str, message: str) -> ChatResult:
@@ -193,11 +202,11 @@ class Client:
 
     def files(self, session_id: str) -> list[Artifact]:
         """Return the uploaded files."""
-        return calls.models_of(Artifact, self._send(calls.Call("GET", calls.session_path(session_id, "files"))))
+        return self._all(Artifact, calls.Call("GET", calls.session_path(session_id, "files")))
 
     def artifacts(self, session_id: str) -> list[Artifact]:
         """Return the files that code made."""
-        return calls.models_of(Artifact, self._send(calls.Call("GET", calls.session_path(session_id, "artifacts"))))
+        return self._all(Artifact, calls.Call("GET", calls.session_path(session_id, "artifacts")))
 
     def download(self, artifact_id: str, target: str | os.PathLike[str]) -> Path:
         """Write one version of a file to a path, whole or not at all."""
@@ -231,6 +240,15 @@ class Client:
             if pause is None:
                 return response
             time.sleep(pause)  # the session's kernel is not there yet, and nothing has been done
+
+    def _all(self, kind: type[T], call: calls.Call) -> list[T]:
+        found: list[T] = []
+        following: calls.Call | None = call
+        while following is not None:
+            response = self._send(following)
+            found += calls.models_of(kind, response)
+            following = calls.next_page(following, response)
+        return found
 
     def _guarded(self, send: Callable[[], httpx.Response]) -> httpx.Response:
         try:

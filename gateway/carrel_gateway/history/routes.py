@@ -11,8 +11,8 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from carrel_gateway import metrics
-from carrel_gateway.dependencies import Gateway, GatewayOf, History, Sessions
-from carrel_gateway.history.schemas import EventList, event_document, live_document
+from carrel_gateway.dependencies import Cursor, Gateway, GatewayOf, History, Sessions
+from carrel_gateway.history.schemas import EventList, event_document, live_document, text_document
 from carrel_gateway.history.service import HistoryService, StoredEvent
 from carrel_gateway.web import sse
 from carrel_gateway.web.replies import JsonReply
@@ -34,26 +34,27 @@ async def read_events(
     sessions: Sessions,
     after: Annotated[int, Query(ge=0, le=2**63 - 1, description="Number of the last event that the caller has.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 500,
+    cursor: Cursor = None,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for news.")] = 0,
     run: Annotated[UUID | None, Query(description="End the stream when this run is over.")] = None,
     accept: Annotated[str, Header()] = "application/json",
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Read the log after an event.
+    """Read the log after an event: at most `limit` events, and fewer where they are large; an empty page is the end.
 
     With `Accept: text/event-stream` it goes on as a stream of committed events, in order and without a gap, with live
-    provisional ones between; `Last-Event-ID` has precedence over `after`.
+    provisional ones between; `Last-Event-ID` has precedence over `cursor`, and that over `after`.
     """
     await sessions.get(session_id)
+    after = history.place_of(cursor, session_id) if cursor else after
     if sse.MEDIA_TYPE in accept:
         resumed = sse.last_event_id(last_event_id)
         return event_stream(gateway, history, session_id, after=after if resumed is None else resumed, run_id=run)
     if wait:
-        found = await history.wait(session_id, after=after, seconds=wait)
-    else:
-        found = await history.events(session_id, after=after, limit=limit)
-    items = [event_document(event) for event in found[:limit]]
-    return JsonReply({"items": items, "last_seq": items[-1]["seq"] if items else after})
+        await history.wait(session_id, after=after, seconds=wait)
+    items = [text_document(event) for event in await history.texts(session_id, after=after, limit=limit)]
+    last = items[-1]["seq"] if items else after
+    return JsonReply({"items": items, "last_seq": last, "next_cursor": history.cursor_after(last, session_id)})
 
 
 def event_stream(

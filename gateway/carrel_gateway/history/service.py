@@ -22,6 +22,7 @@ from carrel_gateway.history import metrics, projections, repository
 from carrel_gateway.history.events import (
     Actor,
     Cell,
+    EventText,
     Fence,
     Gone,
     Live,
@@ -42,16 +43,21 @@ from carrel_gateway.storage.bus import BusOverflow
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.dialect import NewEvents
 from carrel_gateway.storage.ids import new_id
+from carrel_gateway.storage.paging import Cursors, Number, Page
 from carrel_wire.log import LogPayload, type_of
 
-__all__ = ["Actor", "Cell", "Fence", "HistoryService", "LiveEvent", "Message", "StoredEvent"]
+__all__ = ["Actor", "Cell", "EventText", "Fence", "HistoryService", "LiveEvent", "Message", "StoredEvent"]
 
 PAGE: Final = 500
+PAGE_BYTES: Final = 4 * 1024 * 1024
+"""A page has one event at least, and no further one when it has so much: outputs are committed by the mebibyte."""
 NEWS_BYTES: Final = 64 * 1024
 """Larger events are read from the log by whoever wants them."""
 LOOK_SECONDS: Final = 15.0
 """Followers look into the log so often, in case that the bus has lost something without knowing."""
 LOOK_SECONDS_WITHOUT_BUS: Final = 1.0
+_MESSAGES: Final = Cursors[int]("messages", Number)
+_EVENTS: Final = Cursors[int]("events", Number)
 
 
 class HistoryService:
@@ -129,25 +135,41 @@ class HistoryService:
     # ------------------------------------------------------------------ read
 
     async def events(self, session_id: UUID, *, after: int = 0, limit: int = PAGE) -> list[StoredEvent]:
-        """Return the committed events after a number, in order; none of a session that is not the tenant's."""
+        """Return the committed events after a number, in order; none of a session that is not the tenant's.
+
+        A page ends when it has `limit` events or `PAGE_BYTES`; one that is empty is the end of the log.
+        """
         async with self._database.transaction(self._tenant_id, write=False) as tx:
-            return await repository.tail(tx, session_id, after=after, limit=limit)
+            return await self.read(tx, session_id, after=after, limit=limit)
 
     async def read(self, tx: Transaction, session_id: UUID, *, after: int, limit: int = PAGE) -> list[StoredEvent]:
-        """Return the events after a number, within a transaction."""
-        return await repository.tail(tx, session_id, after=after, limit=limit)
+        """Return such a page within a transaction."""
+        texts = await repository.tail(tx, session_id, after=after, limit=limit, size=PAGE_BYTES)
+        return await repository.decode(session_id, texts)
 
-    async def wait(self, session_id: UUID, *, after: int, seconds: float) -> list[StoredEvent]:
-        """Return the events after a number as soon as there are any, or none when the time is over."""
+    async def texts(self, session_id: UUID, *, after: int = 0, limit: int = PAGE) -> list[EventText]:
+        """Return such a page with the payloads as they are stored, for whoever passes them on."""
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            return await repository.tail(tx, session_id, after=after, limit=limit, size=PAGE_BYTES)
+
+    async def latest(self, session_id: UUID, *types: type[LogPayload], after: int) -> LogPayload | None:
+        """Return the last payload of one of these types after a number."""
+        names = [str(kind.__struct_config__.tag) for kind in types]
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            found = await repository.latest(tx, session_id, names, after=after)
+        return found.payload if found else None
+
+    async def wait(self, session_id: UUID, *, after: int, seconds: float) -> bool:
+        """Return as soon as there are events after a number, or with false when the time is over."""
         try:
             async with asyncio.timeout(seconds):
                 async with aclosing(self.follow(session_id, after=after)) as stream:
                     async for event in stream:
                         if isinstance(event, StoredEvent):
-                            break
+                            return True
         except TimeoutError:
-            return []
-        return await self.events(session_id, after=after)
+            pass
+        return False
 
     async def follow(self, session_id: UUID, *, after: int) -> AsyncGenerator[StoredEvent | LiveEvent, None]:
         """Yield the events after a number, in order and without a gap, and live ones between; waits for more.
@@ -164,8 +186,9 @@ class HistoryService:
         async with self._bus.subscribe(self._channel(session_id)) as bus:
             while True:
                 if behind:
-                    found = await self.events(session_id, after=seen)
-                    behind = len(found) == PAGE
+                    texts = await self.texts(session_id, after=seen)
+                    behind = _may_be_full(texts)
+                    found = await repository.decode(session_id, texts)
                     if not found and not await self._exists(session_id):
                         return  # deleted, and the news of it was lost
                 else:
@@ -183,8 +206,45 @@ class HistoryService:
 
     async def messages(self, session_id: UUID, *, limit: int = 100, before_id: UUID | None = None) -> list[Message]:
         """Return the last messages, or the last before one, in the order of the conversation."""
+        return (await self.message_page(session_id, limit=limit, before_id=before_id)).items
+
+    async def message_page(
+        self,
+        session_id: UUID,
+        *,
+        limit: int,
+        before_id: UUID | None = None,
+        offset: int = 0,
+        cursor: str | None = None,
+    ) -> Page[Message]:
+        """Return a page of what `messages` returns; the next page has those before it.
+
+        Raises
+        ------
+        InvalidInput
+            The cursor is not one that a page of this session's messages had.
+        """
+        before = _MESSAGES.read(cursor, session_id) if cursor else None
         async with self._database.transaction(self._tenant_id, write=False) as tx:
-            return await repository.last_messages(tx, session_id, limit=limit, before_id=before_id)
+            found = await repository.last_messages(
+                tx, session_id, limit=limit + 1, before_id=before_id, before_seq=before, offset=offset
+            )
+        page = _MESSAGES.page(found, limit, lambda oldest: oldest.seq, session_id)
+        return Page(page.items[::-1], page.next_cursor)
+
+    def place_of(self, cursor: str, session_id: UUID) -> int:
+        """Return the number of the event that a page of the session's log ended with.
+
+        Raises
+        ------
+        InvalidInput
+            The cursor is not one that a page of this session's log had.
+        """
+        return _EVENTS.read(cursor, session_id)
+
+    def cursor_after(self, seq: int, session_id: UUID) -> str:
+        """Return the cursor of the page after an event."""
+        return _EVENTS.write(seq, session_id)
 
     async def cells(self, session_id: UUID, *, execution_id: UUID | None = None) -> list[Cell]:
         """Return the cells in the order in which they began, or one of them, with their outputs."""
@@ -279,6 +339,11 @@ def _after(news: News | None, session_id: UUID, seen: int) -> list[StoredEvent] 
     if news is None or not news.events or news.events[0][0] > seen + 1:
         return None
     return [event for event in events_of(news, session_id) if event.seq > seen]
+
+
+def _may_be_full(texts: Sequence[EventText]) -> bool:
+    """Return whether more events may follow those of a page; a character has at most four bytes."""
+    return len(texts) == PAGE or 4 * sum(len(event.payload) for event in texts) >= PAGE_BYTES
 
 
 def _no_session() -> NotFound:

@@ -88,7 +88,7 @@ async function openSession(session) {
     if (state.session !== session) return;  // another one was opened meanwhile
     for (const event of items) running = place(turns, event, running);
     state.seen = last;
-    more = items.length === 500;
+    more = items.length > 0;
   }
   await Promise.all([showFiles(), listSessions()]);
   if (state.session !== session) return;
@@ -194,7 +194,7 @@ async function ask(question) {
 
 async function showFiles() {
   const session = state.session;
-  const stored = session ? (await get(`/api/sessions/${session.id}/files`)).items : [];
+  const stored = session ? (await get(`/api/sessions/${session.id}/files?limit=1000`)).items : [];
   if (state.session !== session) return;
   at("files").replaceChildren(
     ...stored.map((file) => fileItem(file, async () => {

@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import IntegrityError
 
+from carrel_gateway.audit.service import Action, AuditService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError, Conflict, NotFound
 from carrel_gateway.executors.base import SessionRef
@@ -20,7 +21,7 @@ from carrel_gateway.sessions import repository
 from carrel_gateway.sessions.repository import Session
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
-from carrel_gateway.storage.paging import Page, cursor_of, read_cursor
+from carrel_gateway.storage.paging import Cursors, Page
 from carrel_wire.log import SessionChanged, SessionCreated
 
 __all__ = ["Page", "Session", "SessionService", "object_prefix"]
@@ -30,6 +31,7 @@ MAX_TITLE: Final = 200
 FORK_AGE: Final = timedelta(hours=1)
 """No fork takes so long to make."""
 _SWEEP: Final = 100
+_CURSORS: Final = Cursors[UUID]("sessions", UUID)
 
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +49,7 @@ class SessionService:
         self._principal = principal
         self._database = context.database
         self._history = HistoryService(context, principal)
+        self._audit = AuditService(context, principal)
 
     async def create(
         self,
@@ -130,11 +133,10 @@ class SessionService:
         InvalidInput
             The cursor is not one that a page had.
         """
-        before = read_cursor(cursor) if cursor else None
+        before = _CURSORS.read(cursor, status) if cursor else None
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
             found = await repository.page(tx, status=status, before=before, limit=limit + 1, offset=offset)
-        items = found[:limit]
-        return Page(items, cursor_of(items[-1].id) if len(found) > limit else None)
+        return _CURSORS.page(found, limit, lambda last: last.id, status)
 
     async def update(
         self,
@@ -229,7 +231,7 @@ class SessionService:
             There is no such session.
         """
         await self.get(session_id)
-        session = await self._change(session_id, {"status": "archived"})
+        session = await self._change(session_id, {"status": "archived"}, Action.SESSION_ARCHIVED)
         await self._context.kernels.release(self._ref(session))
         return session
 
@@ -247,6 +249,7 @@ class SessionService:
         async with self._database.transaction(self._principal.tenant_id) as tx:
             if not await repository.change(tx, session_id, {"status": "deleted"}):
                 raise _not_found()
+            await self._audit.record(tx, Action.SESSION_DELETED, session_id, owner=session.owner_id)
         await self._history.publish_gone(session_id)
         try:
             await self._remove(session)
@@ -306,12 +309,15 @@ class SessionService:
         async with self._database.transaction(session.tenant_id) as tx:
             await repository.remove(tx, session.id)
 
-    async def _change(self, session_id: UUID, changes: dict[str, Any]) -> Session:
+    async def _change(self, session_id: UUID, changes: dict[str, Any], told: Action | None = None) -> Session:
         async with self._database.transaction(self._principal.tenant_id) as tx:
             if not await repository.change(tx, session_id, changes):
                 raise _not_found()
             await self._history.append(session_id, [SessionChanged(changes=changes)], actor="user", tx=tx)
-            return _required(await repository.find(tx, session_id))
+            session = _required(await repository.find(tx, session_id))
+            if told:
+                await self._audit.record(tx, told, session_id, owner=session.owner_id)
+            return session
 
     def _ref(self, session: Session) -> SessionRef:
         return SessionRef(
