@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import exists, insert, select
+from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, exists, func, insert, select
 
-from carrel_gateway.history.events import Cell, Fence, Message, StoredEvent, encode_payload
+from carrel_gateway.history.events import Cell, EventText, Fence, Message, StoredEvent, encode_payload
 from carrel_gateway.history.tables import cells, events, messages
 from carrel_gateway.runs.tables import runs
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
 from carrel_wire.log import CellOutputs, decode_payload
+
+_DECODED_AT_ONCE: Final = 256 * 1024
+"""Bytes of payloads that are decoded in one go: about a millisecond's work."""
 
 
 async def has_session(tx: Transaction, session_id: UUID) -> bool:
@@ -63,27 +68,62 @@ async def insert_events(tx: Transaction, stored: Sequence[StoredEvent]) -> None:
     await tx.connection.execute(insert(events), rows)
 
 
-async def tail(tx: Transaction, session_id: UUID, *, after: int, limit: int) -> list[StoredEvent]:
-    """Return the events after a number, in order."""
-    query = (
-        select(
-            events.c.seq,
-            events.c.id,
-            events.c.parent_id,
-            events.c.type,
-            events.c.actor,
-            events.c.payload,
-            events.c.created_at,
-        )
-        .where(events.c.tenant_id == tx.tenant_id, events.c.session_id == session_id, events.c.seq > after)
-        .order_by(events.c.seq)
-        .limit(limit)
+async def tail(tx: Transaction, session_id: UUID, *, after: int, limit: int, size: int) -> list[EventText]:
+    """Return the events after a number, in order: at most so many, and no further one when they have `size` bytes."""
+    values = {"tenant_id_of": tx.tenant_id, "of_session": session_id, "after": after, "most": limit, "size": size}
+    return [EventText(*row) for row in await tx.connection.execute(_page(tx.dialect.name, tx.dialect.octets), values)]
+
+
+async def decode(session_id: UUID, texts: Sequence[EventText]) -> list[StoredEvent]:
+    """Return a page decoded; a long one in parts, so that others have their turn between them."""
+    found: list[StoredEvent] = []
+    decoded = 0
+    for event in texts:
+        if decoded > _DECODED_AT_ONCE:
+            await asyncio.sleep(0)
+            decoded = 0
+        decoded += len(event.payload)
+        found.append(event.decoded(session_id))
+    return found
+
+
+@cache
+def _page(_dialect: str, octets: Callable[[ColumnElement[str]], ColumnElement[int]]) -> Select[Any]:
+    """Return the statement of a page, which is built once: sizes are looked at before any payload is read."""
+    mine = (
+        events.c.tenant_id == bindparam("tenant_id_of"),
+        events.c.session_id == bindparam("of_session"),
+        events.c.seq > bindparam("after"),
     )
-    rows = await tx.connection.execute(query)
-    return [
-        StoredEvent(session_id, seq, own, parent, kind, actor, decode_payload(payload), created_at)
-        for seq, own, parent, kind, actor, payload, created_at in rows
-    ]
+    sizes = (
+        select(events.c.seq, octets(events.c.payload).label("octets"))
+        .where(*mine)
+        .order_by(events.c.seq)
+        .limit(bindparam("most", type_=BigInteger()))
+        .subquery()
+    )
+    before = func.sum(sizes.c.octets).over(order_by=sizes.c.seq) - sizes.c.octets
+    sums = select(sizes.c.seq, before.label("before")).subquery()
+    last = select(func.max(sums.c.seq)).where(sums.c.before < bindparam("size", type_=BigInteger())).scalar_subquery()
+    columns = [events.c[name] for name in EventText.__slots__]
+    return select(*columns).where(*mine, events.c.seq <= last).order_by(events.c.seq)
+
+
+async def latest(tx: Transaction, session_id: UUID, types: Sequence[str], *, after: int) -> StoredEvent | None:
+    """Return the last event of one of these types after a number."""
+    query = (
+        select(*(events.c[name] for name in EventText.__slots__))
+        .where(
+            events.c.tenant_id == tx.tenant_id,
+            events.c.session_id == session_id,
+            events.c.seq > after,
+            events.c.type.in_(types),
+        )
+        .order_by(events.c.seq.desc())
+        .limit(1)
+    )
+    row = (await tx.connection.execute(query)).first()
+    return EventText(*row).decoded(session_id) if row else None
 
 
 async def last_messages(
