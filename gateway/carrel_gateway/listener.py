@@ -39,7 +39,7 @@ class Connection(HttpToolsProtocol):
     """A head that is not whole by then is not waited for; neither is a connection on which nothing comes."""
     body_seconds: ClassVar[float] = 30.0
     body_bytes: ClassVar[int] = 4096
-    """A body of which less than this arrives in `body_seconds` is not waited for."""
+    """A body of which less than this arrives in `body_seconds`, twice in a row, is not waited for."""
 
     _refusal: tuple[int, str, str] | None = None
     _deadline: asyncio.TimerHandle | None = None
@@ -56,6 +56,8 @@ class Connection(HttpToolsProtocol):
     _body_bytes = 0
     """Of these, what is the body's content."""
     _looked_at_bytes = 0
+    _grace = True
+    """One look at the body may find too little: this process itself may have been late."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  as uvicorn's
         super().connection_made(transport)
@@ -106,6 +108,7 @@ class Connection(HttpToolsProtocol):
             self._raise(400, "too_many_requests_at_once", "wait for answers before sending further requests")
         self._in_head = self._begun = False
         self._head_bytes = self._raw_bytes = self._body_bytes = self._looked_at_bytes = 0
+        self._grace = True
         self._stop_waiting()
         super().on_headers_complete()
 
@@ -173,14 +176,16 @@ class Connection(HttpToolsProtocol):
             self._deadline = None
 
     def _late_head(self) -> None:
-        if self._head_bytes and not self.transport.is_closing():
+        if self._begun and not self.transport.is_closing():
             self._refuse(408, "head_timeout", f"the request's headers were not whole within {self.head_seconds:g} s")
         else:
             self.transport.close()
 
     def _look_at_body(self) -> None:
-        own = self.flow.read_paused or self.cycle.waiting_for_100_continue  # it is this side that takes its time
-        if own or self._body_bytes - self._looked_at_bytes >= self.body_bytes:
+        waited_for = self.flow.read_paused or self.cycle.waiting_for_100_continue  # this side takes its time
+        enough = waited_for or self._body_bytes - self._looked_at_bytes >= self.body_bytes
+        if enough or self._grace:
+            self._grace = enough
             self._wait_for_body()
             return
         text = f"less than {self.body_bytes} bytes of the body came within {self.body_seconds:g} s"
