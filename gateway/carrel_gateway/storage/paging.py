@@ -38,7 +38,7 @@ class Page(Generic[T]):
     next_cursor: str | None = None
 
 
-@dataclass(frozen=True)  # no slots: on Python 3.11 a frozen generic class with them cannot be made with its type
+@dataclass(frozen=True)
 class Cursors(Generic[T]):
     """The cursors of one kind of list."""
 
