@@ -41,6 +41,15 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = _setting(
         "api_key", None, "Key that callers present; the embedded default makes one on its first start."
     )
+    secret_keys: SecretStr | None = _setting(
+        "secret_keys",
+        None,
+        "Keys that sign tokens and encrypt secrets, `kid:base64` of 32 bytes each, the one in use first; the embedded "
+        "default makes one.",
+    )
+    access_token_seconds: int = _setting(
+        "access_token_seconds", 900, "Life of an access token; a refresh gets the next one.", ge=30, le=3600
+    )
     cors_origins: Annotated[list[str], NoDecode] = _setting(
         "cors_origins", [], "Origins, separated by commas, whose pages may call the API."
     )
