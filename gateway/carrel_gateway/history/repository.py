@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final
 from uuid import UUID
@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    RowMapping,
     Select,
     bindparam,
     exists,
@@ -204,9 +205,9 @@ async def _outputs(
     return found
 
 
-async def texts_of(tx: Transaction, found: Sequence[Found]) -> dict[tuple[UUID, UUID], Mapping[str, Any]]:
+async def texts_of(tx: Transaction, found: Sequence[Found]) -> dict[tuple[UUID, UUID], RowMapping]:
     """Return what was found, by session and id: title of the session, content, and what else a list shows of it."""
-    rows: dict[tuple[UUID, UUID], Mapping[str, Any]] = {}
+    rows: dict[tuple[UUID, UUID], RowMapping] = {}
     for kind, table, own, text in (("message", messages, "id", "content"), ("code", cells, "execution_id", "code")):
         keys = [(item.session_id, item.id) for item in found if item.kind == kind]
         if not keys:
