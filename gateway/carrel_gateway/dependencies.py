@@ -27,6 +27,7 @@ from carrel_gateway.history.search import SearchService
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.notebook.service import NotebookService
+from carrel_gateway.people.service import TeamService, UserService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.paging import MAX_CURSOR
 from carrel_gateway.suspension.keeping import SessionKeeper
@@ -105,6 +106,14 @@ async def _suspensions(gateway: GatewayOf, caller: Caller) -> SuspensionService:
     return SuspensionService(gateway.context, caller)
 
 
+async def _users(gateway: GatewayOf, caller: Caller) -> UserService:
+    return UserService(gateway.context, caller)
+
+
+async def _teams(gateway: GatewayOf, caller: Caller) -> TeamService:
+    return TeamService(gateway.context, caller)
+
+
 async def _audit(gateway: GatewayOf, caller: Caller) -> AuditService:
     return AuditService(gateway.context, caller)
 
@@ -119,6 +128,8 @@ Config = Annotated[ConfigService, Depends(_config)]
 Notebooks = Annotated[NotebookService, Depends(_notebooks)]
 Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
 Audit = Annotated[AuditService, Depends(_audit)]
+Users = Annotated[UserService, Depends(_users)]
+Teams = Annotated[TeamService, Depends(_teams)]
 
 Cursor = Annotated[
     str | None, Query(max_length=MAX_CURSOR, description="The `next_cursor` of the page before; opaque.")
