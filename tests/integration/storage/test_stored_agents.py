@@ -1,8 +1,8 @@
 """Stored agents over both databases.
 
-Plan: an agent is stored, read, changed, listed and deleted; two who change it at once are told; teams read or write what
-is shared with them, by what their members are in them; what is shared goes with the team or the member; others and
-other tenants are refused.
+Plan: an agent is stored, read, changed, listed and deleted; two who change it at once are told; teams read or write
+what is shared with them, by what their members are in them; what is shared goes with the team or the member; others
+and other tenants are refused.
 """
 
 from __future__ import annotations
