@@ -61,7 +61,7 @@ class ChatService:
         session = await self._sessions.get(session_id)
         if session.status == "archived":
             raise Conflict("the session is archived and takes no more messages; open a new one", code="archived")
-        self._supervisor.require_usable(session.model)
+        await self._supervisor.require_usable(self._principal, session.model)
         run_id = new_id()
         first = [
             UserMessage(message_id=new_id(), content=content, run_id=run_id),
