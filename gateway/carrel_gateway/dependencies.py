@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.artifacts.service import ArtifactService
+from carrel_gateway.audit.service import AuditService
 from carrel_gateway.chat.service import ChatService
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config.service import ConfigService
@@ -99,6 +100,10 @@ async def _suspensions(gateway: GatewayOf, caller: Caller) -> SuspensionService:
     return SuspensionService(gateway.context, caller)
 
 
+async def _audit(gateway: GatewayOf, caller: Caller) -> AuditService:
+    return AuditService(gateway.context, caller)
+
+
 Sessions = Annotated[SessionService, Depends(_sessions)]
 History = Annotated[HistoryService, Depends(_history)]
 Artifacts = Annotated[ArtifactService, Depends(_artifacts)]
@@ -107,6 +112,7 @@ Chat = Annotated[ChatService, Depends(_chat)]
 Config = Annotated[ConfigService, Depends(_config)]
 Notebooks = Annotated[NotebookService, Depends(_notebooks)]
 Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
+Audit = Annotated[AuditService, Depends(_audit)]
 
 Cursor = Annotated[
     str | None, Query(max_length=MAX_CURSOR, description="The `next_cursor` of the page before; opaque.")

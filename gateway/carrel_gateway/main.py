@@ -18,6 +18,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from carrel_gateway import metrics, problems
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.artifacts import routes as artifacts
+from carrel_gateway.audit import routes as audit
 from carrel_gateway.chat import routes as chat
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config import routes as config
@@ -55,6 +56,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     notebook.router,
     config.router,
     models.router,
+    audit.router,
     chat.sockets,
     artifacts.signed,
     page.router,
