@@ -91,6 +91,10 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("GET", "/api/artifacts/{artifact_id}/versions"): _READ,
         ("GET", f"{_SESSION}/notebook"): _READ,
         ("POST", f"{_SESSION}/notebook/sync"): _WRITE,
+        # administration
+        ("GET", "/api/audit"): _rule(Right.TENANT_READ),
+        ("GET", "/api/audit/export"): _rule(Right.TENANT_READ),
+        ("GET", "/api/audit/verify"): _rule(Right.TENANT_READ),
         # models
         ("GET", "/api/models"): _rule(Right.MODELS_READ),
         ("GET", "/api/models/{name}/validate"): _rule(Right.MODELS_READ),
