@@ -39,6 +39,7 @@ from carrel_gateway.page import routes as page
 from carrel_gateway.people import routes as people
 from carrel_gateway.provider_keys import routes as provider_keys
 from carrel_gateway.sessions import routes as sessions
+from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.settings import Settings
 from carrel_gateway.stored_agents import routes as stored_agents
 from carrel_gateway.suspension import routes as suspension
@@ -138,6 +139,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             models=registry,
             keeper=keeper,
             authenticator=authenticator,
+            access=SessionAccess(context.database),
             started_at=time.monotonic(),
             closing=asyncio.Event(),
         )
