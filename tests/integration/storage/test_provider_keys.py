@@ -184,7 +184,9 @@ async def test_keys_of_the_installation_are_exchanged(
         postgres: Postgres = request.getfixturevalue("postgres")
         owners = make_settings(database_url=postgres.url(settings.database_url.rpartition("/")[2]))
     rotated = await rotate(owners, secrets)
-    assert (rotated.changed >= 2, rotated.unsealable) == (True, [])
+    assert rotated.changed == 2
+    lost = {tenant_id for tenant_id, _, _ in rotated.unsealable}  # of other tests, whose keys are gone
+    assert not lost & {first.tenant_id, second.tenant_id}
     assert (await rotate(owners, secrets)).changed == 0
     async with open_state(make_settings(**same, secret_keys=named("new"))) as context:
         for principal, key in ((first, OWN), (second, SHARED)):
