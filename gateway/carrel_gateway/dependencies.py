@@ -11,6 +11,8 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Query, Security
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
@@ -21,15 +23,17 @@ from carrel_gateway.chat.service import ChatService
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config.service import ConfigService
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import Conflict
+from carrel_gateway.errors import Conflict, Unauthenticated
 from carrel_gateway.execution.service import ExecutionService
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.notebook.service import NotebookService
+from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.paging import MAX_CURSOR
 from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.suspension.service import SuspensionService
+from carrel_gateway.web.address import client_address
 
 _bearer = HTTPBearer(auto_error=False, description="The API key, as `Authorization: Bearer <key>`.")
 
@@ -44,6 +48,7 @@ class Gateway:
     keeper: SessionKeeper | None
     """Answers the platform's requests to save sessions; none where nobody makes any."""
     authenticator: Authenticator
+    rates: RateLimits
     started_at: float
     """By the monotonic clock."""
     closing: asyncio.Event
@@ -59,10 +64,39 @@ GatewayOf = Annotated[Gateway, Depends(gateway_of)]
 
 
 async def require_caller(
-    gateway: GatewayOf, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+    connection: HTTPConnection,
+    gateway: GatewayOf,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> Principal:
-    """Return the caller, or raise `Unauthenticated`."""
-    return await gateway.authenticator.authenticate(credentials.credentials if credentials else None)
+    """Return the caller, or raise `Unauthenticated`; `TooMany` when they call too often."""
+    return await known_caller(connection, gateway, credentials.credentials if credentials else None)
+
+
+async def known_caller(connection: HTTPConnection, gateway: Gateway, presented: str | None) -> Principal:
+    """Return who presents a key or token, and count the call for them, or else for the address."""
+    try:
+        caller = await gateway.authenticator.authenticate(presented)
+    except Unauthenticated:
+        await _count_stranger(connection, gateway)
+        raise
+    await gateway.rates.count(caller)
+    return caller
+
+
+async def count_open_call(connection: HTTPConnection, gateway: GatewayOf) -> None:
+    """Count a call for its address when the route asks nobody who they are; raises `TooMany`."""
+    route = connection.scope.get("route")
+    if isinstance(route, APIRoute) and not _asks_for_caller(route.dependant):  # WebSockets see to it themselves
+        await _count_stranger(connection, gateway)
+
+
+async def _count_stranger(connection: HTTPConnection, gateway: Gateway) -> None:
+    address = client_address(connection.scope, trusted_proxies=gateway.context.settings.trusted_proxies)
+    await gateway.rates.count_stranger(address, getattr(connection.scope.get("route"), "path", ""))
+
+
+def _asks_for_caller(dependant: Dependant) -> bool:
+    return dependant.call is require_caller or any(map(_asks_for_caller, dependant.dependencies))
 
 
 Caller = Annotated[Principal, Depends(require_caller)]

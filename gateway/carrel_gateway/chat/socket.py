@@ -22,6 +22,7 @@ from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError, InvalidInput
 from carrel_gateway.history.schemas import event_document, live_document
 from carrel_gateway.history.service import HistoryService, StoredEvent
+from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions.service import SessionService
 
 _SEND_SECONDS = 30.0
@@ -45,12 +46,15 @@ class ChatSocket:
         context: ProcessContext,
         principal: Principal,
         supervisor: RunSupervisor,
+        rates: RateLimits,
         session_id: UUID,
     ) -> None:
         self._socket = socket
         self._session_id = session_id
         self._sessions = SessionService(context, principal)
         self._history = HistoryService(context, principal)
+        self._principal = principal
+        self._rates = rates
         self._chat = ChatService(context, principal, supervisor)
         self._sending = asyncio.Lock()
 
@@ -86,6 +90,7 @@ class ChatSocket:
             if frame["type"] == "websocket.disconnect":
                 return
             try:
+                await self._rates.count(self._principal, message=True)
                 await self._take(frame)
             except CarrelError as error:
                 await self._problem(error)
