@@ -11,12 +11,14 @@ import msgspec
 
 from carrel_wire.log import (
     ArtifactStored,
+    AssistantMessage,
     CellEdited,
     CellFinished,
     CellIntended,
     CellOutputs,
     LogPayload,
     RunStarted,
+    UserMessage,
     decode_payload,
 )
 
@@ -94,6 +96,8 @@ class Message:
     content: str
     run_id: UUID | None
     artifact_ids: list[UUID]
+    superseded_seq: int | None
+    """Event with which HEAD moved away from it; none while the conversation has it."""
     created_at: datetime
 
 
@@ -122,8 +126,10 @@ def event_id_of(payload: LogPayload) -> UUID | None:
     match payload:
         case RunStarted(run_id=begun) | ArtifactStored(artifact_id=begun) | CellIntended(execution_id=begun):
             return begun
+        case UserMessage(message_id=begun) | AssistantMessage(message_id=begun):
+            return begun
         case _:
-            return getattr(payload, "message_id", None)
+            return None
 
 
 def parent_id_of(payload: LogPayload) -> UUID | None:

@@ -80,6 +80,7 @@ class SessionService:
             suspended_at=None,
             forked_from=None,
             boot_id=None,
+            stale_seq=None,
             created_at=now,
             updated_at=now,
         )
@@ -204,6 +205,7 @@ class SessionService:
             suspended_at=None,
             forked_from=source.id,
             boot_id=None,
+            stale_seq=None,
             created_at=now,
             updated_at=now,
         )
