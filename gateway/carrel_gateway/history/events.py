@@ -96,9 +96,9 @@ class Message:
     content: str
     run_id: UUID | None
     artifact_ids: list[UUID]
-    superseded_seq: int | None
-    """Event with which HEAD moved away from it; none while the conversation has it."""
     created_at: datetime
+    superseded_seq: int | None = None
+    """Event with which HEAD moved away from it; none while the conversation has it."""
 
 
 @dataclass(frozen=True, slots=True)
