@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Query, Security
+from fastapi import Depends, Header, Query, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.artifacts.service import ArtifactService
@@ -24,9 +24,11 @@ from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import Conflict
 from carrel_gateway.execution.service import ExecutionService
 from carrel_gateway.history.service import HistoryService
+from carrel_gateway.idempotency.service import Effect
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import MAX_CURSOR
 from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.suspension.service import SuspensionService
@@ -113,6 +115,24 @@ Config = Annotated[ConfigService, Depends(_config)]
 Notebooks = Annotated[NotebookService, Depends(_notebooks)]
 Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
 Audit = Annotated[AuditService, Depends(_audit)]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x20-\x7e]+$",
+        description="Name of this request, made by the caller; sent again within a day it gets the same answer, and "
+        "nothing is done twice.",
+    ),
+]
+
+
+async def _effect(request: Request) -> Effect:
+    return getattr(request.state, "effect", None) or Effect(new_id())
+
+
+EffectOf = Annotated[Effect, Depends(_effect)]
 
 Cursor = Annotated[
     str | None, Query(max_length=MAX_CURSOR, description="The `next_cursor` of the page before; opaque.")

@@ -147,6 +147,18 @@ async def last_messages(
     return [_message(row) for row in rows]
 
 
+async def question_of(tx: Transaction, session_id: UUID, run_id: UUID) -> Message | None:
+    """Return the message of a person that a run answers."""
+    query = select(messages).where(
+        messages.c.tenant_id == tx.tenant_id,
+        messages.c.session_id == session_id,
+        messages.c.run_id == run_id,
+        messages.c.role == "user",
+    )
+    row = (await tx.connection.execute(query)).mappings().first()
+    return _message(row) if row else None
+
+
 async def cells_of(tx: Transaction, session_id: UUID, *, execution_id: UUID | None = None) -> list[Cell]:
     """Return the cells in the order in which they began, with their outputs."""
     query = (

@@ -7,22 +7,28 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
 
-from carrel_gateway.dependencies import Config, Cursor, Offset, Sessions
+from carrel_gateway.dependencies import Config, Cursor, EffectOf, Offset, Sessions
+from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.sessions.schemas import SessionCreate, SessionList, SessionOut, SessionUpdate
 
-router = APIRouter(prefix="/api/sessions", tags=["sessions"])
+router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions", tags=["sessions"])
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
-async def create_session(sessions: Sessions, config: Config, body: SessionCreate | None = None) -> SessionOut:
+async def create_session(
+    sessions: Sessions, config: Config, effect: EffectOf, body: SessionCreate | None = None
+) -> SessionOut:
     """Open a conversation. Its kernel starts when it is first needed."""
     wanted = body or SessionCreate()
+    if effect.again and (made := await sessions.recorded(effect.id)):
+        return SessionOut.model_validate(made)
     if wanted.model is not None:
         config.require_model(wanted.model)
     session = await sessions.create(
         title=wanted.title,
         model=wanted.model,
         config=wanted.config.model_dump(exclude_none=True) if wanted.config else None,
+        session_id=effect.id,
     )
     return SessionOut.model_validate(session)
 
