@@ -27,6 +27,7 @@ from carrel_gateway.history.service import HistoryService
 from carrel_gateway.idempotency.service import Effect
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.notebook.service import NotebookService
+from carrel_gateway.people.service import TeamService, UserService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import MAX_CURSOR
@@ -102,6 +103,14 @@ async def _suspensions(gateway: GatewayOf, caller: Caller) -> SuspensionService:
     return SuspensionService(gateway.context, caller)
 
 
+async def _users(gateway: GatewayOf, caller: Caller) -> UserService:
+    return UserService(gateway.context, caller)
+
+
+async def _teams(gateway: GatewayOf, caller: Caller) -> TeamService:
+    return TeamService(gateway.context, caller)
+
+
 async def _audit(gateway: GatewayOf, caller: Caller) -> AuditService:
     return AuditService(gateway.context, caller)
 
@@ -115,6 +124,8 @@ Config = Annotated[ConfigService, Depends(_config)]
 Notebooks = Annotated[NotebookService, Depends(_notebooks)]
 Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
 Audit = Annotated[AuditService, Depends(_audit)]
+Users = Annotated[UserService, Depends(_users)]
+Teams = Annotated[TeamService, Depends(_teams)]
 
 IdempotencyKey = Annotated[
     str | None,

@@ -36,6 +36,7 @@ from carrel_gateway.models import routes as models
 from carrel_gateway.notebook import routes as notebook
 from carrel_gateway.opening import open_context
 from carrel_gateway.page import routes as page
+from carrel_gateway.people import routes as people
 from carrel_gateway.sessions import routes as sessions
 from carrel_gateway.settings import Settings
 from carrel_gateway.suspension import routes as suspension
@@ -57,6 +58,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     config.router,
     models.router,
     audit.router,
+    people.router,
     chat.sockets,
     artifacts.signed,
     page.router,

@@ -1,8 +1,8 @@
 """A conversation over one WebSocket: messages and cancels come in, the session's events go out.
 
-In: `{"type": "message", "message": "…"}`, with an `idempotency_key` if it shall be sent again, and `{"type": "cancel"}`.
-Out: events as in `…/events`, live ones with `"live": true`, and `{"type": "problem", "code": …, "detail": …}` for what could not be done. A reader that is too slow
-is cut with code 4408 and comes back with `after`; nothing is held for it.
+In: `{"type": "message", "message": "…"}`, with an `idempotency_key` if it may be sent again, and `{"type": "cancel"}`.
+Out: events as in `…/events`, live ones with `"live": true`, and `{"type": "problem", "code": …, "detail": …}` for what
+could not be done. A reader that is too slow is cut with code 4408 and comes back with `after`; nothing is held for it.
 """
 
 from __future__ import annotations
