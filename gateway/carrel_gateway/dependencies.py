@@ -23,6 +23,7 @@ from carrel_gateway.config.service import ConfigService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import Conflict
 from carrel_gateway.execution.service import ExecutionService
+from carrel_gateway.history.search import SearchService
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.idempotency.service import Effect
 from carrel_gateway.identity.authenticator import Authenticator
@@ -79,6 +80,10 @@ async def _history(gateway: GatewayOf, caller: Caller) -> HistoryService:
     return HistoryService(gateway.context, caller)
 
 
+async def _search(gateway: GatewayOf, caller: Caller) -> SearchService:
+    return SearchService(gateway.context, caller)
+
+
 async def _artifacts(gateway: GatewayOf, caller: Caller) -> ArtifactService:
     return ArtifactService(gateway.context, caller)
 
@@ -117,6 +122,7 @@ async def _audit(gateway: GatewayOf, caller: Caller) -> AuditService:
 
 Sessions = Annotated[SessionService, Depends(_sessions)]
 History = Annotated[HistoryService, Depends(_history)]
+Search = Annotated[SearchService, Depends(_search)]
 Artifacts = Annotated[ArtifactService, Depends(_artifacts)]
 Executions = Annotated[ExecutionService, Depends(_executions)]
 Chat = Annotated[ChatService, Depends(_chat)]

@@ -52,6 +52,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     suspension.router,
     chat.router,
     history.router,
+    history.search_router,
     execution.router,
     artifacts.router,
     notebook.router,
