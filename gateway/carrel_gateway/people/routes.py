@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response, status
 
 from carrel_gateway.dependencies import Cursor, Teams, Users
+from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.people.schemas import (
     MemberIn,
     MemberOut,
