@@ -10,6 +10,10 @@ class Action(StrEnum):
 
     SESSION_ARCHIVED = "session.archived"
     SESSION_DELETED = "session.deleted"
+    SESSION_SHARED = "session.shared"
+    SESSION_UNSHARED = "session.unshared"
+    LINK_MADE = "session.link-made"
+    LINK_REVOKED = "session.link-revoked"
     AUDIT_EXPORTED = "audit.exported"
     USER_ADDED = "user.added"
     USER_CHANGED = "user.changed"

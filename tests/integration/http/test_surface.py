@@ -29,6 +29,11 @@ WITHOUT_A_KEY = {
     "/health/ready",
     "/info",
     "/api/objects/{token}",
+    "/api/shared/{token}",
+    "/api/shared/{token}/messages",
+    "/api/shared/{token}/notebook",
+    "/api/shared/{token}/artifacts",
+    "/api/shared/{token}/artifacts/{artifact_id}",
 }
 APP = create_app(Settings(data_dir=Path("/nonexistent")))
 UNKNOWN = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
