@@ -72,6 +72,20 @@ class Settings(BaseSettings):
     db_max_overflow: int = _setting("db_max_overflow", 10, "Further connections under load.", ge=0, le=1000)
     redis_url: str | None = _setting("redis_url", None, "redis://…; empty means the bus is in this process.")
 
+    # people
+    registration: str = _setting(
+        "registration",
+        "closed",
+        "Who may register by mail: `closed` is nobody, `open` everybody, or domains of mail, separated by commas.",
+    )
+    login_days: float = _setting("login_days", 30.0, "Days after which a login that is not used ends.", gt=0, le=365)
+    smtp_url: SecretStr | None = _setting(
+        "smtp_url",
+        None,
+        "smtp://user:password@host:587 or smtps://… to send mail by; empty means into `outbox` of the data folder.",
+    )
+    mail_from: str = _setting("mail_from", "Carrel <carrel@localhost>", "Sender of the mails.")
+
     # artifacts
     storage_type: Literal["local", "s3"] = _setting("storage_type", "local", "Where artifacts are kept.")
     storage_path: Path | None = _setting(
