@@ -1,8 +1,8 @@
 """Mail, through a real server of mail on loopback, and into files.
 
-Plan: a mail arrives as it was written, with the sender of the settings; a server that is busy or cut off is asked again;
-one that goes on refusing, or is not there, is given up, and the next mail goes through; passwords go to the server, but
-to another machine over TLS alone; files are private; too many that wait are dropped; logs name no address.
+Plan: a mail arrives as it was written, with the sender of the settings; a server that is busy or cut off is asked
+again; one that goes on refusing, or is not there, is given up, and the next mail goes through; passwords go to the
+server, but to another machine over TLS alone; files are private; too many are dropped; logs name no address.
 """
 
 from __future__ import annotations
