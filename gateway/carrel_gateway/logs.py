@@ -98,6 +98,9 @@ def configure(settings: Settings) -> None:
         logger.handlers.clear()
         logger.propagate = name != "uvicorn.access"  # the middleware writes that line, without query strings
     logging.getLogger("uvicorn.error").setLevel(max(root.level, logging.WARNING))
+    # These write, at their lowest level, what goes to the database and to servers of mail.
+    for name in ("aiosqlite", "aiosmtplib", "sqlalchemy"):
+        logging.getLogger(name).setLevel(max(root.level, logging.INFO))
 
 
 def _json_renderer(_: Any, __: str, event: MutableMapping[str, Any]) -> str:

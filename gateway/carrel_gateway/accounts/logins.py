@@ -171,19 +171,16 @@ class LoginService:
         """
         principal.require(Right.PROFILE_WRITE)
         await self.current(principal)
-        await self.end_everywhere(principal.user_id)
+        await self.end_everywhere(principal.user_id, principal.tenant_id)
 
-    async def end_everywhere(self, user_id: UUID, *, but: UUID | None = None) -> int:
-        """End all logins of a person in all their tenants, but one if named; return how many."""
+    async def end_everywhere(self, user_id: UUID, *tenant_ids: UUID, but: UUID | None = None) -> None:
+        """End all logins of a person in all tenants of their account and those named, but one login if named."""
         async with self._database.login_transaction() as connection:
             account = await repository.by_id(connection, user_id)
-        ended = 0
-        for tenant_id in account.tenants if account else ():
+        for tenant_id in {*(account.tenants if account else ()), *tenant_ids}:
             async with self._database.transaction(tenant_id) as tx:
                 gone = await families.revoke(tx, user_id, but=but)
-                ended += len(gone)
                 self._announce(tx, *gone)
-        return ended
 
     async def sweep(self) -> int:
         """Delete what ended long ago, of all tenants that people are members of; return how many rows."""

@@ -42,16 +42,7 @@ class ProfileService:
             Without the right to read it.
         """
         self._principal.require(Right.PROFILE_READ)
-        async with self._database.login_transaction() as connection:
-            account = await repository.by_id(connection, self._principal.user_id)
-        own = await self._member()
-        found: list[Member] = []
-        for tenant_id in account.tenants if account else (own.tenant_id,):
-            async with self._database.transaction(tenant_id, write=False) as tx:
-                member = await repository.member(tx, self._principal.user_id)
-            if member and member.disabled_at is None:
-                found.append(member)
-        return Profile(own, self._principal, found)
+        return await self._profile()
 
     async def rename(self, name: str) -> Profile:
         """Change the name.
@@ -63,7 +54,7 @@ class ProfileService:
         """
         self._principal.require(Right.PROFILE_WRITE)
         await self._change({"name": name})
-        return await self.get()
+        return await self._profile()
 
     async def preferences(self) -> dict[str, Any]:
         """Return the preferences.
@@ -91,6 +82,18 @@ class ProfileService:
             raise TooLarge(f"preferences have at most {MAX_PREFERENCES_BYTES} bytes as JSON")
         await self._change({"preferences": preferences})
         return preferences
+
+    async def _profile(self) -> Profile:
+        async with self._database.login_transaction() as connection:
+            account = await repository.by_id(connection, self._principal.user_id)
+        own = await self._member()
+        found: list[Member] = []
+        for tenant_id in account.tenants if account else (own.tenant_id,):
+            async with self._database.transaction(tenant_id, write=False) as tx:
+                member = await repository.member(tx, self._principal.user_id)
+            if member and member.disabled_at is None:
+                found.append(member)
+        return Profile(own, self._principal, found)
 
     async def _member(self) -> Member:
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:

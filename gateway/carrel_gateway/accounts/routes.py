@@ -29,7 +29,7 @@ from carrel_gateway.accounts.schemas import (
 )
 from carrel_gateway.accounts.service import AccountService, LoginService, Tokens
 from carrel_gateway.dependencies import Caller, GatewayOf
-from carrel_gateway.errors import InvalidInput, Unauthenticated
+from carrel_gateway.errors import InvalidInput
 
 MAX_AGENT: Final = 200
 
@@ -86,7 +86,9 @@ async def refresh(logins: Logins, request: Request, response: Response, body: Re
         raise InvalidInput("send the refresh token as a cookie or in the body, not both")
     presented = in_body or in_cookie
     if not presented:
-        raise Unauthenticated("this needs a refresh token, in the body or as the cookie that a login gave")
+        raise InvalidInput(
+            "this needs a refresh token, in the body or as the cookie that a login gave", code="no_refresh_token"
+        )
     client = client_of(request, cookie=in_body is None)
     return answer(await logins.refresh(presented, client), client, response)
 
