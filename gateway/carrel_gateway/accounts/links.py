@@ -48,7 +48,7 @@ class Links:
     def __init__(self, keys: MasterKeys, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._keys = keys
         self._clock = clock
-        self._base = (settings.public_url or f"http://{settings.host}:{settings.port}").rstrip("/")
+        self._base = public_address(settings)
 
     @property
     def page(self) -> str:
@@ -104,6 +104,11 @@ class Links:
     def _require_time(self, expires: int) -> None:
         if self._clock() >= expires:
             raise used_up()
+
+
+def public_address(settings: Settings) -> str:
+    """Return what links to this gateway begin with."""
+    return (settings.public_url or f"http://{settings.host}:{settings.port}").rstrip("/")
 
 
 def fingerprint(account: Account) -> str:

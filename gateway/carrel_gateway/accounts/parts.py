@@ -10,11 +10,14 @@ from typing import Any, Final
 
 import structlog
 
+from carrel_gateway.accounts.links import public_address
 from carrel_gateway.accounts.mailing import Mailer
 from carrel_gateway.accounts.passwords import Passwords
+from carrel_gateway.accounts.provider import Provider
 from carrel_gateway.accounts.refreshing import RefreshTokens
 from carrel_gateway.context import ProcessContext
 from carrel_gateway.errors import CarrelError, TooMany
+from carrel_gateway.settings import Settings
 from carrel_gateway.storage.rates import Limit, Rates
 
 LOGIN: Final = Limit("login", 20, 300)
@@ -26,6 +29,7 @@ LOGIN_FROM: Final = Limit("login-from", 600, 300)
 MAIL_TO: Final = Limit("mail-to", 5, 3600)
 """Mails to one address that anybody can ask for."""
 MAIL_FROM: Final = Limit("mail-from", 100, 3600)
+CALLBACK: Final = "/api/auth/oidc/callback"
 
 _log = structlog.get_logger(__name__)
 
@@ -84,6 +88,8 @@ class Parts:
     rates: Rates
     refresh: RefreshTokens
     works: Works
+    provider: Provider | None
+    """Whom people sign in with, where one is set."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something after the answer, so that its time tells nothing."""
@@ -112,13 +118,24 @@ async def open_parts(context: ProcessContext) -> AsyncGenerator[Parts]:
     ------
     MailSettingsUnusable
         The settings of mail cannot be used.
+    ProviderSettingsUnusable
+        Those of the provider cannot.
     """
     passwords, mailer, rates, works = Passwords(), Mailer.of(context.settings), Rates.of(context.settings), Works()
+    provider = await asyncio.to_thread(_provider, context.settings)
     mailer.start()
     try:
-        yield Parts(context, passwords, mailer, rates, RefreshTokens(context.secrets), works)
+        yield Parts(context, passwords, mailer, rates, RefreshTokens(context.secrets), works, provider)
     finally:
+        if provider:
+            await provider.aclose()
         await works.done()
         await mailer.aclose()
         await passwords.aclose()
         await rates.aclose()
+
+
+def _provider(settings: Settings) -> Provider | None:
+    if not settings.oidc_issuer and not settings.oidc_client_id:
+        return None
+    return Provider(settings, f"{public_address(settings)}{CALLBACK}")

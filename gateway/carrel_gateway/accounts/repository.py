@@ -93,6 +93,12 @@ async def set_verified(connection: AsyncConnection, account_id: UUID) -> None:
     await connection.execute(statement.values(verified_at=datetime.now(UTC)))
 
 
+async def link(connection: AsyncConnection, account_id: UUID, issuer: str, subject: str) -> None:
+    """Note whom an issuer knows an account as; the caller has seen that it has no issuer."""
+    statement = update(accounts).where(accounts.c.id == account_id, accounts.c.issuer.is_(None))
+    await connection.execute(statement.values(issuer=issuer, subject=subject))
+
+
 async def join(connection: AsyncConnection, account_id: UUID, tenant_id: UUID) -> None:
     """Add a tenant to an account's, if it is not one of them; the caller has made the user there."""
     known = await connection.scalar(select(accounts.c.tenants).where(accounts.c.id == account_id).with_for_update())
@@ -118,7 +124,7 @@ async def remove_tenant(tx: Transaction) -> None:
     await tx.connection.execute(delete(tenants).where(tenants.c.tenant_id == tx.tenant_id))
 
 
-async def add_member(tx: Transaction, user_id: UUID, *, name: str, email: str, role: Role) -> None:
+async def add_member(tx: Transaction, user_id: UUID, *, name: str, email: str | None, role: Role) -> None:
     """Insert a person's user of the tenant."""
     row = {"id": user_id, "name": name, "email": email, "role": role.value, "kind": "person"}
     await tx.connection.execute(insert(users).values(**row, tenant_id=tx.tenant_id, created_at=datetime.now(UTC)))

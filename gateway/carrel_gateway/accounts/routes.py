@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request, Response, status
+from fastapi import APIRouter, Depends, Query, Request, Response, status
+from starlette.responses import RedirectResponse
 
 from carrel_gateway.accounts import cookies
 from carrel_gateway.accounts.parts import Client
@@ -28,6 +29,7 @@ from carrel_gateway.accounts.schemas import (
     TokensOut,
 )
 from carrel_gateway.accounts.service import AccountService, LoginService, Tokens
+from carrel_gateway.accounts.signing_in import ATTEMPT_SECONDS, SignInService
 from carrel_gateway.dependencies import Caller, GatewayOf
 from carrel_gateway.errors import InvalidInput
 
@@ -48,9 +50,15 @@ async def _profiles(gateway: GatewayOf, caller: Caller) -> ProfileService:
     return ProfileService(gateway.context, caller)
 
 
+async def _signing_in(gateway: GatewayOf) -> SignInService:
+    return SignInService(gateway.accounts)
+
+
 Accounts = Annotated[AccountService, Depends(_accounts)]
 Logins = Annotated[LoginService, Depends(_logins)]
 Profiles = Annotated[ProfileService, Depends(_profiles)]
+SigningIn = Annotated[SignInService, Depends(_signing_in)]
+Parameter = Annotated[str | None, Query(max_length=4096)]
 
 
 @router.post("/auth/register", status_code=status.HTTP_202_ACCEPTED)
@@ -157,6 +165,32 @@ async def switch(body: Switch, caller: Caller, accounts: Accounts, request: Requ
     """Go on in another tenant of this person: ends this login and begins one there."""
     client = client_of(request, cookie=body.cookie)
     return answer(await accounts.switch(caller, body.tenant_id, client), client, response)
+
+
+@router.get("/auth/oidc/login", status_code=status.HTTP_303_SEE_OTHER, response_class=RedirectResponse)
+async def begin_oidc(signing_in: SigningIn, request: Request) -> Response:
+    """Send a browser to the provider that people sign in with."""
+    address, sealed = await signing_in.begin(client_of(request, cookie=True))
+    response = RedirectResponse(address, status.HTTP_303_SEE_OTHER)
+    cookies.put_attempt(response, sealed, seconds=ATTEMPT_SECONDS)
+    return response
+
+
+@router.get("/auth/oidc/callback", status_code=status.HTTP_303_SEE_OTHER, response_class=RedirectResponse)
+async def finish_oidc(
+    signing_in: SigningIn,
+    request: Request,
+    state: Parameter = None,
+    code: Parameter = None,
+    iss: Parameter = None,
+) -> Response:
+    """Log in whoever comes back from the provider; the refresh token is a cookie."""
+    client = client_of(request, cookie=True)
+    tokens = await signing_in.finish(cookies.read_attempt(request), client, state=state, code=code, issuer=iss)
+    response = RedirectResponse("/account", status.HTTP_303_SEE_OTHER)
+    cookies.put(response, tokens.refresh, seconds=tokens.seconds)
+    cookies.take_attempt_away(response)
+    return response
 
 
 @router.get("/me")
