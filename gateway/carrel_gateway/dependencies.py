@@ -24,10 +24,12 @@ from carrel_gateway.config.service import ConfigService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import Conflict
 from carrel_gateway.execution.service import ExecutionService
+from carrel_gateway.history.search import SearchService
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.identity import policy
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.notebook.service import NotebookService
+from carrel_gateway.people.service import TeamService, UserService
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.paging import MAX_CURSOR
@@ -115,6 +117,10 @@ async def _history(gateway: GatewayOf, caller: Caller) -> HistoryService:
     return HistoryService(gateway.context, caller)
 
 
+async def _search(gateway: GatewayOf, caller: Caller) -> SearchService:
+    return SearchService(gateway.context, caller)
+
+
 async def _artifacts(gateway: GatewayOf, caller: Caller) -> ArtifactService:
     return ArtifactService(gateway.context, caller)
 
@@ -139,12 +145,21 @@ async def _suspensions(gateway: GatewayOf, caller: Caller) -> SuspensionService:
     return SuspensionService(gateway.context, caller)
 
 
+async def _users(gateway: GatewayOf, caller: Caller) -> UserService:
+    return UserService(gateway.context, caller)
+
+
+async def _teams(gateway: GatewayOf, caller: Caller) -> TeamService:
+    return TeamService(gateway.context, caller)
+
+
 async def _audit(gateway: GatewayOf, caller: Caller) -> AuditService:
     return AuditService(gateway.context, caller)
 
 
 Sessions = Annotated[SessionService, Depends(_sessions)]
 History = Annotated[HistoryService, Depends(_history)]
+Search = Annotated[SearchService, Depends(_search)]
 Artifacts = Annotated[ArtifactService, Depends(_artifacts)]
 Executions = Annotated[ExecutionService, Depends(_executions)]
 Chat = Annotated[ChatService, Depends(_chat)]
@@ -152,6 +167,8 @@ Config = Annotated[ConfigService, Depends(_config)]
 Notebooks = Annotated[NotebookService, Depends(_notebooks)]
 Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
 Audit = Annotated[AuditService, Depends(_audit)]
+Users = Annotated[UserService, Depends(_users)]
+Teams = Annotated[TeamService, Depends(_teams)]
 
 Cursor = Annotated[
     str | None, Query(max_length=MAX_CURSOR, description="The `next_cursor` of the page before; opaque.")

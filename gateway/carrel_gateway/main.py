@@ -38,6 +38,7 @@ from carrel_gateway.models import routes as models
 from carrel_gateway.notebook import routes as notebook
 from carrel_gateway.opening import open_context
 from carrel_gateway.page import routes as page
+from carrel_gateway.people import routes as people
 from carrel_gateway.sessions import routes as sessions
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.settings import Settings
@@ -55,12 +56,14 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     suspension.router,
     chat.router,
     history.router,
+    history.search_router,
     execution.router,
     artifacts.router,
     notebook.router,
     config.router,
     models.router,
     audit.router,
+    people.router,
     chat.sockets,
     artifacts.signed,
     page.router,

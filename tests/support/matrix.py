@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import insert, select
 from tests.support.inside import Inside, Refused, inside
 from tests.support.operations import Operation
-from tests.support.people import new_key, new_user
+from tests.support.people import new_key, new_team, new_user
 from tests.support.state import chunks_of, new_principal
 from tests.support.tenancy import statements_without_tenant
 
@@ -67,10 +67,14 @@ class World:
         if operation.consumes:
             session = self.gateway.call(_new_session, self.context, owner)
         login = self.gateway.call(_new_login, self.context, owner) if "{login_id}" in operation.path else None
+        team, mate = self.gateway.call(_new_team, self.context, owner) if "team_id" in operation.path else (None, None)
         filled = operation.path.format(
             login_id=login,
             session_id=session,
             artifact_id=mine.artifact,
+            team_id=team,
+            mate_id=mate,
+            user_id=owner.user_id,
             name="table.csv",
             model="demo/analyst",
             token="x",
@@ -140,6 +144,12 @@ async def _objects(context: ProcessContext, owner: Principal) -> Objects:
 
 async def _new_session(context: ProcessContext, owner: Principal) -> UUID:
     return (await SessionService(context, Principal(owner.tenant_id, owner.user_id)).create()).id
+
+
+async def _new_team(context: ProcessContext, owner: Principal) -> tuple[UUID, UUID]:
+    """Make a team that the owner leads with somebody else."""
+    mate = await new_user(context.database, owner.tenant_id)
+    return await new_team(context.database, owner, mate, role=Role.ADMIN), mate.user_id
 
 
 async def _row(context: ProcessContext, owner: Principal) -> Any:

@@ -27,10 +27,28 @@ class Operation:
     """A body that could be taken."""
     cheap: Any = None
     """One that cannot: sent where it would be, were it good."""
+    beyond: Right | None = None
+    """What it takes to do it with another person's object, where that is not what holds for sessions."""
     consumes: bool = False
     """Whether what its path names is gone afterwards."""
     ends_login: bool = False
     """Whether the credential is good for nothing afterwards, where it is of a login."""
+
+    @property
+    def template(self) -> str:
+        """The path as the application has it."""
+        return self.path.partition("?")[0].replace("{model}", "{name}").replace("{mate_id}", "{user_id}")
+
+    @property
+    def names_an_object(self) -> bool:
+        return any(f"{{{kind}_id}}" in self.path for kind in ("session", "artifact", "team", "user"))
+
+    @property
+    def right_beyond(self) -> Right | None:
+        """What it takes to do it with another person's object."""
+        if "session_id" in self.path or "artifact_id" in self.path:
+            return Right.TENANT_ADMIN if self.changes else Right.TENANT_READ
+        return self.beyond
 
     @property
     def name(self) -> str:
@@ -62,6 +80,8 @@ OPERATIONS: list[Operation] = [
     _public("POST", "/api/auth/refresh"),
     _public("POST", "/api/auth/forgot"),
     _public("POST", "/api/auth/reset"),
+    _public("GET", "/api/auth/oidc/login"),
+    _public("GET", "/api/auth/oidc/callback"),
     _op("POST", "/api/auth/logout", ME, ends_login=True),
     _op("POST", "/api/auth/logout-everywhere", ME, ends_login=True),
     _op("GET", "/api/auth/logins", Right.PROFILE_READ),
@@ -106,6 +126,24 @@ OPERATIONS: list[Operation] = [
     _op("GET", "/api/artifacts/{artifact_id}/versions", READ),
     _op("GET", f"{S}/notebook", READ),
     _op("POST", f"{S}/notebook/sync", WRITE, json={"notebook": NOTEBOOK}, cheap={}),
+    _op("GET", "/api/search?q=word", READ),
+    _op("GET", "/api/users", Right.TEAMS_WRITE),
+    _op("POST", "/api/users", Right.PEOPLE_ADMIN, json={"name": "x", "role": "readonly"}, cheap={"name": ""}),
+    _op("PUT", "/api/users/{user_id}", Right.PEOPLE_ADMIN, json={"name": "x"}),
+    _op("GET", "/api/teams", Right.PROFILE_READ),
+    _op("POST", "/api/teams", Right.TEAMS_WRITE, json={"name": "x"}, cheap={"name": ""}),
+    _op("GET", "/api/teams/{team_id}", Right.PROFILE_READ, beyond=Right.PEOPLE_ADMIN),
+    _op("PUT", "/api/teams/{team_id}", Right.TEAMS_WRITE, beyond=Right.PEOPLE_ADMIN, json={"name": "x"}),
+    _op("DELETE", "/api/teams/{team_id}", Right.TEAMS_WRITE, beyond=Right.PEOPLE_ADMIN),
+    _op(
+        "PUT",
+        "/api/teams/{team_id}/members/{mate_id}",
+        Right.TEAMS_WRITE,
+        beyond=Right.PEOPLE_ADMIN,
+        json={"role": "readonly"},
+    ),
+    # Everybody may leave; to take somebody else out is to lead.
+    _op("DELETE", "/api/teams/{team_id}/members/{user_id}", Right.PROFILE_WRITE, beyond=Right.PEOPLE_ADMIN),
     _op("GET", "/api/audit", Right.TENANT_READ),
     _op("GET", "/api/audit/export", Right.TENANT_READ),
     _op("GET", "/api/audit/verify", Right.TENANT_READ),

@@ -11,6 +11,13 @@ class Action(StrEnum):
     SESSION_ARCHIVED = "session.archived"
     SESSION_DELETED = "session.deleted"
     AUDIT_EXPORTED = "audit.exported"
+    USER_ADDED = "user.added"
+    USER_CHANGED = "user.changed"
+    TEAM_FOUNDED = "team.founded"
+    TEAM_RENAMED = "team.renamed"
+    TEAM_DELETED = "team.deleted"
+    MEMBER_PUT = "member.put"
+    MEMBER_REMOVED = "member.removed"
 
     @property
     def group(self) -> str:

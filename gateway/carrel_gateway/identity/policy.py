@@ -59,6 +59,8 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("POST", "/api/auth/refresh"): PUBLIC,
         ("POST", "/api/auth/forgot"): PUBLIC,
         ("POST", "/api/auth/reset"): PUBLIC,
+        ("GET", "/api/auth/oidc/login"): PUBLIC,
+        ("GET", "/api/auth/oidc/callback"): PUBLIC,
         ("POST", "/api/auth/logout"): _rule(Right.PROFILE_WRITE),
         ("POST", "/api/auth/logout-everywhere"): _rule(Right.PROFILE_WRITE),
         ("GET", "/api/auth/logins"): _rule(Right.PROFILE_READ),
@@ -108,6 +110,18 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("GET", "/api/artifacts/{artifact_id}/versions"): _READ,
         ("GET", f"{_SESSION}/notebook"): _READ,
         ("POST", f"{_SESSION}/notebook/sync"): _WRITE,
+        ("GET", "/api/search"): _READ,
+        # people
+        ("GET", "/api/users"): _rule(Right.TEAMS_WRITE),  # whom one can take into a team
+        ("POST", "/api/users"): _rule(Right.PEOPLE_ADMIN),
+        ("PUT", "/api/users/{user_id}"): _rule(Right.PEOPLE_ADMIN),
+        ("GET", "/api/teams"): _rule(Right.PROFILE_READ),
+        ("POST", "/api/teams"): _rule(Right.TEAMS_WRITE),
+        ("GET", "/api/teams/{team_id}"): _rule(Right.PROFILE_READ),
+        ("PUT", "/api/teams/{team_id}"): _rule(Right.TEAMS_WRITE),
+        ("DELETE", "/api/teams/{team_id}"): _rule(Right.TEAMS_WRITE),
+        ("PUT", "/api/teams/{team_id}/members/{user_id}"): _rule(Right.TEAMS_WRITE),
+        ("DELETE", "/api/teams/{team_id}/members/{user_id}"): _rule(Right.PROFILE_WRITE),  # everybody may go
         # administration
         ("GET", "/api/audit"): _rule(Right.TENANT_READ),
         ("GET", "/api/audit/export"): _rule(Right.TENANT_READ),

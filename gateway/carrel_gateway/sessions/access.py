@@ -70,6 +70,12 @@ class SessionAccess:
         return owner
 
 
+def only_owner(principal: Principal) -> UUID | None:
+    """Return the owner to whose sessions a search is bound; none where all of the tenant's may be read."""
+    return None if principal.may(Right.TENANT_READ) else principal.user_id
+
+
 def readable(principal: Principal) -> ColumnElement[bool]:
-    """Return the condition on rows of `sessions` that lists and searches of a principal are held to."""
-    return true() if principal.may(Right.TENANT_READ) else sessions.c.owner_id == principal.user_id
+    """Return the condition on rows of `sessions` that a list of a principal is held to."""
+    owner_id = only_owner(principal)
+    return true() if owner_id is None else sessions.c.owner_id == owner_id

@@ -58,14 +58,14 @@ def described() -> set[tuple[str, str]]:
 
 
 def test_every_route_is_in_the_matrix() -> None:
-    known = {(operation.method, operation.path.replace("{model}", "{name}")) for operation in OPERATIONS}
+    known = {(operation.method, operation.template) for operation in OPERATIONS}
     assert known == described()
     assert len(known) == len(OPERATIONS)
 
 
 def test_the_rules_are_those_of_the_matrix() -> None:
     """The pages and the description have no row there; they ask nobody who they are."""
-    named = {(item.method, item.path.replace("{model}", "{name}")): item for item in OPERATIONS}
+    named = {(item.method, item.template): item for item in OPERATIONS}
     assert named.keys() <= RULES.keys()
     assert all(RULES[other] is None for other in RULES.keys() - named.keys())
     for key, operation in named.items():
@@ -80,11 +80,10 @@ def outcome(operation: Operation, caller: Principal, owner: Principal, rights: f
         return {403}
     if "login_id" in operation.path and owner.user_id != caller.user_id:
         return {404}
-    named = "session_id" in operation.path or "artifact_id" in operation.path
-    if named and owner.tenant_id != caller.tenant_id:
+    if operation.names_an_object and owner.tenant_id != caller.tenant_id:
         return {404}
-    beyond = Right.TENANT_ADMIN if operation.changes else Right.TENANT_READ
-    if named and owner.user_id != caller.user_id and beyond not in rights:
+    beyond = operation.right_beyond
+    if operation.names_an_object and owner.user_id != caller.user_id and beyond and beyond not in rights:
         return {403}
     return {200} if not operation.changes else {200, 201, 202, 204, 400, 409, 422}
 
@@ -104,7 +103,7 @@ def test_route_by_role_by_owner_by_credential(everybody: World, operation: Opera
                 wanted = outcome(operation, caller, owner, rights_of(role))
                 assert status in wanted, (operation.name, role, kind, owner is caller, status, code)
                 if wanted == {404}:
-                    assert code in {"session_not_found", "artifact_not_found", "login_not_found"}
+                    assert code in {f"{kind}_not_found" for kind in ("session", "artifact", "team", "user", "login")}
                 if wanted == {403}:
                     assert code in {"permission_denied", "not_your_session"}
     assert everybody.ask(operation, everybody.colleague, None) == (401, "unauthenticated")

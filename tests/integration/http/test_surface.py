@@ -35,6 +35,8 @@ WITHOUT_A_KEY = {
     "/api/auth/refresh",
     "/api/auth/forgot",
     "/api/auth/reset",
+    "/api/auth/oidc/login",
+    "/api/auth/oidc/callback",
 }
 APP = create_app(Settings(data_dir=Path("/nonexistent")))
 UNKNOWN = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"

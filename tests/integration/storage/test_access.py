@@ -1,7 +1,7 @@
 """Whose session it is.
 
-Plan: over each database, one's own, another person's, one that is not there and another tenant's, to read and to change;
-the owner is asked for once, and remembered for so many sessions at most; what was deleted is not found.
+Plan: over each database, one's own, another person's, one that is not there and another tenant's, to read and to
+change; the owner is asked for once, and remembered for so many sessions at most; what was deleted is not found.
 """
 
 from __future__ import annotations
