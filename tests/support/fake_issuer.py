@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus, urlencode, urlsplit
 
@@ -27,6 +28,12 @@ CLIENT_SECRET = "s&cret+ %41"
 Claims = dict[str, Any]
 
 
+@cache
+def rsa_key() -> rsa.RSAPrivateKey:
+    """Return one key for all: to make one takes long."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
 @dataclass
 class FakeIssuer:
     """One provider."""
@@ -35,7 +42,7 @@ class FakeIssuer:
     person: Claims = field(default_factory=lambda: {"sub": "ada"})
     url: str = ""
     algorithm: str = "RS256"
-    key: Any = field(default_factory=lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048))
+    key: Any = field(default_factory=rsa_key)
     kid: str = "one"
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     userinfo: Claims | None = None
@@ -65,7 +72,7 @@ class FakeIssuer:
     def rotate(self, algorithm: str, kid: str) -> None:
         """Sign by another key from now on."""
         made = {
-            "RS256": lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048),
+            "RS256": rsa_key,
             "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
             "EdDSA": Ed25519PrivateKey.generate,
         }

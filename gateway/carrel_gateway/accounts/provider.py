@@ -20,8 +20,8 @@ from urllib.parse import quote_plus, urlsplit
 import httpx
 import jwt
 import msgspec
-from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
-from authlib.oauth2.rfc7636 import create_s256_code_challenge
+from authlib.oauth2.rfc6749 import parameters
+from authlib.oauth2.rfc7636 import challenge
 from authlib.oidc.core import CodeIDToken
 from joserfc.errors import JoseError
 
@@ -120,7 +120,8 @@ class Provider:
             The provider does not answer, or not as it must.
         """
         metadata = await self._discover()
-        address: str = prepare_grant_uri(
+        library: Any = parameters  # it has no types
+        address: str = library.prepare_grant_uri(
             metadata.authorization_endpoint,
             self._client_id,
             "code",
@@ -128,7 +129,7 @@ class Provider:
             scope=self._scopes,
             state=attempt.state,
             nonce=attempt.nonce,
-            code_challenge=create_s256_code_challenge(attempt.verifier),
+            code_challenge=cast("Any", challenge).create_s256_code_challenge(attempt.verifier),
             code_challenge_method="S256",
         )
         return address
@@ -255,7 +256,7 @@ class Provider:
         async with self._turn:
             now = time.monotonic()
             age = now - self._keys[0] if self._keys else _KEPT_SECONDS
-            known = self._keys[1] if self._keys else {}
+            known: Mapping[str | None, list[jwt.PyJWK]] = self._keys[1] if self._keys else {}
             if age >= _KEPT_SECONDS or (kid not in known and age >= _KEYS_PAUSE_SECONDS):
                 known = _by_kid(await self._get(metadata.jwks_uri))
                 self._keys = (now, known)
