@@ -33,6 +33,7 @@ from carrel_gateway.people.service import TeamService, UserService
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.paging import MAX_CURSOR
+from carrel_gateway.stored_agents.service import AgentService
 from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.suspension.service import SuspensionService
 
@@ -153,6 +154,10 @@ async def _teams(gateway: GatewayOf, caller: Caller) -> TeamService:
     return TeamService(gateway.context, caller)
 
 
+async def _agents(gateway: GatewayOf, caller: Caller) -> AgentService:
+    return AgentService(gateway.context, caller)
+
+
 async def _audit(gateway: GatewayOf, caller: Caller) -> AuditService:
     return AuditService(gateway.context, caller)
 
@@ -169,6 +174,7 @@ Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
 Audit = Annotated[AuditService, Depends(_audit)]
 Users = Annotated[UserService, Depends(_users)]
 Teams = Annotated[TeamService, Depends(_teams)]
+Agents = Annotated[AgentService, Depends(_agents)]
 
 Cursor = Annotated[
     str | None, Query(max_length=MAX_CURSOR, description="The `next_cursor` of the page before; opaque.")

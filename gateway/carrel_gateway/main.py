@@ -42,6 +42,7 @@ from carrel_gateway.people import routes as people
 from carrel_gateway.sessions import routes as sessions
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.settings import Settings
+from carrel_gateway.stored_agents import routes as stored_agents
 from carrel_gateway.suspension import routes as suspension
 from carrel_gateway.suspension.checkpoints import Checkpoints
 from carrel_gateway.suspension.keeping import SessionKeeper
@@ -64,6 +65,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     models.router,
     audit.router,
     people.router,
+    stored_agents.router,
     chat.sockets,
     artifacts.signed,
     page.router,
