@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import Text, cast, or_, select, update
 from tests.support.state import chunks_of, new_principal, open_state
 
-from carrel_gateway import main as _main  # noqa: F401  registers the tables of all features
+from carrel_gateway import main as _main  # noqa: F401  # pyright: ignore[reportUnusedImport]  registers all tables
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.audit.service import AuditService, Filter
 from carrel_gateway.context import Principal, ProcessContext
