@@ -78,6 +78,7 @@ class World:
             login_id=login,
             agent_id=agent,
             provider="openai",
+            message_id=new_id(),
             session_id=session,
             artifact_id=mine.artifact,
             team_id=team,
