@@ -14,6 +14,8 @@ class Action(StrEnum):
     SESSION_UNSHARED = "session.unshared"
     LINK_MADE = "session.link-made"
     LINK_REVOKED = "session.link-revoked"
+    SESSION_REMOVED = "session.removed"
+    """Nothing is left of it; the detail has the numbers of rows and objects."""
     AUDIT_EXPORTED = "audit.exported"
     USER_ADDED = "user.added"
     USER_CHANGED = "user.changed"
