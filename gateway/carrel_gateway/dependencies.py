@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Query, Security
@@ -25,6 +26,7 @@ from carrel_gateway.errors import Conflict
 from carrel_gateway.execution.service import ExecutionService
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.identity.authenticator import Authenticator
+from carrel_gateway.identity.presented import bearer
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.paging import MAX_CURSOR
@@ -66,6 +68,31 @@ async def require_caller(
 
 
 Caller = Annotated[Principal, Depends(require_caller)]
+
+
+async def admit_body(scope: MutableMapping[str, Any]) -> bool:
+    """Look at who calls before anything of a body is read; return whether the route asks for it at all.
+
+    FastAPI parses bodies before it calls dependencies. The route's own `require_caller` still decides afterwards.
+
+    Raises
+    ------
+    Unauthenticated
+        The route wants a caller, and it is not known who calls.
+    """
+    if not _wants_caller(getattr(scope.get("route"), "dependant", None)):
+        return False
+    connection = HTTPConnection(scope)
+    gateway: Gateway = connection.app.state.gateway
+    await gateway.authenticator.authenticate(bearer(connection.headers.get("authorization")))
+    return True
+
+
+def _wants_caller(dependant: Any) -> bool:
+    """Whether the route with these dependencies asks who calls."""
+    return dependant is not None and (
+        dependant.call is require_caller or any(_wants_caller(part) for part in dependant.dependencies)
+    )
 
 
 async def _sessions(gateway: GatewayOf, caller: Caller) -> SessionService:

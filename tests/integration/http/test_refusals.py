@@ -49,7 +49,7 @@ CASES = [
     ("not JSON", "POST", "/api/sessions", {"content": b"{", "headers": JSON}, 400, "invalid_json", "the body is not JSON: "),
     ("invalid UTF-8", "POST", "/api/sessions", {"content": b'{"title": "\xff"}', "headers": JSON}, 400, "invalid_body", "the body cannot be read; send JSON in UTF-8"),
     ("too deep", "POST", "/api/sessions", {"content": b"[" * 100_000, "headers": JSON}, 400, "invalid_body", "the body cannot be read; send JSON in UTF-8"),
-    ("too large", "POST", "/api/sessions", {"content": b" " * 8_400_000, "headers": JSON}, 413, "too_large", "the body may have at most 8388608 bytes"),
+    ("too large", "POST", "/api/sessions", {"content": b" " * 8_400_000, "headers": JSON}, 413, "too_large", "the body may have at most 4194304 bytes"),
     ("NUL", "POST", "/api/sessions", {"json": {"title": "a\0b"}}, 422, "validation_failed", "title: text must not hold the character NUL"),
     ("half a surrogate pair", "POST", "{s}/chat", {"content": b'{"message": "\\ud800"}', "headers": JSON}, 422, "validation_failed", "message: "),
     # chat
