@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, Query, Security
+from fastapi import Depends, Header, Query, Security
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
+from carrel_gateway.accounts.parts import Parts as AccountParts
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.audit.service import AuditService
@@ -22,16 +25,26 @@ from carrel_gateway.chat.service import ChatService
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config.service import ConfigService
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import Conflict
+from carrel_gateway.errors import Conflict, Unauthenticated
 from carrel_gateway.execution.service import ExecutionService
+from carrel_gateway.history.search import SearchService
 from carrel_gateway.history.service import HistoryService
+from carrel_gateway.idempotency.service import Effect
+from carrel_gateway.identity import policy
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.identity.presented import bearer
 from carrel_gateway.notebook.service import NotebookService
+from carrel_gateway.people.service import TeamService, UserService
+from carrel_gateway.provider_keys.service import ProviderKeyService
+from carrel_gateway.rates.service import RateLimits
+from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import MAX_CURSOR
+from carrel_gateway.stored_agents.service import AgentService
 from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.suspension.service import SuspensionService
+from carrel_gateway.web.address import client_address
 
 _bearer = HTTPBearer(auto_error=False, description="The API key, as `Authorization: Bearer <key>`.")
 
@@ -46,6 +59,9 @@ class Gateway:
     keeper: SessionKeeper | None
     """Answers the platform's requests to save sessions; none where nobody makes any."""
     authenticator: Authenticator
+    accounts: AccountParts
+    rates: RateLimits
+    access: SessionAccess
     started_at: float
     """By the monotonic clock."""
     closing: asyncio.Event
@@ -61,10 +77,76 @@ GatewayOf = Annotated[Gateway, Depends(gateway_of)]
 
 
 async def require_caller(
-    gateway: GatewayOf, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+    connection: HTTPConnection,
+    gateway: GatewayOf,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> Principal:
-    """Return the caller, or raise `Unauthenticated`."""
-    return await gateway.authenticator.authenticate(credentials.credentials if credentials else None)
+    """Return the caller, who may do what the route does with what its path names.
+
+    Raises
+    ------
+    Unauthenticated
+        It is not known who calls.
+    TooMany
+        They call too often.
+    PermissionDenied
+        A right is missing, or it is another person's session.
+    NotFound
+        There is no such session or artifact in the caller's tenant.
+    """
+    return await admit(connection, gateway, credentials.credentials if credentials else None)
+
+
+async def admit(connection: HTTPConnection, gateway: Gateway, presented: str | None) -> Principal:
+    """Do what `require_caller` says, with what somebody presents by whatever way."""
+    caller = await _known_caller(connection, gateway, presented)
+    rule = policy.rule_of(connection.scope.get("method", "WS"), connection.scope["route"].path)
+    policy.require(caller, rule)
+    session_id = _id(connection, "session_id")
+    artifact_id = _id(connection, "artifact_id")
+    if artifact_id and not session_id:
+        session_id = (await ArtifactService(gateway.context, caller).get(artifact_id)).session_id
+    if session_id:
+        await gateway.access.require(caller, session_id, changes=rule.changes)
+    return caller
+
+
+async def _known_caller(connection: HTTPConnection, gateway: Gateway, presented: str | None) -> Principal:
+    """Return who presents a key or token, and count the call for them, or else for the address; once per request."""
+    known: Principal | None = getattr(connection.state, "caller", None)
+    if known:
+        return known
+    try:
+        caller = await gateway.authenticator.authenticate(presented)
+    except Unauthenticated:
+        await _count_stranger(connection, gateway)
+        raise
+    await gateway.rates.count(caller)
+    return caller
+
+
+async def count_open_call(connection: HTTPConnection, gateway: GatewayOf) -> None:
+    """Count a call for its address when the route asks nobody who they are; raises `TooMany`."""
+    route = connection.scope.get("route")
+    if isinstance(route, APIRoute) and not _asks_for_caller(route.dependant):  # WebSockets see to it themselves
+        await _count_stranger(connection, gateway)
+
+
+async def _count_stranger(connection: HTTPConnection, gateway: Gateway) -> None:
+    address = client_address(connection.scope, trusted_proxies=gateway.context.settings.trusted_proxies)
+    await gateway.rates.count_stranger(address, getattr(connection.scope.get("route"), "path", ""))
+
+
+def _asks_for_caller(dependant: Dependant) -> bool:
+    return dependant.call is require_caller or any(map(_asks_for_caller, dependant.dependencies))
+
+
+def _id(connection: HTTPConnection, name: str) -> UUID | None:
+    """Return an id of the path; none where there is none, or none that the route itself will take."""
+    try:
+        return UUID(connection.path_params[name])
+    except (KeyError, ValueError):
+        return None
 
 
 Caller = Annotated[Principal, Depends(require_caller)]
@@ -73,26 +155,22 @@ Caller = Annotated[Principal, Depends(require_caller)]
 async def admit_body(scope: MutableMapping[str, Any]) -> bool:
     """Look at who calls before anything of a body is read; return whether the route asks for it at all.
 
-    FastAPI parses bodies before it calls dependencies. The route's own `require_caller` still decides afterwards.
+    FastAPI parses bodies before it calls dependencies. What the caller may do is still decided by `require_caller`.
 
     Raises
     ------
     Unauthenticated
         The route wants a caller, and it is not known who calls.
+    TooMany
+        There were too many calls.
     """
-    if not _wants_caller(getattr(scope.get("route"), "dependant", None)):
+    route = scope.get("route")
+    if not (isinstance(route, APIRoute) and _asks_for_caller(route.dependant)):
         return False
     connection = HTTPConnection(scope)
-    gateway: Gateway = connection.app.state.gateway
-    await gateway.authenticator.authenticate(bearer(connection.headers.get("authorization")))
+    presented = bearer(connection.headers.get("authorization"))
+    connection.state.caller = await _known_caller(connection, connection.app.state.gateway, presented)
     return True
-
-
-def _wants_caller(dependant: Any) -> bool:
-    """Whether the route with these dependencies asks who calls."""
-    return dependant is not None and (
-        dependant.call is require_caller or any(_wants_caller(part) for part in dependant.dependencies)
-    )
 
 
 async def _sessions(gateway: GatewayOf, caller: Caller) -> SessionService:
@@ -101,6 +179,10 @@ async def _sessions(gateway: GatewayOf, caller: Caller) -> SessionService:
 
 async def _history(gateway: GatewayOf, caller: Caller) -> HistoryService:
     return HistoryService(gateway.context, caller)
+
+
+async def _search(gateway: GatewayOf, caller: Caller) -> SearchService:
+    return SearchService(gateway.context, caller)
 
 
 async def _artifacts(gateway: GatewayOf, caller: Caller) -> ArtifactService:
@@ -127,12 +209,29 @@ async def _suspensions(gateway: GatewayOf, caller: Caller) -> SuspensionService:
     return SuspensionService(gateway.context, caller)
 
 
+async def _users(gateway: GatewayOf, caller: Caller) -> UserService:
+    return UserService(gateway.context, caller)
+
+
+async def _teams(gateway: GatewayOf, caller: Caller) -> TeamService:
+    return TeamService(gateway.context, caller)
+
+
+async def _agents(gateway: GatewayOf, caller: Caller) -> AgentService:
+    return AgentService(gateway.context, caller)
+
+
+async def _provider_keys(gateway: GatewayOf, caller: Caller) -> ProviderKeyService:
+    return ProviderKeyService(gateway.context, caller)
+
+
 async def _audit(gateway: GatewayOf, caller: Caller) -> AuditService:
     return AuditService(gateway.context, caller)
 
 
 Sessions = Annotated[SessionService, Depends(_sessions)]
 History = Annotated[HistoryService, Depends(_history)]
+Search = Annotated[SearchService, Depends(_search)]
 Artifacts = Annotated[ArtifactService, Depends(_artifacts)]
 Executions = Annotated[ExecutionService, Depends(_executions)]
 Chat = Annotated[ChatService, Depends(_chat)]
@@ -140,6 +239,28 @@ Config = Annotated[ConfigService, Depends(_config)]
 Notebooks = Annotated[NotebookService, Depends(_notebooks)]
 Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
 Audit = Annotated[AuditService, Depends(_audit)]
+Users = Annotated[UserService, Depends(_users)]
+Teams = Annotated[TeamService, Depends(_teams)]
+ProviderKeys = Annotated[ProviderKeyService, Depends(_provider_keys)]
+Agents = Annotated[AgentService, Depends(_agents)]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x20-\x7e]+$",
+        description="Name of this request, made by the caller; sent again within a day it gets the same answer, and "
+        "nothing is done twice.",
+    ),
+]
+
+
+async def _effect(request: Request) -> Effect:
+    return getattr(request.state, "effect", None) or Effect(new_id())
+
+
+EffectOf = Annotated[Effect, Depends(_effect)]
 
 Cursor = Annotated[
     str | None, Query(max_length=MAX_CURSOR, description="The `next_cursor` of the page before; opaque.")

@@ -12,23 +12,25 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Final
 
 import structlog
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from carrel_gateway import metrics, problems
+from carrel_gateway.accounts import routes as accounts
+from carrel_gateway.accounts.parts import open_parts as open_accounts
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.artifacts import routes as artifacts
 from carrel_gateway.audit import routes as audit
 from carrel_gateway.chat import routes as chat
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config import routes as config
-from carrel_gateway.dependencies import Gateway, admit_body
+from carrel_gateway.dependencies import Gateway, admit_body, count_open_call
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.execution import routes as execution
 from carrel_gateway.execution.startup import recover_left_behind
 from carrel_gateway.health import routes as health
 from carrel_gateway.history import routes as history
-from carrel_gateway.housekeeping import sweep_for_ever
+from carrel_gateway.housekeeping import sweep_accounts, sweep_for_ever
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.identity.keys import InstallationKey, installation_key
 from carrel_gateway.identity.service import default_principal
@@ -36,8 +38,13 @@ from carrel_gateway.models import routes as models
 from carrel_gateway.notebook import routes as notebook
 from carrel_gateway.opening import open_context
 from carrel_gateway.page import routes as page
+from carrel_gateway.people import routes as people
+from carrel_gateway.provider_keys import routes as provider_keys
+from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions import routes as sessions
+from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.settings import Settings
+from carrel_gateway.stored_agents import routes as stored_agents
 from carrel_gateway.suspension import routes as suspension
 from carrel_gateway.suspension.checkpoints import Checkpoints
 from carrel_gateway.suspension.keeping import SessionKeeper
@@ -47,16 +54,22 @@ from carrel_wire import __version__
 
 _ROUTERS: Final[tuple[APIRouter, ...]] = (
     health.router,
+    accounts.router,
+    accounts.me,
     sessions.router,
     suspension.router,
     chat.router,
     history.router,
+    history.search_router,
     execution.router,
     artifacts.router,
     notebook.router,
     config.router,
     models.router,
     audit.router,
+    people.router,
+    stored_agents.router,
+    provider_keys.router,
     chat.sockets,
     artifacts.signed,
     page.router,
@@ -87,7 +100,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     problems.install(app)
     for router in _ROUTERS:
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(count_open_call)])
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -125,12 +138,16 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         authenticator = Authenticator(context, InstallationKey(installation_key(settings)))
         authenticator.start()
         stack.push_async_callback(authenticator.aclose)
+        opened = await stack.enter_async_context(open_accounts(context))
         app.state.gateway = Gateway(
             context=context,
             supervisor=supervisor,
             models=registry,
             keeper=keeper,
             authenticator=authenticator,
+            accounts=opened,
+            rates=RateLimits(settings, context.windows),
+            access=SessionAccess(context.database),
             started_at=time.monotonic(),
             closing=asyncio.Event(),
         )
@@ -144,6 +161,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             _watch_lag(),
             sweep_for_ever(context, default_principal()),
             Checkpoints(context, default_principal()).run(),
+            sweep_accounts(opened),
         ]
         if keeper:
             works.append(keeper.run())

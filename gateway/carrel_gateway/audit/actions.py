@@ -10,7 +10,23 @@ class Action(StrEnum):
 
     SESSION_ARCHIVED = "session.archived"
     SESSION_DELETED = "session.deleted"
+    SESSION_REMOVED = "session.removed"
+    """Nothing is left of it; the detail has the numbers of rows and objects."""
     AUDIT_EXPORTED = "audit.exported"
+    USER_ADDED = "user.added"
+    USER_CHANGED = "user.changed"
+    TEAM_FOUNDED = "team.founded"
+    TEAM_RENAMED = "team.renamed"
+    TEAM_DELETED = "team.deleted"
+    MEMBER_PUT = "member.put"
+    MEMBER_REMOVED = "member.removed"
+    PROVIDER_KEY_STORED = "provider-key.stored"
+    PROVIDER_KEY_REMOVED = "provider-key.removed"
+    AGENT_STORED = "agent.stored"
+    AGENT_CHANGED = "agent.changed"
+    AGENT_DELETED = "agent.deleted"
+    AGENT_SHARED = "agent.shared"
+    AGENT_UNSHARED = "agent.unshared"
 
     @property
     def group(self) -> str:

@@ -1,8 +1,8 @@
 """A conversation over one WebSocket: messages and cancels come in, the session's events go out.
 
-In: `{"type": "message", "message": "…"}`, `{"type": "cancel"}`. Out: events as in `…/events`, live ones with
-`"live": true`, and `{"type": "problem", "code": …, "detail": …}` for what could not be done. A reader that is too slow
-is cut with code 4408 and comes back with `after`; nothing is held for it.
+In: `{"type": "message", "message": "…"}`, with an `idempotency_key` if it may be sent again, and `{"type": "cancel"}`.
+Out: events as in `…/events`, live ones with `"live": true`, and `{"type": "problem", "code": …, "detail": …}` for what
+could not be done. A reader that is too slow is cut with code 4408 and comes back with `after`; nothing is held for it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from uuid import UUID
 import orjson
 from pydantic import ValidationError
 
-from carrel_gateway.chat.schemas import ChatIn
+from carrel_gateway.chat.schemas import MessageFrame
 from carrel_gateway.chat.service import ChatService
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError, InvalidInput
 from carrel_gateway.history.schemas import event_document, live_document
 from carrel_gateway.history.service import HistoryService, StoredEvent
+from carrel_gateway.identity import policy
+from carrel_gateway.identity.policy import Rule
+from carrel_gateway.rates.service import RateLimits
+from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
 
 _SEND_SECONDS = 30.0
@@ -45,9 +49,14 @@ class ChatSocket:
         context: ProcessContext,
         principal: Principal,
         supervisor: RunSupervisor,
+        access: SessionAccess,
+        rates: RateLimits,
         session_id: UUID,
     ) -> None:
         self._socket = socket
+        self._principal = principal
+        self._access = access
+        self._rates = rates
         self._session_id = session_id
         self._sessions = SessionService(context, principal)
         self._history = HistoryService(context, principal)
@@ -86,6 +95,7 @@ class ChatSocket:
             if frame["type"] == "websocket.disconnect":
                 return
             try:
+                await self._rates.count(self._principal, message=True)
                 await self._take(frame)
             except CarrelError as error:
                 await self._problem(error)
@@ -97,17 +107,22 @@ class ChatSocket:
             raise InvalidInput("a frame must be one JSON object", code="invalid_json") from error
         kind = cast("dict[str, Any]", document).get("type") if isinstance(document, dict) else None
         if kind == "cancel":
+            await self._require(policy.CANCEL)
             await self._chat.cancel(self._session_id)
         elif kind == "message":
-            document = cast("dict[str, Any]", document)
             try:
-                body = ChatIn.model_validate({name: value for name, value in document.items() if name != "type"})
+                body = MessageFrame.model_validate(document)
             except ValidationError as error:
                 first = error.errors(include_url=False, include_input=False)[0]
                 raise InvalidInput(f"message: {first['msg']}", code="validation_failed") from error
-            await self._chat.send(self._session_id, body.message)
+            await self._require(policy.SEND)
+            await self._chat.send(self._session_id, body.message, key=body.idempotency_key)
         else:
             raise InvalidInput('a frame must have "type": "message" or "cancel"', code="unknown_frame")
+
+    async def _require(self, rule: Rule) -> None:
+        policy.require(self._principal, rule)
+        await self._access.require(self._principal, self._session_id, changes=rule.changes)
 
     async def _problem(self, error: CarrelError) -> None:
         await self._send(

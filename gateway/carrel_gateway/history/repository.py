@@ -9,13 +9,26 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, exists, func, insert, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    RowMapping,
+    Select,
+    bindparam,
+    exists,
+    func,
+    insert,
+    null,
+    select,
+    tuple_,
+)
 
 from carrel_gateway.history.events import Cell, EventText, Fence, Message, StoredEvent, encode_payload
 from carrel_gateway.history.tables import cells, events, messages
 from carrel_gateway.runs.tables import runs
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
+from carrel_gateway.storage.search import Found
 from carrel_wire.log import CellOutputs, decode_payload
 
 _DECODED_AT_ONCE: Final = 256 * 1024
@@ -134,10 +147,14 @@ async def last_messages(
     before_id: UUID | None = None,
     before_seq: int | None = None,
     offset: int = 0,
+    role: str | None = None,
 ) -> list[Message]:
-    """Return the last messages, or the last before one, the newest first."""
+    """Return the last messages that the conversation has, or the last before one, the newest first."""
     mine = (messages.c.tenant_id == tx.tenant_id) & (messages.c.session_id == session_id)
-    query = select(messages).where(mine).order_by(messages.c.seq.desc()).limit(limit).offset(offset)
+    query = select(messages).where(mine, messages.c.superseded_seq.is_(None))
+    query = query.order_by(messages.c.seq.desc()).limit(limit).offset(offset)
+    if role is not None:
+        query = query.where(messages.c.role == role)
     if before_seq is not None:
         query = query.where(messages.c.seq < before_seq)
     if before_id is not None:
@@ -145,6 +162,39 @@ async def last_messages(
         query = query.where(messages.c.seq < place)
     rows = (await tx.connection.execute(query)).mappings().all()
     return [_message(row) for row in rows]
+
+
+async def question_of(tx: Transaction, session_id: UUID, run_id: UUID) -> Message | None:
+    """Return the message of a person that a run answers."""
+    query = select(messages).where(
+        messages.c.tenant_id == tx.tenant_id,
+        messages.c.session_id == session_id,
+        messages.c.run_id == run_id,
+        messages.c.role == "user",
+    )
+    row = (await tx.connection.execute(query)).mappings().first()
+    return _message(row) if row else None
+
+
+async def message(tx: Transaction, session_id: UUID, message_id: UUID) -> Message | None:
+    """Return a message, also one that was replaced."""
+    query = select(messages).where(
+        messages.c.tenant_id == tx.tenant_id, messages.c.session_id == session_id, messages.c.id == message_id
+    )
+    row = (await tx.connection.execute(query)).mappings().first()
+    return _message(row) if row else None
+
+
+async def last_cell(tx: Transaction, session_id: UUID, *, after: int) -> int | None:
+    """Return the number of the last cell that began after an event and that a kernel was given."""
+    query = select(func.max(cells.c.seq)).where(
+        cells.c.tenant_id == tx.tenant_id,
+        cells.c.session_id == session_id,
+        cells.c.seq > after,
+        cells.c.superseded_seq.is_(None),
+        (cells.c.status != "edited") | cells.c.finished_at.is_not(None),
+    )
+    return await tx.connection.scalar(query)
 
 
 async def cells_of(tx: Transaction, session_id: UUID, *, execution_id: UUID | None = None) -> list[Cell]:
@@ -192,6 +242,33 @@ async def _outputs(
     return found
 
 
+async def texts_of(tx: Transaction, found: Sequence[Found]) -> dict[tuple[UUID, UUID], RowMapping]:
+    """Return what was found, by session and id: title of the session, content, and what else a list shows of it."""
+    rows: dict[tuple[UUID, UUID], RowMapping] = {}
+    for kind, table, own, text in (("message", messages, "id", "content"), ("code", cells, "execution_id", "code")):
+        keys = [(item.session_id, item.id) for item in found if item.kind == kind]
+        if not keys:
+            continue
+        missing = null().label("role" if kind == "code" else "status")
+        query = (
+            select(
+                table.c.session_id,
+                table.c[own].label("id"),
+                table.c.seq,
+                table.c.run_id,
+                table.c[text].label("content"),
+                table.c.status if kind == "code" else table.c.role,
+                missing,
+                sessions.c.title,
+            )
+            .join(sessions, (sessions.c.tenant_id == table.c.tenant_id) & (sessions.c.id == table.c.session_id))
+            .where(table.c.tenant_id == tx.tenant_id, tuple_(table.c.session_id, table.c[own]).in_(keys))
+        )
+        for row in (await tx.connection.execute(query)).mappings():
+            rows[row["session_id"], row["id"]] = row
+    return rows
+
+
 def _message(row: Any) -> Message:
     return Message(
         id=row["id"],
@@ -200,6 +277,7 @@ def _message(row: Any) -> Message:
         content=row["content"],
         run_id=row["run_id"],
         artifact_ids=msgspec.convert(row["artifact_ids"], list[UUID]),
+        superseded_seq=row["superseded_seq"],
         created_at=row["created_at"],
     )
 
@@ -207,5 +285,9 @@ def _message(row: Any) -> Message:
 def _cell(row: Any, outputs: list[dict[str, Any]]) -> Cell:
     return Cell(
         outputs=outputs,
-        **{name: row[name] for name in row if name not in {"tenant_id", "session_id", "outputs_after"}},
+        **{
+            name: row[name]
+            for name in row
+            if name not in {"tenant_id", "session_id", "outputs_after", "superseded_seq"}
+        },
     )

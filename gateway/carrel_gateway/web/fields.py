@@ -38,9 +38,10 @@ class RequestBody(BaseModel):
     @classmethod
     def _few_fields(cls, value: Any) -> Any:
         """Refuse an object of many fields as one mistake: telling each of thousands would take longer than all else."""
-        if isinstance(value, dict) and len(cast("dict[Any, Any]", value)) > len(cls.model_fields) + MAX_UNKNOWN_FIELDS:
+        fields = len(cast("dict[Any, Any]", value)) if isinstance(value, dict) else 0
+        if fields > len(cls.model_fields) + MAX_UNKNOWN_FIELDS:
             raise ValueError("there are more fields than any request has")
-        return value
+        return cast("Any", value)
 
 
 class ReplyBody(BaseModel):
