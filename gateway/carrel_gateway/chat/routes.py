@@ -8,13 +8,14 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Response, WebSocket, status
 from fastapi.responses import StreamingResponse
 
-from carrel_gateway.chat.schemas import CancelOut, ChatIn, ChatOut, MessageList, ProducedArtifact
+from carrel_gateway.chat.schemas import CancelOut, ChatIn, ChatOut, MessageList, ProducedArtifact, message_document
 from carrel_gateway.chat.socket import ChatSocket
 from carrel_gateway.dependencies import Chat, Gateway, GatewayOf, History, Sessions, default_principal
 from carrel_gateway.errors import CarrelError, InvalidInput
 from carrel_gateway.history.routes import event_stream
 from carrel_gateway.identity.keys import bearer, from_subprotocols
 from carrel_gateway.web import sse
+from carrel_gateway.web.replies import JsonReply
 
 router = APIRouter(prefix="/api/sessions/{session_id}", tags=["chat"])
 sockets = APIRouter()
@@ -85,17 +86,19 @@ async def cancel(session_id: UUID, service: Chat) -> CancelOut:
     return CancelOut(run_id=await service.cancel(session_id))
 
 
-@router.get("/messages")
+@router.get("/messages", response_model=MessageList)
 async def list_messages(
     session_id: UUID,
     sessions: Sessions,
     history: History,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     before_id: UUID | None = None,
-) -> MessageList:
+) -> JsonReply:
     """List the last messages of the conversation, in order."""
-    await sessions.get(session_id)
-    return MessageList.model_validate({"items": await history.messages(session_id, limit=limit, before_id=before_id)})
+    found = await history.conversation(session_id, limit=limit, before_id=before_id)
+    if found is None:
+        await sessions.get(session_id)  # one that was made with kubectl gets its log now
+    return JsonReply({"items": [message_document(message) for message in found or ()]})
 
 
 @sockets.websocket("/ws/chat/{session_id}")

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from carrel_gateway.history.events import StoredEvent
 from carrel_gateway.history.tables import cells, messages
-from carrel_gateway.storage.database import Transaction
+from carrel_gateway.storage.steps import Steps
 from carrel_wire.log import AssistantMessage, CellEdited, CellFinished, CellIntended, CellOutputs, UserMessage
 
 Change: TypeAlias = tuple[Executable, dict[str, Any]]
@@ -33,39 +33,39 @@ _FINISH: Final = update(cells).where(
 )
 
 
-async def project(tx: Transaction, events: Sequence[StoredEvent]) -> None:
+def project(dialect: str, tenant_id: UUID, events: Sequence[StoredEvent]) -> Steps[None]:
     """Bring the read models up to these events, which are the last of the session's log."""
     ends = {event.payload.execution_id for event in events if isinstance(event.payload, CellFinished)}
     for event in events:
         if isinstance(event.payload, CellOutputs) and event.payload.execution_id in ends:
             continue  # the end says all of it
-        change = _change(tx, event)
+        change = _change(dialect, tenant_id, event)
         if change is not None:
-            await tx.connection.execute(*change)
+            yield change
 
 
-def _change(tx: Transaction, event: StoredEvent) -> Change | None:
+def _change(dialect: str, tenant_id: UUID, event: StoredEvent) -> Change | None:
     match event.payload:
         case UserMessage() | AssistantMessage() as payload:
-            return _ADD_MESSAGE, _message(tx.tenant_id, event, payload)
+            return _ADD_MESSAGE, _message(tenant_id, event, payload)
         case CellIntended() as payload:
-            row = _cell(tx.tenant_id, event, payload.execution_id, payload.code, run_id=payload.run_id)
-            return _upsert(tx.dialect.name, _NOTHING), row
+            row = _cell(tenant_id, event, payload.execution_id, payload.code, run_id=payload.run_id)
+            return _upsert(dialect, _NOTHING), row
         case CellOutputs() as payload:
             # A plain request has no intent: its cell begins with its first outputs, and its code comes at its end.
-            row = _cell(tx.tenant_id, event, payload.execution_id, "", status="running")
-            return _upsert(tx.dialect.name, _RUNNING), row
+            row = _cell(tenant_id, event, payload.execution_id, "", status="running")
+            return _upsert(dialect, _RUNNING), row
         case CellFinished() as payload:
-            return _finished(tx, event, payload)
+            return _finished(dialect, tenant_id, event, payload)
         case CellEdited() as payload:
-            row = _cell(tx.tenant_id, event, payload.execution_id, payload.code, status="edited")
+            row = _cell(tenant_id, event, payload.execution_id, payload.code, status="edited")
             row["outputs_after"] = event.seq
-            return _upsert(tx.dialect.name, _EDITED), row
+            return _upsert(dialect, _EDITED), row
         case _:
             return None
 
 
-def _finished(tx: Transaction, event: StoredEvent, payload: CellFinished) -> Change:
+def _finished(dialect: str, tenant_id: UUID, event: StoredEvent, payload: CellFinished) -> Change:
     result = {
         "status": payload.status,
         "execution_count": payload.execution_count,
@@ -77,10 +77,10 @@ def _finished(tx: Transaction, event: StoredEvent, payload: CellFinished) -> Cha
         "finished_at": event.created_at,
     }
     if payload.code is None:  # it was intended: the row is there
-        key = {"tenant_id_of": tx.tenant_id, "of_session": event.session_id, "of_execution": payload.execution_id}
+        key = {"tenant_id_of": tenant_id, "of_session": event.session_id, "of_execution": payload.execution_id}
         return _FINISH, {**key, **result}
-    row = _cell(tx.tenant_id, event, payload.execution_id, payload.code, run_id=payload.run_id)
-    return _upsert(tx.dialect.name, frozenset({*result, "code", "run_id"})), {**row, **result}
+    row = _cell(tenant_id, event, payload.execution_id, payload.code, run_id=payload.run_id)
+    return _upsert(dialect, frozenset({*result, "code", "run_id"})), {**row, **result}
 
 
 def _message(tenant_id: UUID, event: StoredEvent, payload: UserMessage | AssistantMessage) -> dict[str, Any]:

@@ -3,26 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import exists, insert, select
+from sqlalchemy import Select, Table, and_, bindparam, exists, insert, select
 
 from carrel_gateway.history.events import Cell, Fence, Message, StoredEvent, encode_payload
 from carrel_gateway.history.tables import cells, events, messages
 from carrel_gateway.runs.tables import runs
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
+from carrel_gateway.storage.steps import Steps, scalar
 from carrel_wire.log import CellOutputs, decode_payload
 
+# What every reader asks is built once: building a statement takes longer than Postgres or SQLite takes to carry it out.
+_EVENT: Final = (
+    events.c.seq,
+    events.c.id,
+    events.c.parent_id,
+    events.c.type,
+    events.c.actor,
+    events.c.payload,
+    events.c.created_at,
+)
+_MESSAGE: Final = (
+    messages.c.id,
+    messages.c.seq,
+    messages.c.role,
+    messages.c.content,
+    messages.c.run_id,
+    messages.c.artifact_ids,
+    messages.c.created_at,
+)
+_IS_THERE: Final = and_(
+    sessions.c.tenant_id == bindparam("tenant_id"),
+    sessions.c.id == bindparam("session_id"),
+    sessions.c.status != "deleted",
+)
+_HAS_SESSION: Final = select(sessions.c.id).where(_IS_THERE)
 
-async def has_session(tx: Transaction, session_id: UUID) -> bool:
+
+def _mine(table: Table) -> Any:
+    return and_(table.c.tenant_id == bindparam("tenant_id"), table.c.session_id == bindparam("session_id"))
+
+
+def _beside_session(columns: Sequence[Any], table: Table, *conditions: Any) -> Select[Any]:
+    """Return the rows of a session; one without values when there are none, and none when there is no session."""
+    return select(*columns).select_from(sessions.outerjoin(table, and_(_mine(table), *conditions))).where(_IS_THERE)
+
+
+_AFTER: Final = events.c.seq > bindparam("after")
+_TAIL: Final = select(*_EVENT).where(_mine(events), _AFTER).order_by(events.c.seq).limit(bindparam("limit"))
+_PAGE: Final = _beside_session(_EVENT, events, _AFTER).order_by(events.c.seq).limit(bindparam("limit"))
+_MESSAGES: Final = _beside_session(_MESSAGE, messages).order_by(messages.c.seq.desc()).limit(bindparam("limit"))
+_PLACE: Final = select(messages.c.seq).where(_mine(messages), messages.c.id == bindparam("before_id"))
+_MESSAGES_BEFORE: Final = (
+    _beside_session(_MESSAGE, messages, messages.c.seq < _PLACE.scalar_subquery())
+    .order_by(messages.c.seq.desc())
+    .limit(bindparam("limit"))
+)
+
+
+def has_session(tenant_id: UUID, session_id: UUID) -> Steps[bool]:
     """Return whether the tenant has this session."""
-    condition = (
-        (sessions.c.tenant_id == tx.tenant_id) & (sessions.c.id == session_id) & (sessions.c.status != "deleted")
-    )
-    return bool(await tx.connection.scalar(select(exists().where(condition))))
+    return (yield from scalar(_HAS_SESSION, {"tenant_id": tenant_id, "session_id": session_id})) is not None
 
 
 async def lock_session(tx: Transaction, session_id: UUID) -> bool:
@@ -63,40 +108,34 @@ async def insert_events(tx: Transaction, stored: Sequence[StoredEvent]) -> None:
     await tx.connection.execute(insert(events), rows)
 
 
-async def tail(tx: Transaction, session_id: UUID, *, after: int, limit: int) -> list[StoredEvent]:
+def tail(tenant_id: UUID, session_id: UUID, *, after: int, limit: int) -> Steps[list[StoredEvent]]:
     """Return the events after a number, in order."""
-    query = (
-        select(
-            events.c.seq,
-            events.c.id,
-            events.c.parent_id,
-            events.c.type,
-            events.c.actor,
-            events.c.payload,
-            events.c.created_at,
-        )
-        .where(events.c.tenant_id == tx.tenant_id, events.c.session_id == session_id, events.c.seq > after)
-        .order_by(events.c.seq)
-        .limit(limit)
-    )
-    rows = await tx.connection.execute(query)
-    return [
-        StoredEvent(session_id, seq, own, parent, kind, actor, decode_payload(payload), created_at)
-        for seq, own, parent, kind, actor, payload, created_at in rows
-    ]
+    values = {"tenant_id": tenant_id, "session_id": session_id, "after": after, "limit": limit}
+    rows = yield _TAIL, values
+    return [_event(session_id, row) for row in rows]
 
 
-async def last_messages(
-    tx: Transaction, session_id: UUID, *, limit: int, before_id: UUID | None = None
-) -> list[Message]:
-    """Return the last messages, or the last before one, in order."""
-    mine = (messages.c.tenant_id == tx.tenant_id) & (messages.c.session_id == session_id)
-    query = select(messages).where(mine).order_by(messages.c.seq.desc()).limit(limit)
-    if before_id is not None:
-        place = select(messages.c.seq).where(mine, messages.c.id == before_id).scalar_subquery()
-        query = query.where(messages.c.seq < place)
-    rows = (await tx.connection.execute(query)).mappings().all()
-    return [_message(row) for row in reversed(rows)]
+def page(tenant_id: UUID, session_id: UUID, *, after: int, limit: int) -> Steps[list[StoredEvent] | None]:
+    """Return the events after a number, in order; None when the tenant has no such session."""
+    values = {"tenant_id": tenant_id, "session_id": session_id, "after": after, "limit": limit}
+    rows = yield _PAGE, values
+    if not rows:
+        return None
+    return [_event(session_id, row) for row in rows if row[0] is not None]
+
+
+def last_messages(
+    tenant_id: UUID, session_id: UUID, *, limit: int, before_id: UUID | None = None
+) -> Steps[list[Message] | None]:
+    """Return the last messages, or the last before one, in order; None when the tenant has no such session."""
+    values = {"tenant_id": tenant_id, "session_id": session_id, "limit": limit}
+    if before_id is None:
+        rows = yield _MESSAGES, values
+    else:
+        rows = yield _MESSAGES_BEFORE, {**values, "before_id": before_id}
+    if not rows:
+        return None
+    return [_message(row) for row in reversed(rows) if row[0] is not None]
 
 
 async def cells_of(tx: Transaction, session_id: UUID, *, execution_id: UUID | None = None) -> list[Cell]:
@@ -144,16 +183,14 @@ async def _outputs(
     return found
 
 
-def _message(row: Any) -> Message:
-    return Message(
-        id=row["id"],
-        seq=row["seq"],
-        role=row["role"],
-        content=row["content"],
-        run_id=row["run_id"],
-        artifact_ids=msgspec.convert(row["artifact_ids"], list[UUID]),
-        created_at=row["created_at"],
-    )
+def _event(session_id: UUID, row: Sequence[Any]) -> StoredEvent:
+    seq, own, parent, kind, actor, payload, created_at = row
+    return StoredEvent(session_id, seq, own, parent, kind, actor, decode_payload(payload), created_at)
+
+
+def _message(row: Sequence[Any]) -> Message:
+    own, seq, role, content, run_id, artifact_ids, created_at = row
+    return Message(own, seq, role, content, run_id, msgspec.convert(artifact_ids, list[UUID]), created_at)
 
 
 def _cell(row: Any, outputs: list[dict[str, Any]]) -> Cell:

@@ -44,13 +44,16 @@ async def read_events(
     With `Accept: text/event-stream` it goes on as a stream of committed events, in order and without a gap, with live
     provisional ones between; `Last-Event-ID` has precedence over `after`.
     """
-    await sessions.get(session_id)
-    if sse.MEDIA_TYPE in accept:
+    streams = sse.MEDIA_TYPE in accept
+    found = None if streams or wait else await history.page(session_id, after=after, limit=limit)
+    if found is None:
+        await sessions.get(session_id)  # one that was made with kubectl gets its log now
+    if streams:
         resumed = sse.last_event_id(last_event_id)
         return event_stream(gateway, history, session_id, after=after if resumed is None else resumed, run_id=run)
     if wait:
         found = await history.wait(session_id, after=after, seconds=wait)
-    else:
+    elif found is None:
         found = await history.events(session_id, after=after, limit=limit)
     items = [event_document(event) for event in found[:limit]]
     return JsonReply({"items": items, "last_seq": items[-1]["seq"] if items else after})

@@ -8,10 +8,10 @@ the log wherever the bus has left a gap.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -42,9 +42,10 @@ from carrel_gateway.storage.bus import BusOverflow
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.dialect import NewEvents
 from carrel_gateway.storage.ids import new_id
+from carrel_gateway.storage.steps import Steps
 from carrel_wire.log import LogPayload, type_of
 
-__all__ = ["Actor", "Cell", "Fence", "HistoryService", "LiveEvent", "Message", "StoredEvent"]
+__all__ = ["Actor", "Appended", "Cell", "Fence", "HistoryService", "LiveEvent", "Message", "StoredEvent"]
 
 PAGE: Final = 500
 NEWS_BYTES: Final = 64 * 1024
@@ -52,6 +53,15 @@ NEWS_BYTES: Final = 64 * 1024
 LOOK_SECONDS: Final = 15.0
 """Followers look into the log so often, in case that the bus has lost something without knowing."""
 LOOK_SECONDS_WITHOUT_BUS: Final = 1.0
+
+T = TypeVar("T")
+
+
+class Appended(NamedTuple):
+    """What an append has stored, and how it is announced when it is committed."""
+
+    events: list[StoredEvent]
+    news: bytes
 
 
 class HistoryService:
@@ -89,10 +99,47 @@ class HistoryService:
         StaleRun
             The run is over, or another gateway's.
         """
-        if tx is not None:
-            return await self._append(tx, session_id, payloads, actor, fence)
-        async with self._database.transaction(self._tenant_id) as own:
-            return await self._append(own, session_id, payloads, actor, fence)
+        if not payloads:
+            return []
+
+        def begin() -> Steps[Appended]:
+            return self.appending(session_id, payloads, actor=actor, fence=fence)
+
+        if tx is None:
+            appended = await self._database.run(self._tenant_id, begin)
+            await self.announce(session_id, appended)
+            return appended.events
+        within = await tx.run(begin())
+        tx.after_commit(lambda: self.announce(session_id, within))
+        return within.events
+
+    def appending(
+        self, session_id: UUID, payloads: Sequence[LogPayload], *, actor: Actor, fence: Fence | None = None
+    ) -> Steps[Appended]:
+        """Return the steps of an append, for steps of the caller's own; what they return is announced after the commit.
+
+        Raises
+        ------
+        NotFound
+            There is no such session.
+        StaleRun
+            The run is over, or another gateway's.
+        """
+        dialect = self._database.dialect
+        new = _new_events(self._tenant_id, session_id, payloads, actor, fence)
+        last = yield from dialect.append(new)
+        if last is None:
+            if not (yield from repository.has_session(self._tenant_id, session_id)):
+                raise _no_session()
+            raise _stale()
+        stored = _stored(new, payloads, last)
+        yield from projections.project(dialect.name, self._tenant_id, stored)
+        return Appended(stored, encode_news(stored, new.payloads, limit_bytes=NEWS_BYTES))
+
+    async def announce(self, session_id: UUID, appended: Appended) -> None:
+        """Tell followers of what is committed."""
+        metrics.appended(appended.events)
+        await self._bus.publish(self._channel(session_id), appended.news)
 
     async def adopt(self, tx: Transaction, events: Sequence[StoredEvent]) -> None:
         """Insert events with the numbers, actors and times that they have, and the read models: a fork's beginning.
@@ -101,7 +148,7 @@ class HistoryService:
         """
         if events:
             await repository.insert_events(tx, events)
-            await projections.project(tx, events)
+            await tx.run(projections.project(tx.dialect.name, tx.tenant_id, events))
 
     async def hold(self, tx: Transaction, session_id: UUID, fence: Fence | None = None) -> None:
         """Lock what an append would lock, in the same order, for a transaction that reads before it appends.
@@ -130,12 +177,15 @@ class HistoryService:
 
     async def events(self, session_id: UUID, *, after: int = 0, limit: int = PAGE) -> list[StoredEvent]:
         """Return the committed events after a number, in order; none of a session that is not the tenant's."""
-        async with self._database.transaction(self._tenant_id, write=False) as tx:
-            return await repository.tail(tx, session_id, after=after, limit=limit)
+        return await self._read(lambda: repository.tail(self._tenant_id, session_id, after=after, limit=limit))
+
+    async def page(self, session_id: UUID, *, after: int, limit: int) -> list[StoredEvent] | None:
+        """Return the committed events after a number, in order; None when the tenant has no such session."""
+        return await self._read(lambda: repository.page(self._tenant_id, session_id, after=after, limit=limit))
 
     async def read(self, tx: Transaction, session_id: UUID, *, after: int, limit: int = PAGE) -> list[StoredEvent]:
         """Return the events after a number, within a transaction."""
-        return await repository.tail(tx, session_id, after=after, limit=limit)
+        return await tx.run(repository.tail(tx.tenant_id, session_id, after=after, limit=limit))
 
     async def wait(self, session_id: UUID, *, after: int, seconds: float) -> list[StoredEvent]:
         """Return the events after a number as soon as there are any, or none when the time is over."""
@@ -182,9 +232,16 @@ class HistoryService:
                     yield event
 
     async def messages(self, session_id: UUID, *, limit: int = 100, before_id: UUID | None = None) -> list[Message]:
-        """Return the last messages, or the last before one, in the order of the conversation."""
-        async with self._database.transaction(self._tenant_id, write=False) as tx:
-            return await repository.last_messages(tx, session_id, limit=limit, before_id=before_id)
+        """Return the last messages, or the last before one, in order; none of a session that is not the tenant's."""
+        return await self.conversation(session_id, limit=limit, before_id=before_id) or []
+
+    async def conversation(
+        self, session_id: UUID, *, limit: int = 100, before_id: UUID | None = None
+    ) -> list[Message] | None:
+        """Return the last messages, or the last before one, in order; None when the tenant has no such session."""
+        return await self._read(
+            lambda: repository.last_messages(self._tenant_id, session_id, limit=limit, before_id=before_id)
+        )
 
     async def cells(self, session_id: UUID, *, execution_id: UUID | None = None) -> list[Cell]:
         """Return the cells in the order in which they began, or one of them, with their outputs."""
@@ -198,40 +255,15 @@ class HistoryService:
 
     # ------------------------------------------------------------------ helpers
 
-    async def _append(
-        self,
-        tx: Transaction,
-        session_id: UUID,
-        payloads: Sequence[LogPayload],
-        actor: Actor,
-        fence: Fence | None,
-    ) -> list[StoredEvent]:
-        if not payloads:
-            return []
-        new = _new_events(tx.tenant_id, session_id, payloads, actor, fence)
-        last = await tx.dialect.append(tx.connection, new)
-        if last is None:
-            if not await repository.has_session(tx, session_id):
-                raise _no_session()
-            raise _stale()
-        stored = _stored(new, payloads, last)
-        await projections.project(tx, stored)
-        news = encode_news(stored, new.payloads, limit_bytes=NEWS_BYTES)
-
-        async def announce() -> None:
-            metrics.appended(stored)
-            await self._bus.publish(self._channel(session_id), news)
-
-        tx.after_commit(announce)
-        return stored
-
     async def _require(self, session_id: UUID) -> None:
         if not await self._exists(session_id):
             raise _no_session()
 
     async def _exists(self, session_id: UUID) -> bool:
-        async with self._database.transaction(self._tenant_id, write=False) as tx:
-            return await repository.has_session(tx, session_id)
+        return await self._read(lambda: repository.has_session(self._tenant_id, session_id))
+
+    async def _read(self, begin: Callable[[], Steps[T]]) -> T:
+        return await self._database.run(self._tenant_id, begin, write=False)
 
     async def _next(self, bus: AsyncIterator[bytes]) -> News | Live | Gone | None:
         """Return news, or none when it is time to look into the log."""

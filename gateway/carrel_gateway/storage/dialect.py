@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import BigInteger, Interval, String, Text, Uuid
 
+from carrel_gateway.storage.steps import Steps, scalar
 from carrel_gateway.storage.types import UtcDateTime
 
 APP_ROLE: Final = "carrel_app"
@@ -64,7 +65,7 @@ class Dialect(Protocol):
         """Bind the transaction to the rights of the worker."""
         ...
 
-    async def append(self, connection: AsyncConnection, new: NewEvents) -> int | None:
+    def append(self, new: NewEvents) -> Steps[int | None]:
         """Append, and return the last number; none when there is no such session, or the run is another's."""
         ...
 
@@ -141,7 +142,7 @@ class PostgresDialect:
         """Take the worker's role, for this transaction only."""
         await connection.execute(_BEGIN_WORKER)
 
-    async def append(self, connection: AsyncConnection, new: NewEvents) -> int | None:
+    def append(self, new: NewEvents) -> Steps[int | None]:
         """Append in one statement."""
         values = {
             "tenant_id": new.tenant_id,
@@ -155,9 +156,8 @@ class PostgresDialect:
             "payloads": new.payloads,
         }
         if new.run_id is None:
-            return await connection.scalar(_APPEND, values)
-        fence = {"run_id": new.run_id, "generation": new.generation}
-        return await connection.scalar(_APPEND_FENCED, {**values, **fence})
+            return scalar(_APPEND, values)
+        return scalar(_APPEND_FENCED, {**values, "run_id": new.run_id, "generation": new.generation})
 
 
 _MOVE = """
@@ -203,16 +203,16 @@ class SqliteDialect:
     async def begin_worker(self, connection: AsyncConnection) -> None:
         """Do nothing: there are no roles."""
 
-    async def append(self, connection: AsyncConnection, new: NewEvents) -> int | None:
+    def append(self, new: NewEvents) -> Steps[int | None]:
         """Append in two statements; nobody can come between in a write transaction."""
         count = len(new.ids)
         same = {"tenant_id": new.tenant_id, "session_id": new.session_id, "now": new.created_at}
         move = {**same, "count": count}
         if new.run_id is None:
-            last: int | None = await connection.scalar(_SQLITE_MOVE, move)
+            last: int | None = yield from scalar(_SQLITE_MOVE, move)
         else:
             fence = {"run_id": new.run_id, "generation": new.generation}
-            last = await connection.scalar(_SQLITE_MOVE_FENCED, {**move, **fence})
+            last = yield from scalar(_SQLITE_MOVE_FENCED, {**move, **fence})
         if last is None:
             return None
         columns = zip(new.ids, new.parent_ids, new.types, new.payloads, strict=True)
@@ -220,5 +220,5 @@ class SqliteDialect:
             {**same, "actor": new.actor, "seq": seq, "id": own, "parent_id": parent, "type": kind, "payload": payload}
             for seq, (own, parent, kind, payload) in enumerate(columns, last - count + 1)
         ]
-        await connection.execute(_SQLITE_ADD, rows)
+        yield _SQLITE_ADD, rows
         return last
