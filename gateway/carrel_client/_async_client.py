@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -17,6 +17,8 @@ from carrel_client._errors import CarrelClientError
 from carrel_client._models import Artifact, ChatResult, Event, Execution, Session
 from carrel_client._resume import RunStream
 from carrel_client._sse import EventParser
+
+T = TypeVar("T")
 
 
 class AsyncClient:
@@ -195,13 +197,11 @@ class AsyncClient:
 
     async def files(self, session_id: str) -> list[Artifact]:
         """Return the uploaded files."""
-        return calls.models_of(Artifact, await self._send(calls.Call("GET", calls.session_path(session_id, "files"))))
+        return await self._all(Artifact, calls.Call("GET", calls.session_path(session_id, "files")))
 
     async def artifacts(self, session_id: str) -> list[Artifact]:
         """Return the files that code made."""
-        return calls.models_of(
-            Artifact, await self._send(calls.Call("GET", calls.session_path(session_id, "artifacts")))
-        )
+        return await self._all(Artifact, calls.Call("GET", calls.session_path(session_id, "artifacts")))
 
     async def download(self, artifact_id: str, target: str | os.PathLike[str]) -> Path:
         """Write one version of a file to a path, whole or not at all."""
@@ -235,6 +235,15 @@ class AsyncClient:
             if pause is None:
                 return response
             await asyncio.sleep(pause)  # the session's kernel is not there yet, and nothing has been done
+
+    async def _all(self, kind: type[T], call: calls.Call) -> list[T]:
+        found: list[T] = []
+        following: calls.Call | None = call
+        while following is not None:
+            response = await self._send(following)
+            found += calls.models_of(kind, response)
+            following = calls.next_page(following, response)
+        return found
 
     async def _guarded(self, send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote
@@ -160,6 +160,12 @@ def model_of(kind: type[T], response: httpx.Response) -> T:
 def models_of(kind: type[T], response: httpx.Response) -> list[T]:
     """Return the models of a list."""
     return [build(kind, item) for item in json_of(response)["items"]]
+
+
+def next_page(call: Call, response: httpx.Response) -> Call | None:
+    """Return the request for the page after this answer; none after the last one."""
+    cursor = json_of(response).get("next_cursor")
+    return None if cursor is None else replace(call, params={**call.params, "cursor": cursor})
 
 
 def event_of(event: ServerEvent) -> Event:

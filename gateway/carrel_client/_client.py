@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -17,6 +17,8 @@ from carrel_client._errors import CarrelClientError
 from carrel_client._models import Artifact, ChatResult, Event, Execution, Session
 from carrel_client._resume import RunStream
 from carrel_client._sse import EventParser
+
+T = TypeVar("T")
 
 
 class Client:
@@ -193,11 +195,11 @@ class Client:
 
     def files(self, session_id: str) -> list[Artifact]:
         """Return the uploaded files."""
-        return calls.models_of(Artifact, self._send(calls.Call("GET", calls.session_path(session_id, "files"))))
+        return self._all(Artifact, calls.Call("GET", calls.session_path(session_id, "files")))
 
     def artifacts(self, session_id: str) -> list[Artifact]:
         """Return the files that code made."""
-        return calls.models_of(Artifact, self._send(calls.Call("GET", calls.session_path(session_id, "artifacts"))))
+        return self._all(Artifact, calls.Call("GET", calls.session_path(session_id, "artifacts")))
 
     def download(self, artifact_id: str, target: str | os.PathLike[str]) -> Path:
         """Write one version of a file to a path, whole or not at all."""
@@ -231,6 +233,15 @@ class Client:
             if pause is None:
                 return response
             time.sleep(pause)  # the session's kernel is not there yet, and nothing has been done
+
+    def _all(self, kind: type[T], call: calls.Call) -> list[T]:
+        found: list[T] = []
+        following: calls.Call | None = call
+        while following is not None:
+            response = self._send(following)
+            found += calls.models_of(kind, response)
+            following = calls.next_page(following, response)
+        return found
 
     def _guarded(self, send: Callable[[], httpx.Response]) -> httpx.Response:
         try:

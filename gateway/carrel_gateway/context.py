@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from carrel_gateway.errors import PermissionDenied
+from carrel_gateway.identity.rights import ALL_RIGHTS, Right, Role
+
 if TYPE_CHECKING:
     from carrel_gateway.executors.base import Executor
     from carrel_gateway.kernels.pool import KernelPool
@@ -20,10 +23,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls: an account within one tenant."""
+    """Who calls: an account within one tenant, and what this call may do.
+
+    Work of the gateway itself, such as runs that go on and sweeps, has all rights of its tenant, as the defaults say.
+    """
 
     tenant_id: UUID
     user_id: UUID
+    role: Role = Role.ADMIN
+    rights: frozenset[Right] = ALL_RIGHTS
+    """Those of the role or, of a key with scopes, fewer."""
+    credential_id: UUID | None = None
+    """The key or login that was presented; none for work of the gateway itself."""
+    team_ids: frozenset[UUID] = frozenset()
+
+    def may(self, right: Right) -> bool:
+        """Return whether the right is there."""
+        return right in self.rights
+
+    def require(self, right: Right) -> None:
+        """Check a right.
+
+        Raises
+        ------
+        PermissionDenied
+            It is missing; the message names it.
+        """
+        if right not in self.rights:
+            raise PermissionDenied(
+                f"this needs the right `{right.value}`, which your role or your key's scopes do not have; ask an "
+                "administrator of your tenant",
+                right=right.value,
+            )
 
 
 @dataclass(frozen=True, slots=True)

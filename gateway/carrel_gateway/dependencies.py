@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Security
+from fastapi import Depends, Query, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
@@ -27,6 +27,7 @@ from carrel_gateway.identity.keys import ApiKey
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.storage.paging import MAX_CURSOR
 from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.suspension.service import SuspensionService
 
@@ -113,6 +114,13 @@ Chat = Annotated[ChatService, Depends(_chat)]
 Config = Annotated[ConfigService, Depends(_config)]
 Notebooks = Annotated[NotebookService, Depends(_notebooks)]
 Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
+
+Cursor = Annotated[
+    str | None, Query(max_length=MAX_CURSOR, description="The `next_cursor` of the page before; opaque.")
+]
+Offset = Annotated[
+    int, Query(ge=0, le=1_000_000, description="Items to skip; a cursor does not slow down and misses nothing.")
+]
 
 
 async def require_active(sessions: SessionService, session_id: UUID) -> None:

@@ -225,4 +225,4 @@ def _make_template(server: Postgres) -> None:
     server.sql(f"CREATE DATABASE {TEMPLATE}")
     with ThreadPoolExecutor(1) as thread:  # fixtures of async tests must leave their loop alone
         thread.submit(asyncio.run, migrate.upgrade(server.url(TEMPLATE))).result()
-    server.sql(f"CREATE ROLE {LOGIN} LOGIN IN ROLE carrel_app, carrel_worker")
+    server.sql(f"CREATE ROLE {LOGIN} LOGIN IN ROLE carrel_app, carrel_login, carrel_worker")

@@ -34,10 +34,11 @@ if [ ! -s /data/db/PG_VERSION ]; then
     rm /tmp/password
     postgres --single -D /data/new postgres > /dev/null <<END
 CREATE ROLE carrel_app NOLOGIN
+CREATE ROLE carrel_login NOLOGIN
 CREATE ROLE carrel_worker NOLOGIN
 CREATE ROLE carrel_migrator LOGIN BYPASSRLS PASSWORD '$MIGRATOR_PASSWORD'
-GRANT carrel_app, carrel_worker TO carrel_migrator WITH ADMIN OPTION
-CREATE ROLE carrel_gateway LOGIN PASSWORD '$GATEWAY_PASSWORD' IN ROLE carrel_app, carrel_worker
+GRANT carrel_app, carrel_login, carrel_worker TO carrel_migrator WITH ADMIN OPTION
+CREATE ROLE carrel_gateway LOGIN PASSWORD '$GATEWAY_PASSWORD' IN ROLE carrel_app, carrel_login, carrel_worker
 CREATE DATABASE carrel OWNER carrel_migrator
 END
     echo 'host all all all scram-sha-256' >> /data/new/pg_hba.conf

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, delete, func, insert, or_, select, update
+from sqlalchemy import Select, and_, delete, func, insert, or_, select, update
 
 from carrel_gateway.artifacts.tables import artifacts
 from carrel_gateway.storage.database import Transaction
@@ -95,8 +95,17 @@ async def newest(tx: Transaction, session_id: UUID, name: str, category: str) ->
     return await _first(tx, query.order_by(artifacts.c.version.desc()).limit(1))
 
 
-async def newest_of_all(tx: Transaction, session_id: UUID, *, category: str | None, prefix: str) -> list[Artifact]:
-    """Return the newest version of every name, by name."""
+async def newest_of_all(
+    tx: Transaction,
+    session_id: UUID,
+    *,
+    category: str | None,
+    prefix: str,
+    after: tuple[str, str] | None = None,
+    limit: int | None = None,
+    offset: int = 0,
+) -> list[Artifact]:
+    """Return the newest version of every name, by name and category, after such a pair."""
     mine = [artifacts.c.session_id == session_id]
     if category:
         mine.append(artifacts.c.category == category)
@@ -118,7 +127,27 @@ async def newest_of_all(tx: Transaction, session_id: UUID, *, category: str | No
             & (last.c.version == artifacts.c.version),
         )
         .order_by(artifacts.c.name, artifacts.c.category)
+        .limit(limit)
+        .offset(offset)
     )
+    if after is not None:
+        name, kind = after
+        query = query.where(or_(artifacts.c.name > name, and_(artifacts.c.name == name, artifacts.c.category > kind)))
+    return [_artifact(row) for row in (await tx.connection.execute(query)).mappings()]
+
+
+async def versions(
+    tx: Transaction, artifact: Artifact, *, before: int | None, limit: int, offset: int
+) -> list[Artifact]:
+    """Return the versions of a file's name that are there, newest first, before one."""
+    query = _ready(tx).where(
+        artifacts.c.session_id == artifact.session_id,
+        artifacts.c.category == artifact.category,
+        artifacts.c.name == artifact.name,
+    )
+    if before is not None:
+        query = query.where(artifacts.c.version < before)
+    query = query.order_by(artifacts.c.version.desc()).limit(limit).offset(offset)
     return [_artifact(row) for row in (await tx.connection.execute(query)).mappings()]
 
 

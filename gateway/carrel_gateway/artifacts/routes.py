@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from carrel_gateway.artifacts.schemas import ArtifactList, ArtifactOut, SignedUrl
 from carrel_gateway.artifacts.service import Artifact, ArtifactService
-from carrel_gateway.dependencies import Artifacts, Executions, GatewayOf, Sessions, require_active
+from carrel_gateway.dependencies import Artifacts, Cursor, Executions, GatewayOf, Offset, Sessions, require_active
 from carrel_gateway.errors import InvalidInput
 from carrel_gateway.web import downloads
 from carrel_gateway.web.multipart import boundary_of, read_parts
@@ -19,6 +19,7 @@ from carrel_gateway.web.multipart import boundary_of, read_parts
 router = APIRouter(tags=["files"])
 signed = APIRouter(tags=["artifacts"])
 _SESSION = "/api/sessions/{session_id}"
+Limit = Annotated[int, Query(ge=1, le=1000)]
 _BODY = {
     "requestBody": {
         "required": True,
@@ -67,10 +68,18 @@ async def upload_files(
 
 
 @router.get(f"{_SESSION}/files")
-async def list_files(session_id: UUID, sessions: Sessions, artifacts: Artifacts) -> ArtifactList:
-    """List the uploaded files."""
+async def list_files(
+    session_id: UUID,
+    sessions: Sessions,
+    artifacts: Artifacts,
+    limit: Limit = 200,
+    offset: Offset = 0,
+    cursor: Cursor = None,
+) -> ArtifactList:
+    """List the uploaded files, each in its newest version, by name."""
     await sessions.get(session_id)
-    return ArtifactList.model_validate({"items": await artifacts.list(session_id, category="data")})
+    page = await artifacts.page(session_id, category="data", limit=limit, offset=offset, cursor=cursor)
+    return ArtifactList.model_validate(page)
 
 
 @router.get(f"{_SESSION}/files/{{name:path}}", response_class=StreamingResponse)
@@ -97,10 +106,14 @@ async def list_artifacts(
     artifacts: Artifacts,
     category: Annotated[Literal["data", "artifacts", "notebooks"] | None, Query()] = "artifacts",
     prefix: Annotated[str, Query(max_length=1000)] = "",
+    limit: Limit = 200,
+    offset: Offset = 0,
+    cursor: Cursor = None,
 ) -> ArtifactList:
-    """List the files that code made."""
+    """List the files that code made, each in its newest version, by name."""
     await sessions.get(session_id)
-    return ArtifactList.model_validate({"items": await artifacts.list(session_id, category=category, prefix=prefix)})
+    page = await artifacts.page(session_id, category=category, prefix=prefix, limit=limit, offset=offset, cursor=cursor)
+    return ArtifactList.model_validate(page)
 
 
 @router.get(
@@ -141,6 +154,18 @@ async def download_artifact_by_id(
     if url:
         return await _signed(artifacts, artifact, gateway.context.settings.signed_url_seconds)
     return _download(artifact, await artifacts.read(artifact))
+
+
+@router.get("/api/artifacts/{artifact_id}/versions", tags=["artifacts"])
+async def list_versions(
+    artifact_id: UUID,
+    artifacts: Artifacts,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    offset: Offset = 0,
+    cursor: Cursor = None,
+) -> ArtifactList:
+    """List the versions of the file that this is one of, newest first."""
+    return ArtifactList.model_validate(await artifacts.versions(artifact_id, limit=limit, offset=offset, cursor=cursor))
 
 
 @signed.get("/api/objects/{token}", response_class=StreamingResponse)

@@ -27,9 +27,10 @@ class ArtifactOut(ReplyBody):
 
 
 class ArtifactList(ReplyBody):
-    """The newest version of every name, by name."""
+    """A page of files, or of versions of one; `next_cursor` is null on the last one."""
 
     items: list[ArtifactOut]
+    next_cursor: str | None = None
 
 
 class SignedUrl(ReplyBody):

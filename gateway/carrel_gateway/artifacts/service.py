@@ -10,9 +10,10 @@ import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Annotated, Final
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from carrel_gateway.artifacts import repository
@@ -24,6 +25,7 @@ from carrel_gateway.history.service import Fence, HistoryService
 from carrel_gateway.sessions.service import SessionService, object_prefix
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
+from carrel_gateway.storage.paging import Cursors, Name, Page
 from carrel_wire.log import ArtifactStored, FileCategory, FileDeleted
 
 __all__ = ["Artifact", "ArtifactService"]
@@ -31,6 +33,8 @@ __all__ = ["Artifact", "ArtifactService"]
 PENDING_AGE: Final = timedelta(hours=1)
 """No upload takes so long."""
 _SWEEP: Final = 500
+_FILES: Final = Cursors[tuple[str, FileCategory]]("files", tuple[Name, FileCategory])
+_VERSIONS: Final = Cursors[int]("versions", Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)])
 
 _log = structlog.get_logger(__name__)
 
@@ -103,6 +107,50 @@ class ArtifactService:
         """Return the newest version of every name, by name."""
         async with self._database.transaction(self._tenant_id, write=False) as tx:
             return await repository.newest_of_all(tx, session_id, category=category, prefix=prefix)
+
+    async def page(
+        self,
+        session_id: UUID,
+        *,
+        category: FileCategory | None = None,
+        prefix: str = "",
+        limit: int = 200,
+        offset: int = 0,
+        cursor: str | None = None,
+    ) -> Page[Artifact]:
+        """Return a page of what `list` returns.
+
+        Raises
+        ------
+        InvalidInput
+            The cursor is not one that a page of this list had.
+        """
+        scope = (session_id, category, prefix)
+        after = _FILES.read(cursor, *scope) if cursor else None
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            found = await repository.newest_of_all(
+                tx, session_id, category=category, prefix=prefix, after=after, limit=limit + 1, offset=offset
+            )
+        return _FILES.page(found, limit, lambda last: (last.name, last.category), *scope)
+
+    async def versions(
+        self, artifact_id: UUID, *, limit: int = 50, offset: int = 0, cursor: str | None = None
+    ) -> Page[Artifact]:
+        """Return the versions of the file that this is one of, newest first.
+
+        Raises
+        ------
+        NotFound
+            There is no such version, or it is another tenant's.
+        InvalidInput
+            The cursor is not one that a page of this list had.
+        """
+        artifact = await self.get(artifact_id)
+        scope = (artifact.session_id, artifact.category, artifact.name)
+        before = _VERSIONS.read(cursor, *scope) if cursor else None
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            found = await repository.versions(tx, artifact, before=before, limit=limit + 1, offset=offset)
+        return _VERSIONS.page(found, limit, lambda last: last.version, *scope)
 
     async def copy(self, artifact: Artifact, session_id: UUID) -> Artifact:
         """Copy a version to another session, where nobody sees it before `adopt`."""

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from carrel_gateway.chat.schemas import CancelOut, ChatIn, ChatOut, MessageList, ProducedArtifact, message_document
 from carrel_gateway.chat.socket import ChatSocket
-from carrel_gateway.dependencies import Chat, Gateway, GatewayOf, History, Sessions, default_principal
+from carrel_gateway.dependencies import Chat, Cursor, Gateway, GatewayOf, History, Offset, Sessions, default_principal
 from carrel_gateway.errors import CarrelError, InvalidInput
 from carrel_gateway.history.routes import event_stream
 from carrel_gateway.identity.keys import bearer, from_subprotocols
@@ -93,12 +93,15 @@ async def list_messages(
     history: History,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     before_id: UUID | None = None,
+    offset: Offset = 0,
+    cursor: Cursor = None,
 ) -> JsonReply:
     """List the last messages of the conversation, in order."""
-    found = await history.conversation(session_id, limit=limit, before_id=before_id)
-    if found is None:
+    page = await history.conversation(session_id, limit=limit, before_id=before_id, offset=offset, cursor=cursor)
+    if page is None:
         await sessions.get(session_id)  # one that was made with kubectl gets its log now
-    return JsonReply({"items": [message_document(message) for message in found or ()]})
+    items = [message_document(message) for message in page.items] if page else []
+    return JsonReply({"items": items, "next_cursor": page and page.next_cursor})
 
 
 @sockets.websocket("/ws/chat/{session_id}")

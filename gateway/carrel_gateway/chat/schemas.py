@@ -72,6 +72,7 @@ class MessageOut(ReplyBody):
 
 
 class MessageList(ReplyBody):
-    """Messages in the order of the conversation."""
+    """Messages in the order of the conversation; the next page has those before them."""
 
     items: list[MessageOut]
+    next_cursor: str | None = None

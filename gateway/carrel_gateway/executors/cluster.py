@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from types import MappingProxyType
@@ -30,6 +31,8 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=15, sock_connect=5)
 _PAGE: Final = 500
 _GOODBYE_SECONDS: Final = 0.25
 """aiohttp waits for none of them. Source: its documentation, "Graceful Shutdown"."""
+_POD_NAME: Final = re.compile(r"[a-z0-9][-a-z0-9.]{0,252}")
+"""Of a status, so it may be forged: without a slash and without a leading dot it stays one segment of the address."""
 
 
 class ConflictError(Exception):
@@ -165,8 +168,8 @@ class Cluster:
             return
 
     async def get_pod(self, name: str) -> Object | None:
-        """Return the pod of this name."""
-        return await self._get(f"{self._pods}/{name}")
+        """Return the pod of this name; none where it is no name."""
+        return await self._get(f"{self._pods}/{name}") if _POD_NAME.fullmatch(name) else None
 
     async def count(self) -> None:
         """Ask for one AgentSession: checks address, credentials, permission and the definition at once."""
@@ -234,9 +237,9 @@ class Cluster:
             headers["Content-Type"] = "application/merge-patch+json"
         try:
             async with self._http.request(
-                method, url, params=query, json=body, headers=headers, timeout=timeout
+                method, url, params=query, json=body, headers=headers, timeout=timeout, allow_redirects=False
             ) as reply:
-                if reply.status >= 400:
+                if reply.status >= 300:
                     raise _refusal(reply.status, await reply.read())
                 yield reply
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

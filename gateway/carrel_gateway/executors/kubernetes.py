@@ -1,7 +1,8 @@
 """Kernel hosts as pods: an AgentSession is made, the operator does the rest, and this waits for Ready.
 
 The status is not believed alone: the pod that it names must be there with the same UID, be labelled as a kernel pod of
-this very session, and have the address that calls go to. The operator binds the host; the gateway only talks to it.
+this very session, and have the address that calls go to, which is one of a pod and not of a node or this machine. The
+port is fixed. The operator binds the host; the gateway only talks to it.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ _ADVICE: Final = {
     "Suspended": "somebody suspends it just now; try again",
 }
 """Reasons of `Ready=False` that waiting does not help against, with what to do."""
+
+_METADATA: Final = frozenset({ipaddress.ip_address("fd00:ec2::254")})
+"""Metadata services that lie outside link-local addresses. Source: AWS, "Instance metadata and user data"."""
 
 _log = structlog.get_logger(__name__)
 
@@ -260,7 +264,10 @@ class KubernetesExecutor:
         if pod is None or not pod_uid or not pod.confirms(pod_uid=pod_uid, session_uid=session.metadata.uid):
             _log.warning("pod_does_not_confirm_status", session=session.metadata.name, pod=name)
             return None
-        address = ipaddress.ip_address(pod.status.podIP)
+        address = address_of_pod(pod.status.podIP)
+        if address is None:
+            _log.warning("pod_address_refused", session=session.metadata.name, pod=name)
+            return None
         host = f"[{address}]" if address.version == 6 else str(address)
         return HostEndpoint(session_uid=session.metadata.uid, audience=pod_uid, url=f"http://{host}:{KERNEL_PORT}")
 
@@ -299,10 +306,15 @@ class _PodStatus(msgspec.Struct, frozen=True):
     podIP: str = ""  # noqa: N815  named as in the API
 
 
+class _PodSpec(msgspec.Struct, frozen=True):
+    hostNetwork: bool = False  # noqa: N815  named as in the API
+
+
 class _Pod(msgspec.Struct, frozen=True):
     """The little of a pod that is looked at."""
 
     metadata: _PodMetadata
+    spec: _PodSpec = _PodSpec()
     status: _PodStatus = _PodStatus()
 
     @classmethod
@@ -310,15 +322,33 @@ class _Pod(msgspec.Struct, frozen=True):
         return msgspec.convert(found, cls) if found else None
 
     def confirms(self, *, pod_uid: str, session_uid: str) -> bool:
-        """Whether this is the pod of the status, alive and labelled as this session's kernel pod."""
+        """Whether this is the pod of the status, alive, in its own network, labelled as this session's kernel pod."""
         metadata = self.metadata
         return (
             metadata.uid == pod_uid
             and metadata.deletionTimestamp is None
             and metadata.labels.get(COMPONENT_LABEL) == KERNEL_COMPONENT
             and metadata.labels.get(SESSION_LABEL) == hash_of(session_uid)
-            and bool(self.status.podIP)
+            and not self.spec.hostNetwork  # its address would be its node's
         )
+
+
+def address_of_pod(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that calls go to; none where no pod can have it.
+
+    This machine's own addresses, those of one link (where clouds have their metadata service), of groups and of
+    nobody are refused, in whatever notation: a kernel pod has none of them.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id:
+            return None
+        address = address.ipv4_mapped or address
+    refused = address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
+    return None if refused or address in _METADATA else address
 
 
 def hash_of(uid: str) -> str:

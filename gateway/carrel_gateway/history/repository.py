@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Select, Table, and_, bindparam, exists, insert, select
+from sqlalchemy import Table, and_, bindparam, exists, insert, select
 
 from carrel_gateway.history.events import Cell, Fence, Message, StoredEvent, encode_payload
 from carrel_gateway.history.tables import cells, events, messages
@@ -48,7 +48,7 @@ def _mine(table: Table) -> Any:
     return and_(table.c.tenant_id == bindparam("tenant_id"), table.c.session_id == bindparam("session_id"))
 
 
-def _beside_session(columns: Sequence[Any], table: Table, *conditions: Any) -> Select[Any]:
+def _beside_session(columns: Sequence[Any], table: Table, *conditions: Any) -> Any:
     """Return the rows of a session; one without values when there are none, and none when there is no session."""
     return select(*columns).select_from(sessions.outerjoin(table, and_(_mine(table), *conditions))).where(_IS_THERE)
 
@@ -56,13 +56,17 @@ def _beside_session(columns: Sequence[Any], table: Table, *conditions: Any) -> S
 _AFTER: Final = events.c.seq > bindparam("after")
 _TAIL: Final = select(*_EVENT).where(_mine(events), _AFTER).order_by(events.c.seq).limit(bindparam("limit"))
 _PAGE: Final = _beside_session(_EVENT, events, _AFTER).order_by(events.c.seq).limit(bindparam("limit"))
-_MESSAGES: Final = _beside_session(_MESSAGE, messages).order_by(messages.c.seq.desc()).limit(bindparam("limit"))
 _PLACE: Final = select(messages.c.seq).where(_mine(messages), messages.c.id == bindparam("before_id"))
-_MESSAGES_BEFORE: Final = (
-    _beside_session(_MESSAGE, messages, messages.c.seq < _PLACE.scalar_subquery())
-    .order_by(messages.c.seq.desc())
-    .limit(bindparam("limit"))
-)
+
+
+def _last(*conditions: Any) -> Any:
+    found = _beside_session(_MESSAGE, messages, messages.c.seq < bindparam("before_seq"), *conditions)
+    return found.order_by(messages.c.seq.desc()).limit(bindparam("limit")).offset(bindparam("offset"))
+
+
+_MESSAGES: Final = _last()
+_MESSAGES_BEFORE: Final = _last(messages.c.seq < _PLACE.scalar_subquery())
+_NO_END: Final = 2**63 - 1
 
 
 def has_session(tenant_id: UUID, session_id: UUID) -> Steps[bool]:
@@ -125,17 +129,33 @@ def page(tenant_id: UUID, session_id: UUID, *, after: int, limit: int) -> Steps[
 
 
 def last_messages(
-    tenant_id: UUID, session_id: UUID, *, limit: int, before_id: UUID | None = None
+    tenant_id: UUID,
+    session_id: UUID,
+    *,
+    limit: int,
+    before_id: UUID | None = None,
+    before_seq: int | None = None,
+    offset: int = 0,
 ) -> Steps[list[Message] | None]:
-    """Return the last messages, or the last before one, in order; None when the tenant has no such session."""
-    values = {"tenant_id": tenant_id, "session_id": session_id, "limit": limit}
+    """Return the last messages, or the last before one, the newest first.
+
+    None when no row was found: the tenant has no such session, or `offset` is beyond its first message.
+    """
+    before = _NO_END if before_seq is None else before_seq
+    values = {
+        "tenant_id": tenant_id,
+        "session_id": session_id,
+        "before_seq": before,
+        "limit": limit,
+        "offset": offset,
+    }
     if before_id is None:
         rows = yield _MESSAGES, values
     else:
         rows = yield _MESSAGES_BEFORE, {**values, "before_id": before_id}
     if not rows:
         return None
-    return [_message(row) for row in reversed(rows) if row[0] is not None]
+    return [_message(row) for row in rows if row[0] is not None]
 
 
 async def cells_of(tx: Transaction, session_id: UUID, *, execution_id: UUID | None = None) -> list[Cell]:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from carrel_gateway import metrics
-from carrel_gateway.dependencies import Gateway, GatewayOf, History, Sessions
+from carrel_gateway.dependencies import Cursor, Gateway, GatewayOf, History, Sessions
 from carrel_gateway.history.schemas import EventList, event_document, live_document
 from carrel_gateway.history.service import HistoryService, StoredEvent
 from carrel_gateway.web import sse
@@ -34,6 +34,7 @@ async def read_events(
     sessions: Sessions,
     after: Annotated[int, Query(ge=0, le=2**63 - 1, description="Number of the last event that the caller has.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 500,
+    cursor: Cursor = None,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for news.")] = 0,
     run: Annotated[UUID | None, Query(description="End the stream when this run is over.")] = None,
     accept: Annotated[str, Header()] = "application/json",
@@ -42,8 +43,9 @@ async def read_events(
     """Read the log after an event.
 
     With `Accept: text/event-stream` it goes on as a stream of committed events, in order and without a gap, with live
-    provisional ones between; `Last-Event-ID` has precedence over `after`.
+    provisional ones between; `Last-Event-ID` has precedence over `cursor`, and that over `after`.
     """
+    after = history.place_of(cursor, session_id) if cursor else after
     streams = sse.MEDIA_TYPE in accept
     found = None if streams or wait else await history.page(session_id, after=after, limit=limit)
     if found is None:
@@ -56,7 +58,8 @@ async def read_events(
     elif found is None:
         found = await history.events(session_id, after=after, limit=limit)
     items = [event_document(event) for event in found[:limit]]
-    return JsonReply({"items": items, "last_seq": items[-1]["seq"] if items else after})
+    last = items[-1]["seq"] if items else after
+    return JsonReply({"items": items, "last_seq": last, "next_cursor": history.cursor_after(last, session_id)})
 
 
 def event_stream(

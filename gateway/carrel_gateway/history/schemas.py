@@ -25,10 +25,12 @@ class EventOut(ReplyBody):
 
 
 class EventList(ReplyBody):
-    """Events in order; `last_seq` is what to ask `after` next."""
+    """Events in order; `last_seq` is what to ask `after` next, `next_cursor` the same as a cursor."""
 
     items: list[EventOut]
     last_seq: int
+    next_cursor: str
+    """Always there: a log has no last page."""
 
 
 def event_document(event: StoredEvent) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from carrel_gateway.storage.bus import BusOverflow
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.dialect import NewEvents
 from carrel_gateway.storage.ids import new_id
+from carrel_gateway.storage.paging import Cursors, Number, Page
 from carrel_gateway.storage.steps import Steps
 from carrel_wire.log import LogPayload, type_of
 
@@ -53,6 +54,8 @@ NEWS_BYTES: Final = 64 * 1024
 LOOK_SECONDS: Final = 15.0
 """Followers look into the log so often, in case that the bus has lost something without knowing."""
 LOOK_SECONDS_WITHOUT_BUS: Final = 1.0
+_MESSAGES: Final = Cursors[int]("messages", Number)
+_EVENTS: Final = Cursors[int]("events", Number)
 
 T = TypeVar("T")
 
@@ -232,16 +235,64 @@ class HistoryService:
                     yield event
 
     async def messages(self, session_id: UUID, *, limit: int = 100, before_id: UUID | None = None) -> list[Message]:
-        """Return the last messages, or the last before one, in order; none of a session that is not the tenant's."""
-        return await self.conversation(session_id, limit=limit, before_id=before_id) or []
+        """Return the last messages, or the last before one, in the order of the conversation."""
+        return (await self.message_page(session_id, limit=limit, before_id=before_id)).items
+
+    async def message_page(
+        self,
+        session_id: UUID,
+        *,
+        limit: int,
+        before_id: UUID | None = None,
+        offset: int = 0,
+        cursor: str | None = None,
+    ) -> Page[Message]:
+        """Return what `conversation` does; an empty page of a session that is not the tenant's."""
+        found = await self.conversation(session_id, limit=limit, before_id=before_id, offset=offset, cursor=cursor)
+        return found or Page([])
 
     async def conversation(
-        self, session_id: UUID, *, limit: int = 100, before_id: UUID | None = None
-    ) -> list[Message] | None:
-        """Return the last messages, or the last before one, in order; None when the tenant has no such session."""
-        return await self._read(
-            lambda: repository.last_messages(self._tenant_id, session_id, limit=limit, before_id=before_id)
+        self,
+        session_id: UUID,
+        *,
+        limit: int,
+        before_id: UUID | None = None,
+        offset: int = 0,
+        cursor: str | None = None,
+    ) -> Page[Message] | None:
+        """Return a page of what `messages` returns; the next page has those before it.
+
+        None when nothing was found, which also happens when the tenant has no such session.
+
+        Raises
+        ------
+        InvalidInput
+            The cursor is not one that a page of this session's messages had.
+        """
+        before = _MESSAGES.read(cursor, session_id) if cursor else None
+        found = await self._read(
+            lambda: repository.last_messages(
+                self._tenant_id, session_id, limit=limit + 1, before_id=before_id, before_seq=before, offset=offset
+            )
         )
+        if found is None:
+            return None
+        page = _MESSAGES.page(found, limit, lambda oldest: oldest.seq, session_id)
+        return Page(page.items[::-1], page.next_cursor)
+
+    def place_of(self, cursor: str, session_id: UUID) -> int:
+        """Return the number of the event that a page of the session's log ended with.
+
+        Raises
+        ------
+        InvalidInput
+            The cursor is not one that a page of this session's log had.
+        """
+        return _EVENTS.read(cursor, session_id)
+
+    def cursor_after(self, seq: int, session_id: UUID) -> str:
+        """Return the cursor of the page after an event."""
+        return _EVENTS.write(seq, session_id)
 
     async def cells(self, session_id: UUID, *, execution_id: UUID | None = None) -> list[Cell]:
         """Return the cells in the order in which they began, or one of them, with their outputs."""

@@ -297,8 +297,14 @@ class HostConnection:
         if isinstance(data, bytes):
             headers["Content-Type"] = "application/json"
         async with self._http.request(
-            method, self.endpoint.url + path, headers=headers, data=data, params=params, timeout=timeout
+            method,
+            self.endpoint.url + path,
+            headers=headers,
+            data=data,
+            params=params,
+            timeout=timeout,
+            allow_redirects=False,  # code in a kernel may have replaced its host: it must not say where calls go
         ) as reply:
-            if reply.status >= 400:
+            if reply.status >= 300:
                 raise refusal(reply.status, await reply.read())
             yield reply

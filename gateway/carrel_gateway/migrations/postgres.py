@@ -15,22 +15,38 @@ POLICY: Final = "tenant_id = NULLIF(current_setting('app.tenant', true), '')::uu
 
 def create_roles() -> None:
     """Make the roles that are not there yet, and let the role that migrates act as them."""
-    for role, options in (
-        ("carrel_app", "NOLOGIN NOBYPASSRLS"),
-        ("carrel_worker", "NOLOGIN NOBYPASSRLS"),
-        ("carrel_migrator", "NOLOGIN BYPASSRLS"),
-    ):
-        # Roles belong to the whole server: another database's migration may make them at the same moment.
-        op.execute(f"""
-            DO $$ BEGIN
-                IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = '{role}') THEN
-                    CREATE ROLE {role} {options};
-                END IF;
-            EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
-            END $$
-        """)  # noqa: S608  constants
+    _create_role("carrel_app", "NOLOGIN NOBYPASSRLS")
+    _create_role("carrel_worker", "NOLOGIN NOBYPASSRLS")
+    _create_role("carrel_migrator", "NOLOGIN BYPASSRLS")
     op.execute("GRANT carrel_app, carrel_worker TO CURRENT_USER")
     op.execute("GRANT USAGE ON SCHEMA public TO carrel_app, carrel_worker")
+
+
+def create_login_role() -> None:
+    """Make the role that looks accounts up before there is a tenant."""
+    _create_role("carrel_login", "NOLOGIN NOBYPASSRLS")
+    op.execute("GRANT carrel_login TO CURRENT_USER")
+    op.execute("GRANT USAGE ON SCHEMA public TO carrel_login")
+
+
+def open_to_login(table: str) -> None:
+    """Close a table without a tenant to everybody but the role that looks accounts up; it may delete nothing."""
+    op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+    op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+    op.execute(f"CREATE POLICY lookup ON {table} TO carrel_login USING (true) WITH CHECK (true)")
+    op.execute(f"GRANT SELECT, INSERT, UPDATE ON {table} TO carrel_login")
+
+
+def _create_role(role: str, options: str) -> None:
+    # Roles belong to the whole server: another database's migration may make them at the same moment.
+    op.execute(f"""
+        DO $$ BEGIN
+            IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = '{role}') THEN
+                CREATE ROLE {role} {options};
+            END IF;
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+        END $$
+    """)  # noqa: S608  constants
 
 
 def partition_by_session(table: str, count: int) -> None:

@@ -194,7 +194,7 @@ async function ask(question) {
 
 async function showFiles() {
   const session = state.session;
-  const stored = session ? (await get(`/api/sessions/${session.id}/files`)).items : [];
+  const stored = session ? (await get(`/api/sessions/${session.id}/files?limit=1000`)).items : [];
   if (state.session !== session) return;
   at("files").replaceChildren(
     ...stored.map((file) => fileItem(file, async () => {

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
 
-from carrel_gateway.dependencies import Config, Sessions
+from carrel_gateway.dependencies import Config, Cursor, Offset, Sessions
 from carrel_gateway.sessions.schemas import SessionCreate, SessionList, SessionOut, SessionUpdate
 
 router = APIRouter(prefix="/api/sessions", tags=["sessions"])
@@ -32,8 +32,8 @@ async def list_sessions(
     sessions: Sessions,
     status: Literal["active", "archived"] | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    offset: Offset = 0,
+    cursor: Cursor = None,
 ) -> SessionList:
     """List conversations, newest first."""
     return SessionList.model_validate(await sessions.list(status=status, limit=limit, offset=offset, cursor=cursor))

@@ -20,7 +20,7 @@ from carrel_gateway.sessions import repository
 from carrel_gateway.sessions.repository import Session
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
-from carrel_gateway.storage.paging import Page, cursor_of, read_cursor
+from carrel_gateway.storage.paging import Cursors, Page
 from carrel_wire.log import SessionChanged, SessionCreated
 
 __all__ = ["Page", "Session", "SessionService", "object_prefix"]
@@ -30,6 +30,7 @@ MAX_TITLE: Final = 200
 FORK_AGE: Final = timedelta(hours=1)
 """No fork takes so long to make."""
 _SWEEP: Final = 100
+_CURSORS: Final = Cursors[UUID]("sessions", UUID)
 
 _log = structlog.get_logger(__name__)
 
@@ -128,11 +129,10 @@ class SessionService:
         InvalidInput
             The cursor is not one that a page had.
         """
-        before = read_cursor(cursor) if cursor else None
+        before = _CURSORS.read(cursor, status) if cursor else None
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
             found = await repository.page(tx, status=status, before=before, limit=limit + 1, offset=offset)
-        items = found[:limit]
-        return Page(items, cursor_of(items[-1].id) if len(found) > limit else None)
+        return _CURSORS.page(found, limit, lambda last: last.id, status)
 
     async def update(
         self,

@@ -42,11 +42,11 @@ class Compiled:
         self._parameters: list[tuple[str, Any, Convert | None]] = [
             (name, constants[name], bind.type.dialect_impl(dialect).bind_processor(dialect)) for name, bind in binds
         ]
-        columns = [
+        columns: list[Convert | None] = [
             column.type.dialect_impl(dialect).result_processor(dialect, None)
             for column in compiler._result_columns  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  there is no other way to the types of what a statement returns
         ]
-        self._columns: list[Convert | None] | None = columns if any(columns) else None
+        self._columns = columns if any(columns) else None
 
     def arguments(self, values: Values) -> list[Any]:
         """Return the parameters in the order in which the driver wants them."""
@@ -77,5 +77,6 @@ def compiled(statement: Executable, names: frozenset[str], dialect: str) -> Comp
         Its text or its values depend on more than that.
     """
     known = _DIALECTS[dialect]
-    made: Any = statement.compile(dialect=known, column_keys=sorted(names))  # pyright: ignore[reportAttributeAccessIssue]  every statement can be compiled; `Executable` does not say so
+    compile_: Any = getattr(statement, "compile")  # noqa: B009  every statement has it; `Executable` does not say so
+    made = compile_(dialect=known, column_keys=sorted(names))
     return Compiled(made, known, names)

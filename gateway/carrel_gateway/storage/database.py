@@ -194,6 +194,22 @@ class Database:
             with converted():
                 yield connection
 
+    @asynccontextmanager
+    async def login_transaction(self) -> AsyncGenerator[AsyncConnection]:
+        """Work with the rights of the lookup of accounts, and no tenant's; commits at the end.
+
+        Raises
+        ------
+        DatabaseAway
+            It does not answer, or cannot write.
+        """
+        async with AsyncExitStack() as stack:
+            await self._take_turn(stack)
+            connection = await self._begin(stack, self.dialect.begin_login, write=True)
+            with converted():
+                yield connection
+                await connection.commit()
+
     async def ping(self) -> None:
         """Ask the database for an answer.
 

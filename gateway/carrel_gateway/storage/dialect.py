@@ -2,7 +2,8 @@
 
 SQLite belongs to one process and knows no roles, so repositories filter by tenant and that is all. On Postgres the same
 filters are there, and below them row-level security: a transaction works as `carrel_app` for one tenant, or as
-`carrel_worker`, which can read expired runs and nothing else. Both are members' roles of whoever logs in.
+`carrel_worker`, which can read expired runs and nothing else, or as `carrel_login`, which can look accounts up. All are
+members' roles of whoever logs in.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from carrel_gateway.storage.types import UtcDateTime
 
 APP_ROLE: Final = "carrel_app"
 WORKER_ROLE: Final = "carrel_worker"
+LOGIN_ROLE: Final = "carrel_login"
 MIGRATOR_ROLE: Final = "carrel_migrator"
 
 
@@ -65,6 +67,10 @@ class Dialect(Protocol):
         """Bind the transaction to the rights of the worker."""
         ...
 
+    async def begin_login(self, connection: AsyncConnection) -> None:
+        """Bind the transaction to the rights of the lookup of accounts."""
+        ...
+
     def append(self, new: NewEvents) -> Steps[int | None]:
         """Append, and return the last number; none when there is no such session, or the run is another's."""
         ...
@@ -72,6 +78,7 @@ class Dialect(Protocol):
 
 _BEGIN: Final = text(f"SELECT set_config('role', '{APP_ROLE}', true), set_config('app.tenant', :tenant_id, true)")
 _BEGIN_WORKER: Final = text(f"SELECT set_config('role', '{WORKER_ROLE}', true)")
+_BEGIN_LOGIN: Final = text(f"SELECT set_config('role', '{LOGIN_ROLE}', true)")
 
 
 def _append_statement(fenced: bool) -> str:
@@ -142,6 +149,10 @@ class PostgresDialect:
         """Take the worker's role, for this transaction only."""
         await connection.execute(_BEGIN_WORKER)
 
+    async def begin_login(self, connection: AsyncConnection) -> None:
+        """Take the role that looks accounts up, for this transaction only."""
+        await connection.execute(_BEGIN_LOGIN)
+
     def append(self, new: NewEvents) -> Steps[int | None]:
         """Append in one statement."""
         values = {
@@ -201,6 +212,9 @@ class SqliteDialect:
         """Do nothing: repositories filter by tenant."""
 
     async def begin_worker(self, connection: AsyncConnection) -> None:
+        """Do nothing: there are no roles."""
+
+    async def begin_login(self, connection: AsyncConnection) -> None:
         """Do nothing: there are no roles."""
 
     def append(self, new: NewEvents) -> Steps[int | None]:

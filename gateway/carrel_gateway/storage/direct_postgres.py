@@ -102,7 +102,7 @@ class DirectPostgres:
             f"SELECT set_config('role', '{APP_ROLE}', true), set_config('app.tenant', '{tenant_id.hex}', true)"
         )
         while self._free:
-            connection = self._free.pop()
+            connection: Any = self._free.pop()
             try:
                 await connection.execute(binding)
             except BaseException as error:
@@ -113,7 +113,8 @@ class DirectPostgres:
                 self._drop_free()
             else:
                 return connection
-        connection = await asyncpg.connect(**self._arguments)
+        opening: Any = asyncpg.connect(**self._arguments)  # pyright: ignore[reportUnknownMemberType]  it has no types
+        connection = await opening
         try:
             await connection.execute(binding)
         except BaseException:

@@ -25,12 +25,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.settings import Settings
-from carrel_gateway.storage.dialect import APP_ROLE, WORKER_ROLE
+from carrel_gateway.storage.dialect import APP_ROLE, LOGIN_ROLE, WORKER_ROLE
 from carrel_gateway.storage.engine import connect_errors, database_url, make_engine
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """Revision of this version's schema."""
-KNOWN: Final = frozenset({"0001", "0002", HEAD})
+KNOWN: Final = frozenset({"0001", "0002", "0003", HEAD})
 """Revisions that this version can start from."""
 _LOCK: Final = 0x63617272656C  # "carrel": number of the advisory lock
 
@@ -94,7 +94,7 @@ async def require_current(connection: AsyncConnection, take_role: Callable[[], A
             raise
         raise SchemaMismatch(
             "the login of CARREL_DATABASE_URL may not act as the gateway; as the role that migrates run: "
-            f"GRANT {APP_ROLE}, {WORKER_ROLE} TO <login>"
+            f"GRANT {APP_ROLE}, {LOGIN_ROLE}, {WORKER_ROLE} TO <login>"
         ) from error
     if revision is not None and revision not in KNOWN:
         raise _unknown(revision)

@@ -84,6 +84,8 @@ class Envelope:
                 "origin_not_allowed",
                 "pages of that origin may not call; an administrator can allow it with CARREL_CORS_ORIGINS",
             )
+        if b"%00" in scope.get("raw_path", b"") or b"%00" in scope.get("query_string", b""):
+            return 400, "invalid_address", "an address must not hold the character NUL (%00)"
         length = headers.get(b"content-length", b"0")
         if scope["type"] == "http" and length.isdigit() and int(length) > self._limit(scope):
             return 413, "too_large", f"the body may have at most {self._limit(scope)} bytes"

@@ -175,7 +175,7 @@ async def test_a_login_without_the_roles_is_told_what_to_grant(
     postgres.sql("CREATE ROLE nobody_yet LOGIN")
     try:
         settings = make_settings(database_url=postgres.url(postgres_database, "nobody_yet"))
-        assert "GRANT carrel_app, carrel_worker TO" in await refusal(settings)
+        assert "GRANT carrel_app, carrel_login, carrel_worker TO" in await refusal(settings)
     finally:
         postgres.sql("DROP ROLE nobody_yet")
 

@@ -34,7 +34,7 @@ from carrel_wire.log import UserMessage
 
 UNPROTECTED = """
     SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
-    AND relname <> 'alembic_version' AND NOT (relrowsecurity AND relforcerowsecurity AND EXISTS (
+    AND relname NOT IN ('alembic_version', 'accounts') AND NOT (relrowsecurity AND relforcerowsecurity AND EXISTS (
         SELECT 1 FROM pg_policies WHERE schemaname = 'public' AND tablename = relname AND cmd = 'ALL'
         AND roles = '{carrel_app}' AND qual = with_check
         AND qual = '(tenant_id = (NULLIF(current_setting(''app.tenant''::text, true), ''''::text))::uuid)'))
@@ -81,18 +81,29 @@ def test_a_table_that_is_not_protected_is_found(postgres: Postgres, weakened: st
 
 def test_only_known_policies_go_beyond_the_tenant(postgres: Postgres, postgres_database: str) -> None:
     query = "SELECT tablename, policyname, roles, cmd FROM pg_policies WHERE policyname <> 'tenant'"
-    assert postgres.sql(query, database=postgres_database) == "runs|expired|{carrel_worker}|SELECT"
+    assert postgres.sql(f"{query} ORDER BY 1", database=postgres_database).splitlines() == [
+        "accounts|lookup|{carrel_login}|ALL",
+        "runs|expired|{carrel_worker}|SELECT",
+    ]
     rights = """
         SELECT grantee, table_name, privilege_type FROM information_schema.role_table_grants
-        WHERE table_schema = 'public' AND (grantee IN ('carrel_worker', 'gateway', 'PUBLIC')
-            OR grantee = 'carrel_app' AND (table_name LIKE 'events_p%' OR privilege_type NOT IN
-                ('SELECT', 'INSERT', 'UPDATE', 'DELETE')))
+        WHERE table_schema = 'public' AND (grantee IN ('carrel_login', 'carrel_worker', 'gateway', 'PUBLIC')
+            OR grantee = 'carrel_app' AND (table_name LIKE 'events_p%' OR table_name = 'accounts'
+                OR privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')))
+        ORDER BY 1, 2, 3
     """
-    assert postgres.sql(rights, database=postgres_database) == "carrel_worker|runs|SELECT"
+    assert postgres.sql(rights, database=postgres_database).splitlines() == [
+        "carrel_login|accounts|INSERT",
+        "carrel_login|accounts|SELECT",
+        "carrel_login|accounts|UPDATE",
+        "carrel_worker|runs|SELECT",
+    ]
 
 
 def test_the_tenant_is_first_in_unique_keys_and_part_of_foreign_keys() -> None:
     for table in metadata.tables.values():
+        if table.name == "accounts":  # the lookup before there is a tenant
+            continue
         uniques = [*table.primary_key.columns][:1]
         uniques += [
             next(iter(constraint.columns))
@@ -118,7 +129,7 @@ async def test_a_forgotten_tenant_shows_nothing(
     try:
         for prepare in ("SELECT 1", "SET app.tenant = ''", "SET ROLE carrel_app"):
             await connection.execute(prepare)
-            for table in metadata.tables:
+            for table in metadata.tables.keys() - {"accounts"}:
                 assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
     finally:
         await connection.close()
@@ -226,6 +237,26 @@ async def test_the_worker_sees_expired_runs_and_nothing_else(
         ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def test_the_lookup_sees_accounts_and_nothing_else(
+    context: ProcessContext, principal: Principal, postgres_url: str
+) -> None:
+    await a_session(context, principal)
+    async with context.database.login_transaction() as lookup:
+        assert await lookup.scalar(text("SELECT count(*) FROM accounts")) == 0
+    connection = await asyncpg.connect(postgres_url)
+    try:
+        await connection.execute("SET ROLE carrel_login")
+        for statement in (*(f"SELECT * FROM {name}" for name in metadata.tables if name != "accounts"),
+                          "DELETE FROM accounts"):  # fmt: skip
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+        await connection.execute("SET ROLE carrel_app")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("SELECT * FROM accounts")
     finally:
         await connection.close()
 

@@ -306,3 +306,17 @@ def test_a_request_for_which_nothing_was_done_yet_is_sent_again(monkeypatch):
 def test_an_answer_that_leaves_nothing_to_be_done_is_the_answer():
     body = {"status": "waking", "send_again": False}
     assert client(lambda _: httpx.Response(202, json=body)).kernel("0190", "reset") == body
+
+
+async def test_lists_are_read_to_their_end():
+    item = {"id": "1", "name": "a.csv", "size": 1, "content_type": "text/csv"}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        cursor = request.url.params.get("cursor")
+        following = {None: "one", "one": "two", "two": None}[cursor]
+        return httpx.Response(200, json={"items": [{**item, "id": cursor or "none"}], "next_cursor": following})
+
+    with client(answer) as carrel:
+        assert [file.id for file in carrel.files("0190")] == ["none", "one", "two"]
+    async with AsyncClient("http://carrel.test", transport=httpx.MockTransport(answer)) as carrel:
+        assert [file.id for file in await carrel.artifacts("0190")] == ["none", "one", "two"]
