@@ -24,6 +24,7 @@ def checks() -> list[tuple[str, list[str]]]:
     """Return the name and command of each check."""
     python = str(BIN / "python")
     found = [
+        ("tracked", [python, "-m", "tools.tracked"]),
         # Without its cache: that keeps how a file's imports were sorted before a module they name was there.
         ("ruff", [str(BIN / "ruff"), "check", "--no-cache", "."]),
         ("format", [str(BIN / "ruff"), "format", "--check", "."]),

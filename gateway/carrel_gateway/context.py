@@ -14,6 +14,8 @@ from carrel_gateway.identity.rights import ALL_RIGHTS, Right, Role
 
 if TYPE_CHECKING:
     from carrel_gateway.executors.base import Executor
+    from carrel_gateway.identity.secrets import MasterKeys
+    from carrel_gateway.identity.tokens import AccessTokens
     from carrel_gateway.kernels.pool import KernelPool
     from carrel_gateway.settings import Settings
     from carrel_gateway.storage.bus import Bus
@@ -67,6 +69,9 @@ class ProcessContext:
     objects: StorageBackend
     executor: Executor
     kernels: KernelPool
+    secrets: MasterKeys
+    """The installation's keys, from which each use derives its own."""
+    tokens: AccessTokens
     gateway_id: UUID
     """This process, as the owner of runs."""
 

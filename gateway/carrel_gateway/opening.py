@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack
 
 from carrel_gateway.context import ProcessContext
 from carrel_gateway.executors.factory import open_executor
+from carrel_gateway.identity.secrets import load_master_keys
+from carrel_gateway.identity.tokens import AccessTokens
 from carrel_gateway.kernels.pool import KernelPool
 from carrel_gateway.kernels.signing import load_host_keys
 from carrel_gateway.settings import Settings
@@ -34,6 +36,7 @@ async def open_context(settings: Settings) -> ProcessContext:
         objects = await open_objects(settings)
         opened.push_async_callback(objects.aclose)
         keys = await asyncio.to_thread(load_host_keys, settings)
+        secrets = await asyncio.to_thread(load_master_keys, settings)
         executor = await open_executor(settings, keys.key_set)
         opened.push_async_callback(executor.aclose)
         context = ProcessContext(
@@ -43,6 +46,8 @@ async def open_context(settings: Settings) -> ProcessContext:
             objects=objects,
             executor=executor,
             kernels=KernelPool(settings, executor, keys.signer),
+            secrets=secrets,
+            tokens=AccessTokens(secrets, lifetime_seconds=settings.access_token_seconds),
             gateway_id=new_id(),
         )
         opened.pop_all()  # from here on the context closes them

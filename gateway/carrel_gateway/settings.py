@@ -41,6 +41,15 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = _setting(
         "api_key", None, "Key that callers present; the embedded default makes one on its first start."
     )
+    secret_keys: SecretStr | None = _setting(
+        "secret_keys",
+        None,
+        "Keys that sign tokens and encrypt secrets, `kid:base64` of 32 bytes each, the one in use first; the embedded "
+        "default makes one.",
+    )
+    access_token_seconds: int = _setting(
+        "access_token_seconds", 900, "Life of an access token; a refresh gets the next one.", ge=30, le=3600
+    )
     cors_origins: Annotated[list[str], NoDecode] = _setting(
         "cors_origins", [], "Origins, separated by commas, whose pages may call the API."
     )
@@ -59,7 +68,13 @@ class Settings(BaseSettings):
     database_url: str | None = _setting(
         "database_url", None, "postgresql://… or sqlite:///…; empty means SQLite in the data folder."
     )
-    db_pool_size: int = _setting("db_pool_size", 5, "Connections kept open to Postgres.", ge=1, le=1000)
+    db_pool_size: int = _setting(
+        "db_pool_size",
+        5,
+        "Connections kept open to Postgres; as many again serve what every request does.",
+        ge=1,
+        le=1000,
+    )
     db_max_overflow: int = _setting("db_max_overflow", 10, "Further connections under load.", ge=0, le=1000)
     redis_url: str | None = _setting("redis_url", None, "redis://…; empty means the bus is in this process.")
 

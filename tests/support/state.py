@@ -12,7 +12,9 @@ from sqlalchemy import insert
 
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.executors.base import SessionRef
+from carrel_gateway.identity.secrets import load_master_keys
 from carrel_gateway.identity.tables import tenants, users
+from carrel_gateway.identity.tokens import AccessTokens
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage.database import Database
 from carrel_gateway.storage.factory import open_bus, open_objects
@@ -44,6 +46,7 @@ class NoKernels:
 async def open_state(settings: Settings) -> AsyncGenerator[ProcessContext]:
     """Open a context; closes it at the end."""
     kernels = NoKernels()
+    secrets = load_master_keys(settings)
     context = ProcessContext(
         settings=settings,
         database=await Database.connect(settings),
@@ -51,6 +54,8 @@ async def open_state(settings: Settings) -> AsyncGenerator[ProcessContext]:
         objects=await open_objects(settings),
         executor=cast("Any", kernels),
         kernels=cast("Any", kernels),
+        secrets=secrets,
+        tokens=AccessTokens(secrets, lifetime_seconds=settings.access_token_seconds),
         gateway_id=new_id(),
     )
     try:

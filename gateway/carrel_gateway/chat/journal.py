@@ -15,8 +15,6 @@ from carrel_gateway.history.service import HistoryService, LiveEvent
 from carrel_gateway.runs.service import Fence, Run, RunService
 from carrel_wire.log import LogPayload, RunFinished, RunStarted
 
-_PAGE = 500
-
 
 class RunJournal:
     """Reads what is new since the last time, so that a long run does not read its beginning again and again."""
@@ -38,14 +36,12 @@ class RunJournal:
 
     async def events_of_run(self) -> Sequence[LogPayload]:
         """Return the session's events from `run.started` on."""
-        while True:
-            page = await self._history.events(self._session_id, after=self._read_to, limit=_PAGE)
+        while page := await self._history.events(self._session_id, after=self._read_to):
             for event in page:
                 self._read_to = event.seq
                 if self._events or self._begins(event.payload):
                     self._events.append(event.payload)
-            if len(page) < _PAGE:
-                return self._events
+        return self._events
 
     def _begins(self, payload: LogPayload) -> bool:
         return isinstance(payload, RunStarted) and payload.run_id == self._run_id

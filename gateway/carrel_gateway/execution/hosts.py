@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, get_args
 from uuid import UUID
 
 from carrel_gateway.artifacts.service import ArtifactService
@@ -175,5 +175,6 @@ class SessionHosts:
     async def _last_change(self, session: SessionRef) -> _Change | None:
         """Return what the log said last of the session's kernel, if it did so lately."""
         last_seq = (await self._sessions.get(session.session_id)).last_seq
-        recent = await self._history.events(session.session_id, after=max(0, last_seq - _RECENT), limit=_RECENT)
-        return next((event.payload for event in reversed(recent) if isinstance(event.payload, _Change)), None)
+        after = max(0, last_seq - _RECENT)
+        found = await self._history.latest(session.session_id, *get_args(_Change), after=after)
+        return found if isinstance(found, _Change) else None

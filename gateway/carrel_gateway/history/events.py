@@ -48,6 +48,34 @@ class StoredEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class EventText:
+    """A committed event with its payload as it is stored: whoever only passes it on need not decode it."""
+
+    seq: int
+    id: UUID
+    parent_id: UUID | None
+    type: str
+    actor: str
+    payload: str
+    created_at: datetime
+
+    def decoded(self, session_id: UUID) -> StoredEvent:
+        """Return the event with its payload decoded."""
+        payload = decode_payload(self.payload)
+        return StoredEvent(
+            session_id, self.seq, self.id, self.parent_id, self.type, self.actor, payload, self.created_at
+        )
+
+    @property
+    def untagged(self) -> str:
+        """The payload without its type, which stands first in it: the JSON text that callers get."""
+        tag = f'{{"type":"{self.type}"'
+        if not self.payload.startswith(tag):
+            raise ValueError(f"the payload of event {self.seq} does not begin with its type")
+        return "{" + self.payload[len(tag) :].removeprefix(",")
+
+
+@dataclass(frozen=True, slots=True)
 class LiveEvent:
     """Something that is shown and not kept; its id is its own and no number of the log."""
 

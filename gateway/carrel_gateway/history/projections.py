@@ -6,16 +6,17 @@ are built once and kept: building one takes longer than SQLite takes to carry it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import Executable, bindparam, update
+from sqlalchemy import Executable, bindparam, delete, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from carrel_gateway.history.events import StoredEvent
 from carrel_gateway.history.tables import cells, messages
+from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.steps import Steps
 from carrel_wire.log import AssistantMessage, CellEdited, CellFinished, CellIntended, CellOutputs, UserMessage
 
@@ -34,17 +35,31 @@ _FINISH: Final = update(cells).where(
 
 
 def project(dialect: str, tenant_id: UUID, events: Sequence[StoredEvent]) -> Steps[None]:
-    """Bring the read models up to these events, which are the last of the session's log."""
+    """Bring the read models up to these events, which are the last of the session's log.
+
+    The rows do not depend on which events come together.
+    """
     ends = {event.payload.execution_id for event in events if isinstance(event.payload, CellFinished)}
+    began: dict[UUID, StoredEvent] = {}
     for event in events:
         if isinstance(event.payload, CellOutputs) and event.payload.execution_id in ends:
-            continue  # the end says all of it
-        change = _change(dialect, tenant_id, event)
+            began.setdefault(event.payload.execution_id, event)
+            continue  # the end says all of it, but when it began
+        change = _change(dialect, tenant_id, event, began)
         if change is not None:
             yield change
 
 
-def _change(dialect: str, tenant_id: UUID, event: StoredEvent) -> Change | None:
+async def rebuild(tx: Transaction, session_id: UUID, events: AsyncIterator[StoredEvent]) -> None:
+    """Make a session's rows anew from its whole log; the caller holds the session."""
+    for table in (messages, cells):
+        mine = (table.c.tenant_id == tx.tenant_id, table.c.session_id == session_id)
+        await tx.connection.execute(delete(table).where(*mine))
+    async for event in events:
+        await tx.run(project(tx.dialect.name, tx.tenant_id, [event]))
+
+
+def _change(dialect: str, tenant_id: UUID, event: StoredEvent, began: Mapping[UUID, StoredEvent]) -> Change | None:
     match event.payload:
         case UserMessage() | AssistantMessage() as payload:
             return _ADD_MESSAGE, _message(tenant_id, event, payload)
@@ -56,7 +71,7 @@ def _change(dialect: str, tenant_id: UUID, event: StoredEvent) -> Change | None:
             row = _cell(tenant_id, event, payload.execution_id, "", status="running")
             return _upsert(dialect, _RUNNING), row
         case CellFinished() as payload:
-            return _finished(dialect, tenant_id, event, payload)
+            return _finished(dialect, tenant_id, event, payload, began.get(payload.execution_id, event))
         case CellEdited() as payload:
             row = _cell(tenant_id, event, payload.execution_id, payload.code, status="edited")
             row["outputs_after"] = event.seq
@@ -65,7 +80,7 @@ def _change(dialect: str, tenant_id: UUID, event: StoredEvent) -> Change | None:
             return None
 
 
-def _finished(dialect: str, tenant_id: UUID, event: StoredEvent, payload: CellFinished) -> Change:
+def _finished(dialect: str, tenant_id: UUID, event: StoredEvent, payload: CellFinished, began: StoredEvent) -> Change:
     result = {
         "status": payload.status,
         "execution_count": payload.execution_count,
@@ -79,7 +94,7 @@ def _finished(dialect: str, tenant_id: UUID, event: StoredEvent, payload: CellFi
     if payload.code is None:  # it was intended: the row is there
         key = {"tenant_id_of": tenant_id, "of_session": event.session_id, "of_execution": payload.execution_id}
         return _FINISH, {**key, **result}
-    row = _cell(tenant_id, event, payload.execution_id, payload.code, run_id=payload.run_id)
+    row = _cell(tenant_id, began, payload.execution_id, payload.code, run_id=payload.run_id)
     return _upsert(dialect, frozenset({*result, "code", "run_id"})), {**row, **result}
 
 

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Table, and_, bindparam, exists, insert, select
+from sqlalchemy import BigInteger, ColumnElement, Select, Table, and_, bindparam, exists, func, insert, select
 
-from carrel_gateway.history.events import Cell, Fence, Message, StoredEvent, encode_payload
+from carrel_gateway.history.events import Cell, EventText, Fence, Message, StoredEvent, encode_payload
 from carrel_gateway.history.tables import cells, events, messages
 from carrel_gateway.runs.tables import runs
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
+from carrel_gateway.storage.dialect import Dialect
 from carrel_gateway.storage.steps import Steps, scalar
 from carrel_wire.log import CellOutputs, decode_payload
 
+_DECODED_AT_ONCE: Final = 256 * 1024
+"""Bytes of payloads that are decoded in one go: about a millisecond's work."""
+
 # What every reader asks is built once: building a statement takes longer than Postgres or SQLite takes to carry it out.
-_EVENT: Final = (
-    events.c.seq,
-    events.c.id,
-    events.c.parent_id,
-    events.c.type,
-    events.c.actor,
-    events.c.payload,
-    events.c.created_at,
-)
 _MESSAGE: Final = (
     messages.c.id,
     messages.c.seq,
@@ -48,24 +45,15 @@ def _mine(table: Table) -> Any:
     return and_(table.c.tenant_id == bindparam("tenant_id"), table.c.session_id == bindparam("session_id"))
 
 
-def _beside_session(columns: Sequence[Any], table: Table, *conditions: Any) -> Any:
-    """Return the rows of a session; one without values when there are none, and none when there is no session."""
-    return select(*columns).select_from(sessions.outerjoin(table, and_(_mine(table), *conditions))).where(_IS_THERE)
-
-
-_AFTER: Final = events.c.seq > bindparam("after")
-_TAIL: Final = select(*_EVENT).where(_mine(events), _AFTER).order_by(events.c.seq).limit(bindparam("limit"))
-_PAGE: Final = _beside_session(_EVENT, events, _AFTER).order_by(events.c.seq).limit(bindparam("limit"))
 _PLACE: Final = select(messages.c.seq).where(_mine(messages), messages.c.id == bindparam("before_id"))
-
-
-def _last(*conditions: Any) -> Any:
-    found = _beside_session(_MESSAGE, messages, messages.c.seq < bindparam("before_seq"), *conditions)
-    return found.order_by(messages.c.seq.desc()).limit(bindparam("limit")).offset(bindparam("offset"))
-
-
-_MESSAGES: Final = _last()
-_MESSAGES_BEFORE: Final = _last(messages.c.seq < _PLACE.scalar_subquery())
+_LAST: Final = (
+    select(*_MESSAGE)
+    .where(_mine(messages), messages.c.seq < bindparam("before_seq"), exists(_HAS_SESSION))
+    .order_by(messages.c.seq.desc())
+    .limit(bindparam("limit"))
+    .offset(bindparam("offset"))
+)
+_LAST_BEFORE: Final = _LAST.where(messages.c.seq < _PLACE.scalar_subquery())
 _NO_END: Final = 2**63 - 1
 
 
@@ -112,20 +100,78 @@ async def insert_events(tx: Transaction, stored: Sequence[StoredEvent]) -> None:
     await tx.connection.execute(insert(events), rows)
 
 
-def tail(tenant_id: UUID, session_id: UUID, *, after: int, limit: int) -> Steps[list[StoredEvent]]:
-    """Return the events after a number, in order."""
-    values = {"tenant_id": tenant_id, "session_id": session_id, "after": after, "limit": limit}
-    rows = yield _TAIL, values
-    return [_event(session_id, row) for row in rows]
+def tail(
+    dialect: Dialect, tenant_id: UUID, session_id: UUID, *, after: int, limit: int, size: int, there: bool = False
+) -> Steps[list[EventText]]:
+    """Return the events after a number, in order: at most so many, and no further one when they have `size` bytes.
+
+    Parameters
+    ----------
+    there
+        Return none of a session that is about to be deleted, or that is a fork that nobody sees yet.
+    """
+    values = {"tenant_id": tenant_id, "session_id": session_id, "after": after, "most": limit, "size": size}
+    rows = yield _page(dialect.name, dialect.octets, there=there), values
+    return [EventText(*row) for row in rows]
 
 
-def page(tenant_id: UUID, session_id: UUID, *, after: int, limit: int) -> Steps[list[StoredEvent] | None]:
-    """Return the events after a number, in order; None when the tenant has no such session."""
-    values = {"tenant_id": tenant_id, "session_id": session_id, "after": after, "limit": limit}
-    rows = yield _PAGE, values
-    if not rows:
-        return None
-    return [_event(session_id, row) for row in rows if row[0] is not None]
+def page(
+    dialect: Dialect, tenant_id: UUID, session_id: UUID, *, after: int, limit: int, size: int
+) -> Steps[list[EventText] | None]:
+    """Return what `tail` does; None when the tenant has no such session."""
+    found = yield from tail(dialect, tenant_id, session_id, after=after, limit=limit, size=size, there=True)
+    if found or (yield from has_session(tenant_id, session_id)):
+        return found
+    return None
+
+
+async def decode(session_id: UUID, texts: Sequence[EventText]) -> list[StoredEvent]:
+    """Return a page decoded; a long one in parts, so that others have their turn between them."""
+    found: list[StoredEvent] = []
+    decoded = 0
+    for event in texts:
+        if decoded > _DECODED_AT_ONCE:
+            await asyncio.sleep(0)
+            decoded = 0
+        decoded += len(event.payload)
+        found.append(event.decoded(session_id))
+    return found
+
+
+@cache
+def _page(_dialect: str, octets: Callable[[ColumnElement[str]], ColumnElement[int]], *, there: bool) -> Select[Any]:
+    """Return the statement of a page, which is built once: sizes are looked at before any payload is read."""
+    mine = (_mine(events), events.c.seq > bindparam("after"))
+    sizes = (
+        select(events.c.seq, octets(events.c.payload).label("octets"))
+        .where(*mine)
+        .order_by(events.c.seq)
+        .limit(bindparam("most", type_=BigInteger()))
+        .subquery()
+    )
+    before = func.sum(sizes.c.octets).over(order_by=sizes.c.seq) - sizes.c.octets
+    sums = select(sizes.c.seq, before.label("before")).subquery()
+    last = select(func.max(sums.c.seq)).where(sums.c.before < bindparam("size", type_=BigInteger())).scalar_subquery()
+    columns = [events.c[name] for name in EventText.__slots__]
+    query = select(*columns).where(*mine, events.c.seq <= last).order_by(events.c.seq)
+    return query.where(exists(_HAS_SESSION)) if there else query
+
+
+async def latest(tx: Transaction, session_id: UUID, types: Sequence[str], *, after: int) -> StoredEvent | None:
+    """Return the last event of one of these types after a number."""
+    query = (
+        select(*(events.c[name] for name in EventText.__slots__))
+        .where(
+            events.c.tenant_id == tx.tenant_id,
+            events.c.session_id == session_id,
+            events.c.seq > after,
+            events.c.type.in_(types),
+        )
+        .order_by(events.c.seq.desc())
+        .limit(1)
+    )
+    row = (await tx.connection.execute(query)).first()
+    return EventText(*row).decoded(session_id) if row else None
 
 
 def last_messages(
@@ -137,25 +183,21 @@ def last_messages(
     before_seq: int | None = None,
     offset: int = 0,
 ) -> Steps[list[Message] | None]:
-    """Return the last messages, or the last before one, the newest first.
-
-    None when no row was found: the tenant has no such session, or `offset` is beyond its first message.
-    """
-    before = _NO_END if before_seq is None else before_seq
-    values = {
+    """Return the last messages, or the last before one, the newest first; None when the tenant has no such session."""
+    values: dict[str, Any] = {
         "tenant_id": tenant_id,
         "session_id": session_id,
-        "before_seq": before,
+        "before_seq": _NO_END if before_seq is None else before_seq,
         "limit": limit,
         "offset": offset,
     }
     if before_id is None:
-        rows = yield _MESSAGES, values
+        rows = yield _LAST, values
     else:
-        rows = yield _MESSAGES_BEFORE, {**values, "before_id": before_id}
-    if not rows:
-        return None
-    return [_message(row) for row in rows if row[0] is not None]
+        rows = yield _LAST_BEFORE, {**values, "before_id": before_id}
+    if rows or (yield from has_session(tenant_id, session_id)):
+        return [_message(row) for row in rows]
+    return None
 
 
 async def cells_of(tx: Transaction, session_id: UUID, *, execution_id: UUID | None = None) -> list[Cell]:
@@ -201,11 +243,6 @@ async def _outputs(
         if isinstance(part, CellOutputs) and seq > begins.get(part.execution_id, seq):
             found[part.execution_id].extend(part.outputs)
     return found
-
-
-def _event(session_id: UUID, row: Sequence[Any]) -> StoredEvent:
-    seq, own, parent, kind, actor, payload, created_at = row
-    return StoredEvent(session_id, seq, own, parent, kind, actor, decode_payload(payload), created_at)
 
 
 def _message(row: Sequence[Any]) -> Message:

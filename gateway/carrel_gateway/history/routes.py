@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from carrel_gateway import metrics
 from carrel_gateway.dependencies import Cursor, Gateway, GatewayOf, History, Sessions
-from carrel_gateway.history.schemas import EventList, event_document, live_document
+from carrel_gateway.history.schemas import EventList, event_document, live_document, text_document
 from carrel_gateway.history.service import HistoryService, StoredEvent
 from carrel_gateway.web import sse
 from carrel_gateway.web.replies import JsonReply
@@ -40,7 +40,7 @@ async def read_events(
     accept: Annotated[str, Header()] = "application/json",
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Read the log after an event.
+    """Read the log after an event: at most `limit` events, and fewer where they are large; an empty page is the end.
 
     With `Accept: text/event-stream` it goes on as a stream of committed events, in order and without a gap, with live
     provisional ones between; `Last-Event-ID` has precedence over `cursor`, and that over `after`.
@@ -54,10 +54,10 @@ async def read_events(
         resumed = sse.last_event_id(last_event_id)
         return event_stream(gateway, history, session_id, after=after if resumed is None else resumed, run_id=run)
     if wait:
-        found = await history.wait(session_id, after=after, seconds=wait)
-    elif found is None:
-        found = await history.events(session_id, after=after, limit=limit)
-    items = [event_document(event) for event in found[:limit]]
+        await history.wait(session_id, after=after, seconds=wait)
+    if found is None:
+        found = await history.texts(session_id, after=after, limit=limit)
+    items = [text_document(event) for event in found]
     last = items[-1]["seq"] if items else after
     return JsonReply({"items": items, "last_seq": last, "next_cursor": history.cursor_after(last, session_id)})
 

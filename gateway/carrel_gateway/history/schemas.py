@@ -7,8 +7,9 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import orjson
 
-from carrel_gateway.history.service import LiveEvent, StoredEvent
+from carrel_gateway.history.service import EventText, LiveEvent, StoredEvent
 from carrel_gateway.web.fields import ReplyBody
 
 
@@ -25,7 +26,10 @@ class EventOut(ReplyBody):
 
 
 class EventList(ReplyBody):
-    """Events in order; `last_seq` is what to ask `after` next, `next_cursor` the same as a cursor."""
+    """Events in order; `last_seq` is what to ask `after` next, `next_cursor` the same as a cursor.
+
+    An empty page is the end, a short one is not.
+    """
 
     items: list[EventOut]
     last_seq: int
@@ -44,6 +48,19 @@ def event_document(event: StoredEvent) -> dict[str, Any]:
         "type": event.type,
         "actor": event.actor,
         "payload": payload,
+        "created_at": event.created_at.isoformat(),
+    }
+
+
+def text_document(event: EventText) -> dict[str, Any]:
+    """Return the same of an event whose payload is not decoded; for orjson alone."""
+    return {
+        "seq": event.seq,
+        "id": str(event.id),
+        "parent_id": None if event.parent_id is None else str(event.parent_id),
+        "type": event.type,
+        "actor": event.actor,
+        "payload": orjson.Fragment(event.untagged),
         "created_at": event.created_at.isoformat(),
     }
 

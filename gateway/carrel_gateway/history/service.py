@@ -22,6 +22,7 @@ from carrel_gateway.history import metrics, projections, repository
 from carrel_gateway.history.events import (
     Actor,
     Cell,
+    EventText,
     Fence,
     Gone,
     Live,
@@ -46,9 +47,11 @@ from carrel_gateway.storage.paging import Cursors, Number, Page
 from carrel_gateway.storage.steps import Steps
 from carrel_wire.log import LogPayload, type_of
 
-__all__ = ["Actor", "Appended", "Cell", "Fence", "HistoryService", "LiveEvent", "Message", "StoredEvent"]
+__all__ = ["Actor", "Appended", "Cell", "EventText", "Fence", "HistoryService", "LiveEvent", "Message", "StoredEvent"]
 
 PAGE: Final = 500
+PAGE_BYTES: Final = 4 * 1024 * 1024
+"""A page has one event at least, and no further one when it has so much: outputs are committed by the mebibyte."""
 NEWS_BYTES: Final = 64 * 1024
 """Larger events are read from the log by whoever wants them."""
 LOOK_SECONDS: Final = 15.0
@@ -179,28 +182,49 @@ class HistoryService:
     # ------------------------------------------------------------------ read
 
     async def events(self, session_id: UUID, *, after: int = 0, limit: int = PAGE) -> list[StoredEvent]:
-        """Return the committed events after a number, in order; none of a session that is not the tenant's."""
-        return await self._read(lambda: repository.tail(self._tenant_id, session_id, after=after, limit=limit))
+        """Return the committed events after a number, in order; none of a session that is not the tenant's.
 
-    async def page(self, session_id: UUID, *, after: int, limit: int) -> list[StoredEvent] | None:
-        """Return the committed events after a number, in order; None when the tenant has no such session."""
-        return await self._read(lambda: repository.page(self._tenant_id, session_id, after=after, limit=limit))
+        A page ends when it has `limit` events or `PAGE_BYTES`; one that is empty is the end of the log.
+        """
+        return await repository.decode(session_id, await self.texts(session_id, after=after, limit=limit))
 
     async def read(self, tx: Transaction, session_id: UUID, *, after: int, limit: int = PAGE) -> list[StoredEvent]:
-        """Return the events after a number, within a transaction."""
-        return await tx.run(repository.tail(tx.tenant_id, session_id, after=after, limit=limit))
+        """Return such a page within a transaction."""
+        return await repository.decode(session_id, await tx.run(self._tail(session_id, after, limit)))
 
-    async def wait(self, session_id: UUID, *, after: int, seconds: float) -> list[StoredEvent]:
-        """Return the events after a number as soon as there are any, or none when the time is over."""
+    async def texts(self, session_id: UUID, *, after: int = 0, limit: int = PAGE) -> list[EventText]:
+        """Return such a page with the payloads as they are stored, for whoever passes them on."""
+        return await self._read(lambda: self._tail(session_id, after, limit))
+
+    async def page(self, session_id: UUID, *, after: int, limit: int) -> list[EventText] | None:
+        """Return what `texts` does; None when the tenant has no such session."""
+        dialect, tenant_id = self._database.dialect, self._tenant_id
+        return await self._read(
+            lambda: repository.page(dialect, tenant_id, session_id, after=after, limit=limit, size=PAGE_BYTES)
+        )
+
+    def _tail(self, session_id: UUID, after: int, limit: int) -> Steps[list[EventText]]:
+        dialect, tenant_id = self._database.dialect, self._tenant_id
+        return repository.tail(dialect, tenant_id, session_id, after=after, limit=limit, size=PAGE_BYTES)
+
+    async def latest(self, session_id: UUID, *types: type[LogPayload], after: int) -> LogPayload | None:
+        """Return the last payload of one of these types after a number."""
+        names = [str(kind.__struct_config__.tag) for kind in types]
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            found = await repository.latest(tx, session_id, names, after=after)
+        return found.payload if found else None
+
+    async def wait(self, session_id: UUID, *, after: int, seconds: float) -> bool:
+        """Return as soon as there are events after a number, or with false when the time is over."""
         try:
             async with asyncio.timeout(seconds):
                 async with aclosing(self.follow(session_id, after=after)) as stream:
                     async for event in stream:
                         if isinstance(event, StoredEvent):
-                            break
+                            return True
         except TimeoutError:
-            return []
-        return await self.events(session_id, after=after)
+            pass
+        return False
 
     async def follow(self, session_id: UUID, *, after: int) -> AsyncGenerator[StoredEvent | LiveEvent, None]:
         """Yield the events after a number, in order and without a gap, and live ones between; waits for more.
@@ -217,8 +241,9 @@ class HistoryService:
         async with self._bus.subscribe(self._channel(session_id)) as bus:
             while True:
                 if behind:
-                    found = await self.events(session_id, after=seen)
-                    behind = len(found) == PAGE
+                    texts = await self.texts(session_id, after=seen)
+                    behind = _may_be_full(texts)
+                    found = await repository.decode(session_id, texts)
                     if not found and not await self._exists(session_id):
                         return  # deleted, and the news of it was lost
                 else:
@@ -262,7 +287,7 @@ class HistoryService:
     ) -> Page[Message] | None:
         """Return a page of what `messages` returns; the next page has those before it.
 
-        None when nothing was found, which also happens when the tenant has no such session.
+        None when the tenant has no such session.
 
         Raises
         ------
@@ -362,6 +387,11 @@ def _after(news: News | None, session_id: UUID, seen: int) -> list[StoredEvent] 
     if news is None or not news.events or news.events[0][0] > seen + 1:
         return None
     return [event for event in events_of(news, session_id) if event.seq > seen]
+
+
+def _may_be_full(texts: Sequence[EventText]) -> bool:
+    """Return whether more events may follow those of a page; a character has at most four bytes."""
+    return len(texts) == PAGE or 4 * sum(len(event.payload) for event in texts) >= PAGE_BYTES
 
 
 def _no_session() -> NotFound:

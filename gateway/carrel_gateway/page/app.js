@@ -88,7 +88,7 @@ async function openSession(session) {
     if (state.session !== session) return;  // another one was opened meanwhile
     for (const event of items) running = place(turns, event, running);
     state.seen = last;
-    more = items.length === 500;
+    more = items.length > 0;
   }
   await Promise.all([showFiles(), listSessions()]);
   if (state.session !== session) return;

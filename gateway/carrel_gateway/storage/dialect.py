@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, func, literal, text, type_coerce
+from sqlalchemy import ColumnElement, bindparam, cast, func, literal, text, type_coerce
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import BigInteger, Interval, String, Text, Uuid
+from sqlalchemy.types import BigInteger, Interval, LargeBinary, String, Text, Uuid
 
 from carrel_gateway.storage.steps import Steps, scalar
 from carrel_gateway.storage.types import UtcDateTime
@@ -69,6 +69,10 @@ class Dialect(Protocol):
 
     async def begin_login(self, connection: AsyncConnection) -> None:
         """Bind the transaction to the rights of the lookup of accounts."""
+        ...
+
+    def octets(self, column: ColumnElement[str]) -> ColumnElement[int]:
+        """Return the size of a text in bytes, which is known without reading the text where it is long."""
         ...
 
     def append(self, new: NewEvents) -> Steps[int | None]:
@@ -153,6 +157,10 @@ class PostgresDialect:
         """Take the role that looks accounts up, for this transaction only."""
         await connection.execute(_BEGIN_LOGIN)
 
+    def octets(self, column: ColumnElement[str]) -> ColumnElement[int]:
+        """Return the size; a text that is stored elsewhere has it in its row."""
+        return func.octet_length(column, type_=BigInteger())
+
     def append(self, new: NewEvents) -> Steps[int | None]:
         """Append in one statement."""
         values = {
@@ -216,6 +224,10 @@ class SqliteDialect:
 
     async def begin_login(self, connection: AsyncConnection) -> None:
         """Do nothing: there are no roles."""
+
+    def octets(self, column: ColumnElement[str]) -> ColumnElement[int]:
+        """Return the size; older versions of SQLite have a function for blobs alone."""
+        return func.length(cast(column, LargeBinary()), type_=BigInteger())
 
     def append(self, new: NewEvents) -> Steps[int | None]:
         """Append in two statements; nobody can come between in a write transaction."""

@@ -31,6 +31,9 @@ _CLOSE_SECONDS: Final = 5
 _OURS: Final = (asyncpg.SyntaxOrAccessError, asyncpg.DataError, asyncpg.FeatureNotSupportedError)
 """Mistakes of this program, and what row-level security refuses: they are not hidden behind 'try again'."""
 
+_connect: Any = asyncpg.connect  # pyright: ignore[reportUnknownVariableType]
+"""It has no types."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -113,8 +116,7 @@ class DirectPostgres:
                 self._drop_free()
             else:
                 return connection
-        opening: Any = asyncpg.connect(**self._arguments)  # pyright: ignore[reportUnknownMemberType]  it has no types
-        connection = await opening
+        connection = await _connect(**self._arguments)
         try:
             await connection.execute(binding)
         except BaseException:

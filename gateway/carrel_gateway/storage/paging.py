@@ -38,7 +38,7 @@ class Page(Generic[T]):
     next_cursor: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cursors(Generic[T]):
     """The cursors of one kind of list."""
 

@@ -348,10 +348,10 @@ class SuspensionService:
         return SavedState.of(snapshot, await self._snapshots.manifest(snapshot))
 
     async def _last_resumed(self, session: Session) -> SessionResumed:
-        recent = await self._history.events(session.id, after=max(0, session.last_seq - _RECENT), limit=_RECENT)
-        for event in reversed(recent):
-            if isinstance(event.payload, SessionResumed):
-                return event.payload
+        after = max(0, session.last_seq - _RECENT)
+        found = await self._history.latest(session.id, SessionResumed, after=after)
+        if isinstance(found, SessionResumed):
+            return found
         raise Conflict("the session is not suspended", code="not_suspended")
 
 

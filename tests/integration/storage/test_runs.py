@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -115,15 +116,7 @@ async def other(settings: Settings, context: ProcessContext, principal: Principa
     """Another gateway at the same database; over SQLite, which has one process, the same pool under another id."""
     del principal
     if settings.database.startswith("sqlite"):
-        yield ProcessContext(
-            settings=context.settings,
-            database=context.database,
-            bus=context.bus,
-            objects=context.objects,
-            executor=context.executor,
-            kernels=context.kernels,
-            gateway_id=new_id(),
-        )
+        yield replace(context, gateway_id=new_id())
     else:
         async with open_state(settings) as opened:
             yield opened
