@@ -7,7 +7,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 sessions_app = typer.Typer(help="The conversations of a server.", no_args_is_help=True)
 app.add_typer(sessions_app, name="sessions")
+audit_app = typer.Typer(help="What was done in the tenant.", no_args_is_help=True)
+app.add_typer(audit_app, name="audit")
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the embedded product.", show_default="~/.carrel")
@@ -146,6 +148,30 @@ def fork_session(
     with _said_plainly(), gateway(server, data_dir) as found, Client(found.url, found.key) as client:
         forked = client.fork_session(session, title=title)
         typer.echo(clean(forked["session"]["id"]))
+
+
+@audit_app.command("verify")
+def verify_audit(
+    head: Annotated[
+        str | None, typer.Option(metavar="SEQ:DIGEST", help="What an earlier look printed and was noted elsewhere.")
+    ] = None,
+    server: ServerUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Look along the audit log for entries that were changed, removed, moved or cut off."""
+    with _said_plainly():
+        seq, separator, digest = (head or "").partition(":")
+        if head and not (separator and seq.isascii() and seq.isdigit()):
+            raise Usage("--head wants SEQ:DIGEST, as an earlier `carrel audit verify` printed it")
+        known: dict[str, Any] = {"seq": int(seq), "digest": digest} if head else {}
+        with gateway(server, data_dir) as found, Client(found.url, found.key) as client:
+            verdict = client.verify_audit(**known)
+    typer.echo(
+        clean(f"{verdict['entries']} entries are as they were written; head {verdict['entries']}:{verdict['digest']}")
+    )
+    if not verdict["valid"]:
+        typer.echo(clean(f"carrel: {verdict['problem']}"), err=True)
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -111,6 +111,13 @@ class AsyncClient:
         """Delete a session with all that is in it."""
         calls.check(await self._send(calls.Call("DELETE", calls.session_path(session_id))))
 
+    # the tenant
+
+    async def verify_audit(self, *, seq: int | None = None, digest: str | None = None) -> dict[str, Any]:
+        """Have the audit log looked along, and compared with a head that was noted earlier; return what was found."""
+        params = {"seq": seq, "digest": digest} if seq is not None and digest is not None else {}
+        return calls.json_of(await self._send(calls.Call("GET", "/api/audit/verify", params=params)))
+
     # chat
 
     async def chat(self, session_id: str, message: str) -> ChatResult:

@@ -16,16 +16,18 @@ from starlette.requests import HTTPConnection
 
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.artifacts.service import ArtifactService
+from carrel_gateway.audit.service import AuditService
 from carrel_gateway.chat.service import ChatService
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config.service import ConfigService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import Conflict
 from carrel_gateway.execution.service import ExecutionService
+from carrel_gateway.history.search import SearchService
 from carrel_gateway.history.service import HistoryService
-from carrel_gateway.identity.keys import ApiKey
-from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
+from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.notebook.service import NotebookService
+from carrel_gateway.people.service import TeamService, UserService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.paging import MAX_CURSOR
 from carrel_gateway.suspension.keeping import SessionKeeper
@@ -43,7 +45,7 @@ class Gateway:
     models: ModelRegistry
     keeper: SessionKeeper | None
     """Answers the platform's requests to save sessions; none where nobody makes any."""
-    key: ApiKey
+    authenticator: Authenticator
     started_at: float
     """By the monotonic clock."""
     closing: asyncio.Event
@@ -58,20 +60,14 @@ async def gateway_of(connection: HTTPConnection) -> Gateway:
 GatewayOf = Annotated[Gateway, Depends(gateway_of)]
 
 
-async def require_key(
+async def require_caller(
     gateway: GatewayOf, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ) -> Principal:
     """Return the caller, or raise `Unauthenticated`."""
-    gateway.key.verify(credentials.credentials if credentials else None)
-    return default_principal()
+    return await gateway.authenticator.authenticate(credentials.credentials if credentials else None)
 
 
-def default_principal() -> Principal:
-    """Return the one account of this form of Carrel: whoever has the key."""
-    return Principal(tenant_id=DEFAULT_TENANT_ID, user_id=DEFAULT_USER_ID)
-
-
-Caller = Annotated[Principal, Depends(require_key)]
+Caller = Annotated[Principal, Depends(require_caller)]
 
 
 async def _sessions(gateway: GatewayOf, caller: Caller) -> SessionService:
@@ -80,6 +76,10 @@ async def _sessions(gateway: GatewayOf, caller: Caller) -> SessionService:
 
 async def _history(gateway: GatewayOf, caller: Caller) -> HistoryService:
     return HistoryService(gateway.context, caller)
+
+
+async def _search(gateway: GatewayOf, caller: Caller) -> SearchService:
+    return SearchService(gateway.context, caller)
 
 
 async def _artifacts(gateway: GatewayOf, caller: Caller) -> ArtifactService:
@@ -106,14 +106,30 @@ async def _suspensions(gateway: GatewayOf, caller: Caller) -> SuspensionService:
     return SuspensionService(gateway.context, caller)
 
 
+async def _users(gateway: GatewayOf, caller: Caller) -> UserService:
+    return UserService(gateway.context, caller)
+
+
+async def _teams(gateway: GatewayOf, caller: Caller) -> TeamService:
+    return TeamService(gateway.context, caller)
+
+
+async def _audit(gateway: GatewayOf, caller: Caller) -> AuditService:
+    return AuditService(gateway.context, caller)
+
+
 Sessions = Annotated[SessionService, Depends(_sessions)]
 History = Annotated[HistoryService, Depends(_history)]
+Search = Annotated[SearchService, Depends(_search)]
 Artifacts = Annotated[ArtifactService, Depends(_artifacts)]
 Executions = Annotated[ExecutionService, Depends(_executions)]
 Chat = Annotated[ChatService, Depends(_chat)]
 Config = Annotated[ConfigService, Depends(_config)]
 Notebooks = Annotated[NotebookService, Depends(_notebooks)]
 Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
+Audit = Annotated[AuditService, Depends(_audit)]
+Users = Annotated[UserService, Depends(_users)]
+Teams = Annotated[TeamService, Depends(_teams)]
 
 Cursor = Annotated[
     str | None, Query(max_length=MAX_CURSOR, description="The `next_cursor` of the page before; opaque.")

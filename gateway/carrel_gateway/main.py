@@ -18,21 +18,25 @@ from fastapi.middleware.cors import CORSMiddleware
 from carrel_gateway import metrics, problems
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.artifacts import routes as artifacts
+from carrel_gateway.audit import routes as audit
 from carrel_gateway.chat import routes as chat
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config import routes as config
-from carrel_gateway.dependencies import Gateway, default_principal
+from carrel_gateway.dependencies import Gateway
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.execution import routes as execution
 from carrel_gateway.execution.startup import recover_left_behind
 from carrel_gateway.health import routes as health
 from carrel_gateway.history import routes as history
 from carrel_gateway.housekeeping import sweep_for_ever
-from carrel_gateway.identity.keys import ApiKey, installation_key
+from carrel_gateway.identity.authenticator import Authenticator
+from carrel_gateway.identity.keys import InstallationKey, installation_key
+from carrel_gateway.identity.service import default_principal
 from carrel_gateway.models import routes as models
 from carrel_gateway.notebook import routes as notebook
 from carrel_gateway.opening import open_context
 from carrel_gateway.page import routes as page
+from carrel_gateway.people import routes as people
 from carrel_gateway.sessions import routes as sessions
 from carrel_gateway.settings import Settings
 from carrel_gateway.suspension import routes as suspension
@@ -48,11 +52,14 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     suspension.router,
     chat.router,
     history.router,
+    history.search_router,
     execution.router,
     artifacts.router,
     notebook.router,
     config.router,
     models.router,
+    audit.router,
+    people.router,
     chat.sockets,
     artifacts.signed,
     page.router,
@@ -118,12 +125,15 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         supervisor = RunSupervisor(context, registry)
         requests = context.executor.suspension_requests()
         keeper = SessionKeeper(context, requests) if requests else None
+        authenticator = Authenticator(context, InstallationKey(installation_key(settings)))
+        authenticator.start()
+        stack.push_async_callback(authenticator.aclose)
         app.state.gateway = Gateway(
             context=context,
             supervisor=supervisor,
             models=registry,
             keeper=keeper,
-            key=ApiKey(installation_key(settings)),
+            authenticator=authenticator,
             started_at=time.monotonic(),
             closing=asyncio.Event(),
         )

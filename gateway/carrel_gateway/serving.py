@@ -23,6 +23,7 @@ from carrel_gateway import logs
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.hardening import forbid_memory_access
 from carrel_gateway.identity.keys import installation_key
+from carrel_gateway.listener import Connection
 from carrel_gateway.main import create_app, drain
 from carrel_gateway.settings import Settings
 
@@ -99,21 +100,7 @@ def serve(settings: Settings, *, child: bool = False) -> int:
     app = create_app(settings)
     with _listen(settings) as listener:
         announcement = _Announcement(settings, _url(settings, listener), child=child)
-        config = uvicorn.Config(
-            app,
-            http="httptools",
-            ws="websockets-sansio",
-            ws_ping_interval=20,
-            ws_max_size=1024 * 1024,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=True,
-            proxy_headers=False,  # whoever can reach the port could forge them
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-            lifespan="on",
-        )
-        server = _Server(config, app, announcement)
+        server = _Server(configuration(app), app, announcement)
         if child:
             threading.Thread(target=_end_with_parent, args=(server,), daemon=True).start()
         logging.getLogger("uvicorn.error").addFilter(lambda _: not hasattr(app.state, "refusal"))
@@ -125,6 +112,24 @@ def serve(settings: Settings, *, child: bool = False) -> int:
         if hasattr(app.state, "refusal"):
             raise app.state.refusal
         return 0 if server.started else 1
+
+
+def configuration(app: FastAPI) -> uvicorn.Config:
+    """Return how the application is served, wherever it listens."""
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        ws="websockets-sansio",
+        ws_ping_interval=20,
+        ws_max_size=1024 * 1024,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,  # whoever can reach the port could forge them
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        lifespan="on",
+    )
 
 
 @contextlib.contextmanager

@@ -131,9 +131,23 @@ def postgres() -> Iterator[Postgres]:
 
     Its folder is not among pytest's: every other pytest that starts closes those to all users but its own.
     """
-    initdb = program("initdb", "usr/lib/postgresql/*/bin/initdb")
-    folder = str(Path(initdb).resolve().parent)
     data = Path(tempfile.mkdtemp(prefix="carrel-postgres-"))
+    binaries = init_postgres(data)
+    port = free_port()
+    fast = ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "shared_buffers=32MB")
+    process = start_postgres(data, binaries, port, fast)
+    try:
+        server = Postgres(port, binaries)
+        make_template(server)
+        yield server
+    finally:
+        stop(process, signal.SIGINT)  # the fast kind of shutdown
+        shutil.rmtree(data)
+
+
+def init_postgres(data: Path) -> str:
+    """Make an empty cluster of databases in a folder, and return where the programs are; skips where there are none."""
+    initdb = program("initdb", "usr/lib/postgresql/*/bin/initdb")
     prefix = _as_nobody(data) if os.geteuid() == 0 else ()
     subprocess.run(
         [*prefix, initdb, "-D", f"{data}/data", "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"],
@@ -141,23 +155,22 @@ def postgres() -> Iterator[Postgres]:
         stdout=subprocess.DEVNULL,
         cwd="/",
     )
-    port = free_port()
-    settings = [
-        part
-        for setting in ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "shared_buffers=32MB")
-        for part in ("-c", setting)
-    ]
+    return str(Path(initdb).resolve().parent)
+
+
+def start_postgres(data: Path, binaries: str, port: int, settings: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """Start Postgres on a folder that `init_postgres` made, and wait until it takes connections."""
+    prefix = _as_nobody(data) if os.geteuid() == 0 else ()
+    options = [part for setting in settings for part in ("-c", setting)]
     address = ("-h", "127.0.0.1", "-p", str(port), "-k", str(data))
-    process = spawn([*prefix, f"{folder}/postgres", "-D", f"{data}/data", *address, *settings], cwd="/")
+    process = spawn([*prefix, f"{binaries}/postgres", "-D", f"{data}/data", *address, *options], cwd="/")
+    ask = [f"{binaries}/pg_isready", "-h", "127.0.0.1", "-p", str(port), "-q"]
     try:
-        ask = [f"{folder}/pg_isready", "-h", "127.0.0.1", "-p", str(port), "-q"]
         wait_for(lambda: subprocess.run(ask).returncode == 0, process)
-        server = Postgres(port, folder)
-        _make_template(server)
-        yield server
-    finally:
-        stop(process, signal.SIGINT)  # the fast kind of shutdown
-        shutil.rmtree(data)
+    except BaseException:
+        stop(process, signal.SIGINT)
+        raise
+    return process
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +232,8 @@ def _as_nobody(data: Path) -> tuple[str, ...]:
     return ("setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups")
 
 
-def _make_template(server: Postgres) -> None:
+def make_template(server: Postgres) -> None:
+    """Make the database that others are cloned from, with the schema, and the login that the gateway uses."""
     from carrel_gateway.storage import migrate
 
     server.sql(f"CREATE DATABASE {TEMPLATE}")

@@ -72,10 +72,12 @@ class Gateway:
             self.process.stdout.close()
 
 
-def start(data_dir: Path, **settings: str) -> Gateway:
-    log = (data_dir.parent / f"{data_dir.name}.log").open("ab")
+def start(data_dir: Path, *, port: int = 0, name: str | None = None, **settings: str) -> Gateway:
+    """Start one; `name` is that of its log beside the data folder, for several on one folder."""
+    log_file = data_dir.parent / f"{name or data_dir.name}.log"
+    log = log_file.open("ab")
     process = subprocess.Popen(
-        [sys.executable, "-m", "carrel_gateway", "--child", "--port", "0", "--data-dir", str(data_dir)],
+        [sys.executable, "-m", "carrel_gateway", "--child", "--port", str(port), "--data-dir", str(data_dir)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -92,7 +94,7 @@ def start(data_dir: Path, **settings: str) -> Gateway:
     if not line:
         process.kill()
         process.wait()
-        raise RuntimeError((data_dir.parent / f"{data_dir.name}.log").read_text()[-4000:])
+        raise RuntimeError(log_file.read_text()[-4000:])
     said = json.loads(line)
     return Gateway(said["url"].replace("localhost", "127.0.0.1"), said["key"], data_dir, process)
 

@@ -11,10 +11,11 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -64,10 +65,28 @@ Strike = Callable[[], Awaitable[str]]
 """Kills something and returns what it was."""
 
 
+Check = Callable[[list[dict[str, Any]]], None]
+"""Looks at the whole log of a witness's session."""
+
+
+async def _nothing() -> None:
+    pass
+
+
 async def siege(
-    witnesses: list[Witness], strikes: list[Strike], *, seconds: float, pause: tuple[float, float], seed: int
+    witnesses: list[Witness],
+    strikes: list[Strike],
+    *,
+    seconds: float,
+    pause: tuple[float, float],
+    seed: int,
+    checks: Sequence[Check] = (),
+    before_leaving: Callable[[], Awaitable[None]] = _nothing,
 ) -> Figures:
-    """Let the witnesses work while the strikes come at random, three at least, then let them check everything."""
+    """Let the witnesses work while the strikes come at random, three at least, then let them check everything.
+
+    `checks` are further ones, of each witness's log in turn; `before_leaving` is done while the sessions are there.
+    """
     chance = random.Random(seed)
     stop = asyncio.Event()
     figures = Figures(seconds, Counter())
@@ -79,12 +98,17 @@ async def siege(
             await asyncio.sleep(chance.uniform(*pause))
             figures.strikes[await chance.choice(strikes)()] += 1
         stop.set()
-    for witness in witnesses:
-        figures.events += len(await witness.verify())
+    for place, witness in enumerate(witnesses):
+        log = await witness.verify()
+        figures.events += len(log)
+        for check in checks[place : place + 1]:
+            check(log)
         figures.cells.update(witness.acknowledged.values())
         figures.questions += witness.questions
         figures.suspensions += witness.suspensions
         figures.trouble.update(witness.trouble)
+    await before_leaving()
+    for witness in witnesses:
         await witness.leave()
     return figures
 

@@ -12,7 +12,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
-from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
@@ -22,6 +21,7 @@ from carrel_gateway.executors import child, processes
 from carrel_gateway.executors.base import HostEndpoint, Saved, SessionRef
 from carrel_gateway.executors.folders import Folders
 from carrel_gateway.executors.launcher import GRACE_SECONDS, Launched, Launcher
+from carrel_gateway.executors.locks import HostLocks
 from carrel_gateway.hardening import forbid_memory_access
 from carrel_gateway.settings import Settings
 from carrel_wire.tokens import KeySet
@@ -68,7 +68,7 @@ class LocalExecutor:
             spare=settings.spare_kernel_host,
         )
         self._children: dict[UUID, Launched] = {}
-        self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self._locks = HostLocks(folders.hosts / "lock")
 
     @classmethod
     async def open(cls, settings: Settings, keys: KeySet) -> LocalExecutor:
@@ -90,7 +90,7 @@ class LocalExecutor:
 
     async def acquire(self, session: SessionRef) -> HostEndpoint:
         """Return the session's host, started when there is none."""
-        async with self._lock(session.session_id):
+        async with self._locks.hold(session.session_id):
             record = await asyncio.to_thread(self._alive, session.session_id)
             if record is None:
                 record = await self._start(session)
@@ -107,13 +107,13 @@ class LocalExecutor:
 
     async def release(self, session: SessionRef) -> None:
         """End the session's host and remove its workspace."""
-        async with self._lock(session.session_id):
+        async with self._locks.hold(session.session_id):
             await self._end(session.session_id)
             await asyncio.to_thread(self._folders.remove, session.session_id)
 
     async def suspend(self, session: SessionRef, audience: str, saved: Saved) -> None:  # noqa: ARG002  of the protocol
         """End the session's host; its workspace stays."""
-        async with self._lock(session.session_id):
+        async with self._locks.hold(session.session_id):
             record = await asyncio.to_thread(self._read, self._record_path(session.session_id))
             if record and record.host_id == audience:
                 await self._end(session.session_id)
@@ -142,11 +142,9 @@ class LocalExecutor:
         await asyncio.gather(self._launcher.aclose(), *(self._end(record.session_id) for record in records))
         for launched in self._children.values():  # those that somebody else has ended are only reaped
             launched.process.poll()
+        self._locks.close()
 
     # ------------------------------------------------------------------ hosts
-
-    def _lock(self, session_id: UUID) -> asyncio.Lock:
-        return self._locks.setdefault(session_id, asyncio.Lock())
 
     async def _start(self, session: SessionRef) -> HostRecord:
         await self._end(session.session_id)  # one whose socket is gone cannot be talked to, and may still run

@@ -9,7 +9,21 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import BigInteger, ColumnElement, Select, Table, and_, bindparam, exists, func, insert, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    RowMapping,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    exists,
+    func,
+    insert,
+    null,
+    select,
+    tuple_,
+)
 
 from carrel_gateway.history.events import Cell, EventText, Fence, Message, StoredEvent, encode_payload
 from carrel_gateway.history.tables import cells, events, messages
@@ -17,6 +31,7 @@ from carrel_gateway.runs.tables import runs
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.dialect import Dialect
+from carrel_gateway.storage.search import Found
 from carrel_gateway.storage.steps import Steps, scalar
 from carrel_wire.log import CellOutputs, decode_payload
 
@@ -245,6 +260,33 @@ async def _outputs(
     return found
 
 
+async def texts_of(tx: Transaction, found: Sequence[Found]) -> dict[tuple[UUID, UUID], RowMapping]:
+    """Return what was found, by session and id: title of the session, content, and what else a list shows of it."""
+    rows: dict[tuple[UUID, UUID], RowMapping] = {}
+    for kind, table, own, text in (("message", messages, "id", "content"), ("code", cells, "execution_id", "code")):
+        keys = [(item.session_id, item.id) for item in found if item.kind == kind]
+        if not keys:
+            continue
+        missing = null().label("role" if kind == "code" else "status")
+        query = (
+            select(
+                table.c.session_id,
+                table.c[own].label("id"),
+                table.c.seq,
+                table.c.run_id,
+                table.c[text].label("content"),
+                table.c.status if kind == "code" else table.c.role,
+                missing,
+                sessions.c.title,
+            )
+            .join(sessions, (sessions.c.tenant_id == table.c.tenant_id) & (sessions.c.id == table.c.session_id))
+            .where(table.c.tenant_id == tx.tenant_id, tuple_(table.c.session_id, table.c[own]).in_(keys))
+        )
+        for row in (await tx.connection.execute(query)).mappings():
+            rows[row["session_id"], row["id"]] = row
+    return rows
+
+
 def _message(row: Sequence[Any]) -> Message:
     own, seq, role, content, run_id, artifact_ids, created_at = row
     return Message(own, seq, role, content, run_id, msgspec.convert(artifact_ids, list[UUID]), created_at)
@@ -253,5 +295,9 @@ def _message(row: Sequence[Any]) -> Message:
 def _cell(row: Any, outputs: list[dict[str, Any]]) -> Cell:
     return Cell(
         outputs=outputs,
-        **{name: row[name] for name in row if name not in {"tenant_id", "session_id", "outputs_after"}},
+        **{
+            name: row[name]
+            for name in row
+            if name not in {"tenant_id", "session_id", "outputs_after", "superseded_seq"}
+        },
     )

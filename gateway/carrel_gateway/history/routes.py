@@ -1,23 +1,24 @@
-"""`…/events` and `…/messages`: the log of a session, as JSON, as a long poll, or as a stream."""
+"""`…/events`: the log of a session, as JSON, as a long poll, or as a stream; `/api/search`: words in all sessions."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from carrel_gateway import metrics
-from carrel_gateway.dependencies import Cursor, Gateway, GatewayOf, History, Sessions
-from carrel_gateway.history.schemas import EventList, event_document, live_document, text_document
+from carrel_gateway.dependencies import Cursor, Gateway, GatewayOf, History, Search, Sessions
+from carrel_gateway.history.schemas import EventList, HitList, event_document, live_document, text_document
 from carrel_gateway.history.service import HistoryService, StoredEvent
 from carrel_gateway.web import sse
 from carrel_gateway.web.replies import JsonReply
 
 router = APIRouter(prefix="/api/sessions/{session_id}", tags=["history"])
+search_router = APIRouter(prefix="/api/search", tags=["history"])
 MAX_WAIT_SECONDS = 30.0
 """Longest long poll; proxies give up on longer ones."""
 
@@ -60,6 +61,23 @@ async def read_events(
     items = [text_document(event) for event in found]
     last = items[-1]["seq"] if items else after
     return JsonReply({"items": items, "last_seq": last, "next_cursor": history.cursor_after(last, session_id)})
+
+
+@search_router.get("")
+async def search_history(
+    search: Search,
+    sessions: Sessions,
+    q: Annotated[str, Query(min_length=1, max_length=200, description="Words; each begins a word of the text.")],
+    session_id: Annotated[UUID | None, Query(description="Only in this session.")] = None,
+    kind: Annotated[Literal["message", "code"] | None, Query(description="Only messages, or only code.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Cursor = None,
+) -> HitList:
+    """Find messages and code by their words in all sessions that one may read, newest first."""
+    if session_id is not None:
+        await sessions.get(session_id)
+    found = await search.search(q, session_id=session_id, kind=kind, limit=limit, cursor=cursor)
+    return HitList.model_validate(found)
 
 
 def event_stream(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -35,6 +35,37 @@ class EventList(ReplyBody):
     last_seq: int
     next_cursor: str
     """Always there: a log has no last page."""
+
+
+class SnippetOut(ReplyBody):
+    """The part of a text in which the first word is; `matches` are places of words in it, in characters."""
+
+    text: str
+    matches: list[tuple[int, int]]
+
+
+class HitOut(ReplyBody):
+    """A message or a cell in which all words are."""
+
+    kind: Literal["message", "code"]
+    session_id: UUID
+    session_title: str
+    id: UUID
+    """Of the message, or the cell's execution."""
+    seq: int
+    """Number of its event in the session's log."""
+    role: Literal["user", "assistant"] | None
+    status: str | None
+    run_id: UUID | None
+    created_at: datetime
+    snippet: SnippetOut
+
+
+class HitList(ReplyBody):
+    """A page of hits, newest first; `next_cursor` is absent on the last one."""
+
+    items: list[HitOut]
+    next_cursor: str | None = None
 
 
 def event_document(event: StoredEvent) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The log and its read models.
 
 `events` is the truth, and is partitioned by hash(session_id) on Postgres. `messages` and `cells` are filled from it in
-the same transaction, and could be made anew from it.
+the same transaction, and can be made anew from it. `superseded_seq` is the event with which HEAD moved away from them.
+On Postgres the words of messages and code are in an index, which a migration makes: it is on an expression.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ messages = Table(
     Column("content", PlainText, nullable=False),
     uuid_column("run_id", nullable=True),
     Column("artifact_ids", JsonText, nullable=False),
+    Column("superseded_seq", BigInteger, nullable=True),
     Column("created_at", UtcDateTime, nullable=False),
     _session(),
 )
@@ -65,6 +67,7 @@ cells = Table(
     Column("bytes_out", BigInteger, nullable=False),
     Column("message", PlainText, nullable=True),
     Column("outputs_after", BigInteger, nullable=False),
+    Column("superseded_seq", BigInteger, nullable=True),
     Column("created_at", UtcDateTime, nullable=False),
     Column("finished_at", UtcDateTime, nullable=True),
     _session(),

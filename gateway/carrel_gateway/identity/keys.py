@@ -1,22 +1,21 @@
-"""The one API key of this form of Carrel: where it comes from, and how a presented one is compared.
+"""The key of the installation: where it comes from, and how a presented one is compared.
 
 The embedded default makes a key per installation, so that no web page and no other account of the machine can use the
-gateway. There are no accounts here yet: whoever has the key is the default user of the default tenant.
+gateway. Whoever has it is the default user of the default tenant. Keys of users are not here; they are rows.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import secrets
 from pathlib import Path
 
-from carrel_gateway.errors import CarrelError, Unauthenticated
+from carrel_gateway.errors import CarrelError
+from carrel_gateway.identity.presented import digest_of
 from carrel_gateway.settings import Settings
 
 PREFIX = "crl_"
-MAX_KEY_LENGTH = 512
 
 
 class KeyFileUnusable(CarrelError):
@@ -25,27 +24,15 @@ class KeyFileUnusable(CarrelError):
     code = "key_file_unusable"
 
 
-class ApiKey:
-    """A key that callers must present; only its hash is kept."""
+class InstallationKey:
+    """The key that the settings or the data folder name; only its hash is kept."""
 
     def __init__(self, key: str) -> None:
-        self._digest = _digest(key)
+        self._digest = digest_of(key)
 
-    def verify(self, presented: str | None) -> None:
-        """Compare in constant time.
-
-        Raises
-        ------
-        Unauthenticated
-            No key, or another one; the message says which.
-        """
-        if not presented:
-            raise Unauthenticated(
-                "this needs the API key: send `Authorization: Bearer <key>` (the key is in the link that "
-                "`carrel serve` prints, and in the file `key` of the data folder)",
-            )
-        if len(presented) > MAX_KEY_LENGTH or not hmac.compare_digest(_digest(presented), self._digest):
-            raise Unauthenticated("that API key is not known here", code="wrong_key")
+    def matches(self, digest: bytes) -> bool:
+        """Return whether this is the digest of the key, after the same time whatever it is."""
+        return hmac.compare_digest(digest, self._digest)
 
 
 def installation_key(settings: Settings) -> str:
@@ -83,12 +70,6 @@ def key_file(settings: Settings) -> Path:
     return settings.data_dir / "key"
 
 
-def bearer(header: str | None) -> str | None:
-    """Return the key of an Authorization header, or none."""
-    scheme, _, value = (header or "").partition(" ")
-    return value.strip() or None if scheme.lower() == "bearer" else None
-
-
 def from_subprotocols(header: str | None) -> tuple[str | None, str | None]:
     """Return the key that a WebSocket client offers as subprotocol, and the subprotocol to answer with.
 
@@ -99,7 +80,3 @@ def from_subprotocols(header: str | None) -> tuple[str | None, str | None]:
     # A browser gives up when it offered subprotocols and none comes back; the one without the key is preferred.
     answer = next((part for part in offered if part == "carrel.v1"), offered[0] if offered else None)
     return key, answer
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

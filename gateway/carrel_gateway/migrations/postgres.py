@@ -63,6 +63,18 @@ def protect(table: str) -> None:
     op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO carrel_app")
 
 
+def protect_appended(table: str) -> None:
+    """Force row-level security on a table of which the application may add and read its own tenant's rows, only."""
+    _force(table)
+    op.execute(f"GRANT SELECT, INSERT ON {table} TO carrel_app")
+
+
+def protect_kept(table: str) -> None:
+    """Force row-level security on a table of which the application may delete nothing."""
+    _force(table)
+    op.execute(f"GRANT SELECT, INSERT, UPDATE ON {table} TO carrel_app")
+
+
 def _force(table: str) -> None:
     op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
     op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends
 
-from carrel_gateway.dependencies import GatewayOf, require_key
+from carrel_gateway.dependencies import GatewayOf, require_caller
 from carrel_gateway.errors import CarrelError, NotFound
 from carrel_gateway.models.schemas import ModelList, ModelOut, Validation
 
-router = APIRouter(prefix="/api/models", tags=["models"], dependencies=[Depends(require_key)])
+router = APIRouter(prefix="/api/models", tags=["models"], dependencies=[Depends(require_caller)])
 
 
 @router.get("")

@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import IntegrityError
 
+from carrel_gateway.audit.service import Action, AuditService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError, Conflict, NotFound
 from carrel_gateway.executors.base import SessionRef
@@ -48,6 +49,7 @@ class SessionService:
         self._principal = principal
         self._database = context.database
         self._history = HistoryService(context, principal)
+        self._audit = AuditService(context, principal)
 
     async def create(
         self,
@@ -227,7 +229,7 @@ class SessionService:
             There is no such session.
         """
         await self.get(session_id)
-        session = await self._change(session_id, {"status": "archived"})
+        session = await self._change(session_id, {"status": "archived"}, Action.SESSION_ARCHIVED)
         await self._context.kernels.release(self._ref(session))
         return session
 
@@ -245,6 +247,7 @@ class SessionService:
         async with self._database.transaction(self._principal.tenant_id) as tx:
             if not await repository.change(tx, session_id, {"status": "deleted"}):
                 raise _not_found()
+            await self._audit.record(tx, Action.SESSION_DELETED, session_id, owner=session.owner_id)
         await self._history.publish_gone(session_id)
         try:
             await self._remove(session)
@@ -304,12 +307,15 @@ class SessionService:
         async with self._database.transaction(session.tenant_id) as tx:
             await repository.remove(tx, session.id)
 
-    async def _change(self, session_id: UUID, changes: dict[str, Any]) -> Session:
+    async def _change(self, session_id: UUID, changes: dict[str, Any], told: Action | None = None) -> Session:
         async with self._database.transaction(self._principal.tenant_id) as tx:
             if not await repository.change(tx, session_id, changes):
                 raise _not_found()
             await self._history.append(session_id, [SessionChanged(changes=changes)], actor="user", tx=tx)
-            return _required(await tx.run(repository.find(tx.tenant_id, session_id)))
+            session = _required(await tx.run(repository.find(tx.tenant_id, session_id)))
+            if told:
+                await self._audit.record(tx, told, session_id, owner=session.owner_id)
+            return session
 
     def _ref(self, session: Session) -> SessionRef:
         return SessionRef(

@@ -5,7 +5,8 @@ with `suspended_at` too. A fork that is being made is there as a deleted session
 
 `boot_id` is the boot of the kernel host that has the state otherwise; another one has lost it. `checked_seq` is the
 event up to which the session has been looked at for a snapshot in the background; `keeper` is the gateway that saves it
-just now, under a lease until `keeper_until`.
+just now, under a lease until `keeper_until`. `stale_seq` is the event since which the kernel remembers what the
+conversation does not say any more: HEAD moved away from cells that it had run.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ sessions = Table(
     Column("suspended_at", UtcDateTime, nullable=True),
     uuid_column("forked_from", nullable=True),
     Column("boot_id", Text, nullable=True),
+    Column("stale_seq", BigInteger, nullable=True),
     Column("checked_seq", BigInteger, nullable=False, server_default=text("0")),
     uuid_column("keeper", nullable=True),
     Column("keeper_until", UtcDateTime, nullable=True),

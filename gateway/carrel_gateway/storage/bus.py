@@ -1,8 +1,8 @@
 """News between requests, tasks and gateways: at most once, in no guaranteed order, never the truth.
 
-What was missed is in the database. A reader that is too slow, and every reader when Redis was away, gets `BusOverflow`
-and reads there again; so nothing here is buffered without bound, and without Redis everything is slower and nothing is
-wrong.
+What was missed is in the database. A reader that is too slow, and every reader when Redis was away for more than a
+moment, gets `BusOverflow` and reads there again; so nothing here is buffered without bound, and without Redis
+everything is slower and nothing is wrong.
 
 Whoever subscribes gets everything that is published from the moment on at which `subscribe` gives the iterator, and
 may get something from just before.
@@ -12,10 +12,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol, TypeAlias
 
+from carrel_gateway.storage.metrics import DELIVERED, HEALTHY, LOSSES, PUBLISHED
+
+Source: TypeAlias = Literal["process", "redis"]
+Reason: TypeAlias = Literal["slow_reader", "too_large", "unsent", "gap", "cut"]
+
+MAX_MESSAGE_BYTES: Final = 256 * 1024
+"""Larger news are not delivered: their readers are told that they have lost something."""
 MAX_MESSAGES: Final = 1000
 MAX_BYTES: Final = 4 * 1024 * 1024
 """Of one reader; more waiting than that means that it does not read."""
@@ -34,7 +41,7 @@ class Bus(Protocol):
         ...
 
     async def publish(self, channel: str, data: bytes) -> None:
-        """Tell all readers of the channel; fails silently when the bus is away."""
+        """Tell all readers of the channel; does not wait for anything, and fails silently when the bus is away."""
         ...
 
     def subscribe(self, channel: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
@@ -62,6 +69,7 @@ class Subscriber:
     def put(self, data: bytes) -> None:
         """Add news, or forget everything when there is no room."""
         if len(self._waiting) >= MAX_MESSAGES or self._bytes + len(data) > MAX_BYTES:
+            LOSSES.labels("slow_reader").inc()
             self.lose()
             return
         self._waiting.append(data)
@@ -117,16 +125,31 @@ class Readers:
         """Return whether somebody reads the channel."""
         return channel in self._by_channel
 
-    def deliver(self, channel: str, data: bytes) -> None:
+    def deliver(self, channel: str, data: bytes, source: Source) -> None:
         """Give news to every reader of the channel."""
-        for reader in self._by_channel.get(channel, ()):
+        readers = self._by_channel.get(channel)
+        if readers is None:
+            return
+        if len(data) > MAX_MESSAGE_BYTES:
+            self.lose(channel, "too_large")
+            return
+        for reader in readers:
             reader.put(data)
+        DELIVERED.labels(source).inc(len(readers))
 
-    def lose_all(self) -> None:
+    def lose(self, channel: str, reason: Reason) -> None:
+        """Tell the readers of the channel that news were lost."""
+        self._lose(self._by_channel.get(channel, ()), reason)
+
+    def lose_all(self, reason: Reason) -> None:
         """Tell every reader that news were lost."""
         for readers in self._by_channel.values():
-            for reader in readers:
-                reader.lose()
+            self._lose(readers, reason)
+
+    def _lose(self, readers: Collection[Subscriber], reason: Reason) -> None:
+        for reader in readers:
+            reader.lose()
+        LOSSES.labels(reason).inc(len(readers))
 
 
 class InProcessBus:
@@ -136,10 +159,12 @@ class InProcessBus:
 
     def __init__(self) -> None:
         self._readers = Readers()
+        HEALTHY.set(1)
 
     async def publish(self, channel: str, data: bytes) -> None:
         """Tell all readers of the channel."""
-        self._readers.deliver(channel, data)
+        PUBLISHED.inc()
+        self._readers.deliver(channel, data, "process")
 
     @asynccontextmanager
     async def subscribe(self, channel: str) -> AsyncGenerator[AsyncIterator[bytes]]:

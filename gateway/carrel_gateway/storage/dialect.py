@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import BigInteger, Interval, LargeBinary, String, Text, Uuid
 
+from carrel_gateway.storage.search import Found, SearchQuery, search_postgres, search_sqlite
 from carrel_gateway.storage.steps import Steps, scalar
 from carrel_gateway.storage.types import UtcDateTime
 
@@ -73,6 +74,10 @@ class Dialect(Protocol):
 
     def octets(self, column: ColumnElement[str]) -> ColumnElement[int]:
         """Return the size of a text in bytes, which is known without reading the text where it is long."""
+        ...
+
+    async def search(self, connection: AsyncConnection, query: SearchQuery) -> list[Found]:
+        """Return the messages and cells that have all words, newest first."""
         ...
 
     def append(self, new: NewEvents) -> Steps[int | None]:
@@ -161,6 +166,10 @@ class PostgresDialect:
         """Return the size; a text that is stored elsewhere has it in its row."""
         return func.octet_length(column, type_=BigInteger())
 
+    async def search(self, connection: AsyncConnection, query: SearchQuery) -> list[Found]:
+        """Ask the index."""
+        return await search_postgres(connection, query)
+
     def append(self, new: NewEvents) -> Steps[int | None]:
         """Append in one statement."""
         values = {
@@ -228,6 +237,10 @@ class SqliteDialect:
     def octets(self, column: ColumnElement[str]) -> ColumnElement[int]:
         """Return the size; older versions of SQLite have a function for blobs alone."""
         return func.length(cast(column, LargeBinary()), type_=BigInteger())
+
+    async def search(self, connection: AsyncConnection, query: SearchQuery) -> list[Found]:
+        """Read the texts."""
+        return await search_sqlite(connection, query)
 
     def append(self, new: NewEvents) -> Steps[int | None]:
         """Append in two statements; nobody can come between in a write transaction."""

@@ -1,7 +1,7 @@
-"""The bus over Redis publish/subscribe: one connection for all readers of the process, and one to publish on.
+"""The bus of several gateways, over Redis streams: an outbox, an inbox, and the readers of this process.
 
-When Redis goes away, or falls silent on a connection that still stands, publishing fails silently and readers are told
-that they have lost something; a task connects again and subscribes to everything anew.
+Readers of the same process get news at once, without Redis; others over their inboxes. Publishing never waits for
+Redis. `docs/reference/bus.md` says what happens when Redis is away or slow.
 """
 
 from __future__ import annotations
@@ -9,37 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, cast
+from typing import Final
 
-import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
+from carrel_gateway.errors import Unavailable
+from carrel_gateway.storage.bus import MAX_MESSAGE_BYTES, Readers
+from carrel_gateway.storage.metrics import PUBLISHED
+from carrel_gateway.storage.redis_clients import FAILURES, close_client, open_client
+from carrel_gateway.storage.redis_inbox import SILENCE_SECONDS, Inbox
+from carrel_gateway.storage.redis_outbox import Outbox
 
-from carrel_gateway.errors import CarrelError, Unavailable
-from carrel_gateway.storage.bus import Readers
-
-TIMEOUT_SECONDS: Final = 1.0
-"""Publishing stands in the way of requests; Redis on the same network answers in a thousandth of that."""
-CONNECTIONS: Final = 8
-_FIRST_PAUSE_SECONDS: Final = 0.05
-_LONGEST_PAUSE_SECONDS: Final = 2.0
-_SILENCE_SECONDS: Final = 1.0
-"""After a failure nothing is published for so long, so that requests do not wait again and again."""
-_QUIET_SECONDS: Final = 5.0
-"""When nothing came for so long, the listening connection asks for a sign of life."""
-_QUIET_TURNS: Final = 3
-"""So many times in a row without anything, not even that sign, and the connection is given up."""
-_OWN: Final = "carrel"
-"""A channel that nobody publishes on: a connection listens to at least one."""
-
-_log = structlog.get_logger(__name__)
-
-
-class InvalidRedisUrl(CarrelError):
-    """CARREL_REDIS_URL cannot be used."""
-
-    code = "invalid_redis_url"
+SEND_SECONDS: Final = 5.0
+"""Nobody waits for it: a slow Redis gets its time."""
+ANSWER_SECONDS: Final = 1.0
+"""A request or a stream begins after this time at the latest; until Redis knows of it, it looks into the log."""
+_FLUSH_SECONDS: Final = 0.5
+_CANCEL_SECONDS: Final = 0.1
 
 
 class BusAway(Unavailable):
@@ -57,66 +41,46 @@ class RedisBus:
         Raises
         ------
         InvalidRedisUrl
-            It is none; the message does not repeat it, for it may hold a password.
+            It is none.
         """
-        try:
-            pool = BlockingConnectionPool.from_url(
-                url,
-                max_connections=CONNECTIONS,
-                timeout=TIMEOUT_SECONDS,
-                socket_timeout=TIMEOUT_SECONDS,
-                socket_connect_timeout=TIMEOUT_SECONDS,
-            )
-            # The timeouts hold for connecting and writing; each read of the listener names its own.
-            listening: Redis = Redis.from_url(
-                url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
-            )
-        except ValueError as error:
-            raise InvalidRedisUrl("CARREL_REDIS_URL must begin with redis:// or rediss://") from error
-        self._client: Redis = Redis(connection_pool=pool)
-        self._listening = listening
         self._readers = Readers()
-        self._confirmed: dict[str, asyncio.Event] = {}
-        self._pubsub: PubSub | None = None
-        self._telling = asyncio.Lock()
-        self._quiet_until = 0.0
-        self._listener = asyncio.create_task(self._listen_for_ever(), name="redis-bus")
+        self._asking = open_client(url, connections=2, timeout_seconds=ANSWER_SECONDS)
+        self._sending = open_client(url, connections=1, timeout_seconds=SEND_SECONDS)
+        self._hearing = open_client(url, connections=1, timeout_seconds=SILENCE_SECONDS)
+        self._outbox = Outbox(self._sending, self._readers)
+        self._inbox = Inbox(self._hearing, self._readers, self._outbox)
+        self._tasks = [
+            asyncio.create_task(self._outbox.run(), name="bus-outbox"),
+            asyncio.create_task(self._inbox.run(), name="bus-inbox"),
+        ]
 
     @property
     def healthy(self) -> bool:
-        """Whether this process hears what others publish."""
-        return self._pubsub is not None
+        """Whether this process hears what others publish, and others what it publishes."""
+        return self._inbox.hears and self._outbox.timely and not any(task.done() for task in self._tasks)
 
     async def publish(self, channel: str, data: bytes) -> None:
-        """Tell all readers of the channel, here and elsewhere; when Redis is away, those here."""
-        loop = asyncio.get_running_loop()
-        if loop.time() >= self._quiet_until:
-            try:
-                await self._client.publish(channel, data)
-            except (RedisError, OSError, TimeoutError) as error:
-                self._quiet_until = loop.time() + _SILENCE_SECONDS
-                _log.warning("bus_publish_failed", error=type(error).__name__)
-            else:
-                return
-        self._readers.deliver(channel, data)
+        """Tell the readers of the channel here, now, and those elsewhere as soon as Redis takes it."""
+        PUBLISHED.inc()
+        self._readers.deliver(channel, data, "process")
+        if len(data) > MAX_MESSAGE_BYTES:
+            self._outbox.put_loss(channel)
+        else:
+            self._outbox.put(channel, data)
 
     @asynccontextmanager
     async def subscribe(self, channel: str) -> AsyncGenerator[AsyncIterator[bytes]]:
         """Return an iterator of what is published on the channel."""
-        first = not self._readers.has(channel)
         reader = self._readers.add(channel)
         try:
-            confirmed = self._confirmed.setdefault(channel, asyncio.Event())
-            if first:
-                await self._tell(channel)
-            with suppress(TimeoutError):  # without Redis the reader looks into the database
-                await asyncio.wait_for(confirmed.wait(), TIMEOUT_SECONDS if self.healthy else 0)
+            if channel not in self._outbox.registered:
+                known = self._outbox.change(channel)
+                await asyncio.wait({known}, timeout=ANSWER_SECONDS if self.healthy else 0)
             yield reader
         finally:
             self._readers.remove(channel, reader)
             if not self._readers.has(channel):
-                self._confirmed.pop(channel, None)
-                await self._tell(channel)
+                self._outbox.change(channel)
 
     async def ping(self) -> None:
         """Ask Redis for an answer.
@@ -127,91 +91,24 @@ class RedisBus:
             None came, or this process does not hear what others publish.
         """
         if not self.healthy:
-            raise BusAway("the connection to Redis is being made; live output is delayed until it stands")
+            raise BusAway("the connection to Redis is being made, or is slow; live output is delayed until it stands")
         try:
-            await self._client.execute_command("PING")
-        except (RedisError, OSError, TimeoutError) as error:
+            await self._asking.execute_command("PING")
+        except FAILURES as error:
             raise BusAway("Redis does not answer; live output is delayed until it does") from error
 
     async def aclose(self) -> None:
-        """Close all connections."""
-        self._listener.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._listener
-        await self._listening.aclose()
-        await self._client.aclose()
-        await self._client.connection_pool.disconnect()
-
-    async def _tell(self, channel: str) -> None:
-        """Subscribe or unsubscribe, as it is wanted by now; when that fails, the listener begins anew."""
-        async with self._telling:
-            if self._pubsub is None:
-                return
-            try:
-                if self._readers.has(channel):
-                    await self._pubsub.subscribe(channel)
-                else:
-                    await self._pubsub.unsubscribe(channel)
-            except (RedisError, OSError, TimeoutError) as error:
-                _log.warning("bus_subscribe_failed", error=type(error).__name__)
-
-    async def _listen_for_ever(self) -> None:
-        pause = _FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                async with self._listening.pubsub() as pubsub:
-                    await pubsub.subscribe(_OWN, *self._readers.channels())
-                    while True:
-                        message = await _next_message(pubsub)
-                        if self._pubsub is None:
-                            self._pubsub = pubsub
-                            pause = _FIRST_PAUSE_SECONDS
-                            await self._catch_up(pubsub)
-                        self._take(message)
-            except (RedisError, OSError, TimeoutError) as error:
-                _log.warning("bus_lost", error=type(error).__name__)
-            finally:
-                self._forget()
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-
-    async def _catch_up(self, pubsub: PubSub) -> None:
-        """Subscribe to what was asked for while the connection was being made, and have all readers look again."""
-        channels = self._readers.channels()
-        if channels:
-            await pubsub.subscribe(*channels)
-        self._readers.lose_all()
-
-    def _take(self, message: dict[str, Any]) -> None:
-        if message["type"] == "pong":
-            return
-        channel = message["channel"].decode()
-        if message["type"] == "message":
-            self._readers.deliver(channel, message["data"])
-        elif message["type"] == "subscribe" and channel in self._confirmed:
-            self._confirmed[channel].set()
-
-    def _forget(self) -> None:
-        self._pubsub = None
-        for event in self._confirmed.values():
-            event.clear()
-        self._readers.lose_all()
-
-
-async def _next_message(pubsub: PubSub) -> dict[str, Any]:
-    """Return what comes next, asking for a sign of life in between.
-
-    A server that lost its power, or a network that drops everything, closes no connection: reading alone would wait
-    for ever.
-
-    Raises
-    ------
-    TimeoutError
-        Nothing came, asked for or not.
-    """
-    for _ in range(_QUIET_TURNS):
-        message = cast("dict[str, Any] | None", await pubsub.get_message(timeout=_QUIET_SECONDS))
-        if message is not None:
-            return message
-        await pubsub.ping()
-    raise TimeoutError("Redis is silent")
+        """Send what is waiting, for a moment, and close all connections."""
+        if self.healthy:
+            await self._outbox.flush(_FLUSH_SECONDS)
+        for task in self._tasks:
+            while not task.done():  # the client takes some cancellations for a timeout of its own, and goes on
+                task.cancel()
+                await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
+        if self._inbox.hears:
+            with suppress(*FAILURES):
+                async with asyncio.timeout(_FLUSH_SECONDS):
+                    await self._inbox.remove()
+        self._inbox.stop()
+        for client in (self._hearing, self._sending, self._asking):
+            await close_client(client)

@@ -8,10 +8,15 @@ has a foreign Host (docs/security, threat 60). Keys are checked elsewhere.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection
+from typing import Final
 
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.settings import Settings
+
+_HOST: Final = re.compile(r"(?:\[(?P<address>[0-9a-f:.]{2,45})\]|(?P<name>[a-z0-9._-]{1,253}))(?::[0-9]{0,5})?")
+"""Source: RFC 3986, 3.2.2, without the forms that no host of today has."""
 
 
 class ExposedLocalExecutor(CarrelError):
@@ -46,11 +51,10 @@ def refuse_exposure(settings: Settings) -> None:
         )
 
 
-def host_name(header: str) -> str:
-    """Return the name in a Host header, in lower case and without its port."""
-    if header.startswith("["):
-        return header.partition("]")[0].strip("[").lower()
-    return header.rpartition(":")[0].lower() if ":" in header else header.lower()
+def host_name(header: str) -> str | None:
+    """Return the name in a Host header, in lower case and without its port; none where it is not of that form."""
+    found = _HOST.fullmatch(header.lower())
+    return (found["address"] or found["name"]) if found else None
 
 
 def host_allowed(header: str, *, allowed: Collection[str], loopback_only: bool) -> bool:
@@ -66,6 +70,8 @@ def host_allowed(header: str, *, allowed: Collection[str], loopback_only: bool) 
         The executor is local: names of this machine, and `allowed`, are the only ones.
     """
     name = host_name(header)
+    if name is None:
+        return not (header or loopback_only or allowed)  # HTTP/1.0 knows requests without it
     if name in {item.lower() for item in allowed}:
         return True
     return is_loopback(name) if loopback_only else not allowed

@@ -98,6 +98,16 @@ def test_only_known_policies_go_beyond_the_tenant(postgres: Postgres, postgres_d
         "carrel_login|accounts|UPDATE",
         "carrel_worker|runs|SELECT",
     ]
+    fewer = """
+        SELECT table_name, string_agg(privilege_type, ',' ORDER BY privilege_type)
+        FROM information_schema.role_table_grants WHERE table_schema = 'public' AND grantee = 'carrel_app'
+        GROUP BY table_name HAVING count(*) < 4 ORDER BY 1
+    """
+    assert postgres.sql(fewer, database=postgres_database).splitlines() == [
+        "alembic_version|SELECT",
+        "audit|INSERT,SELECT",
+        "audit_heads|INSERT,SELECT,UPDATE",
+    ]
 
 
 def test_the_tenant_is_first_in_unique_keys_and_part_of_foreign_keys() -> None:

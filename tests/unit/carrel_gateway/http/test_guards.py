@@ -46,7 +46,18 @@ def test_isolated_executor_may_listen_anywhere(tmp_path):
 
 @pytest.mark.parametrize(
     ("header", "name"),
-    [("localhost:8000", "localhost"), ("[::1]:8000", "::1"), ("A.Example", "a.example"), ("127.0.0.1", "127.0.0.1")],
+    [
+        ("localhost:8000", "localhost"),
+        ("[::1]:8000", "::1"),
+        ("A.Example", "a.example"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("[::1].evil.example", None),
+        ("localhost:80:80", None),
+        ("localhost@evil.example", None),
+        ("localhost,evil.example", None),
+        ("localhost\n", None),
+        ("", None),
+    ],
 )
 def test_host_name(header, name):
     assert host_name(header) == name
@@ -59,6 +70,10 @@ def test_host_name(header, name):
         ("[::1]:8000", [], True, True),
         ("evil.example:8000", [], True, False),
         ("", [], True, False),
+        ("", [], False, True),
+        ("", ["desk.example"], False, False),
+        ("[::1].evil.example", [], True, False),
+        ("a b", [], False, False),
         ("desk.example", ["desk.example"], True, True),
         ("evil.example", [], False, True),
         ("evil.example", ["desk.example"], False, False),

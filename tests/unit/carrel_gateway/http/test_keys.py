@@ -1,7 +1,7 @@
-"""The API key.
+"""The key of the installation.
 
-Plan: made once with mode 0600 and kept; settings go first; no key and a wrong key are told apart; header and
-subprotocol forms; an unusable file is a clear error.
+Plan: made once with mode 0600 and kept; settings go first; another one does not match; subprotocol forms; an unusable
+file is a clear error.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import stat
 
 import pytest
 
-from carrel_gateway.errors import Unauthenticated
-from carrel_gateway.identity.keys import ApiKey, KeyFileUnusable, bearer, from_subprotocols, installation_key
+from carrel_gateway.identity.keys import InstallationKey, KeyFileUnusable, from_subprotocols, installation_key
+from carrel_gateway.identity.presented import digest_of
 from carrel_gateway.settings import Settings
 
 
@@ -41,26 +41,11 @@ def test_file_that_cannot_be_read(tmp_path):
         installation_key(Settings(data_dir=tmp_path))
 
 
-def test_verify():
-    key = ApiKey("right")
-    key.verify("right")
-    for missing in (None, ""):
-        with pytest.raises(Unauthenticated) as caught:
-            key.verify(missing)
-        assert caught.value.code == "unauthenticated"
-    for wrong in ("Right", "right ", "x" * 10_000, "ключ", "\udcff"):
-        with pytest.raises(Unauthenticated) as caught:
-            key.verify(wrong)
-        assert caught.value.code == "wrong_key"
-        assert wrong not in caught.value.message
-
-
-@pytest.mark.parametrize(
-    ("header", "key"),
-    [(None, None), ("", None), ("Bearer abc", "abc"), ("bearer  abc ", "abc"), ("Basic abc", None), ("Bearer", None)],
-)
-def test_bearer(header, key):
-    assert bearer(header) == key
+def test_another_key_does_not_match():
+    key = InstallationKey("right")
+    assert key.matches(digest_of("right"))
+    for wrong in ("", "Right", "right ", "x" * 10_000, "ключ", "\udcff"):
+        assert not key.matches(digest_of(wrong))
 
 
 @pytest.mark.parametrize(

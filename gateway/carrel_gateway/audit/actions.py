@@ -1,0 +1,25 @@
+"""What the audit log tells of: a closed list, so that it can be filtered by and counted."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """`<kind of target>.<what was done to it>`."""
+
+    SESSION_ARCHIVED = "session.archived"
+    SESSION_DELETED = "session.deleted"
+    AUDIT_EXPORTED = "audit.exported"
+    USER_ADDED = "user.added"
+    USER_CHANGED = "user.changed"
+    TEAM_FOUNDED = "team.founded"
+    TEAM_RENAMED = "team.renamed"
+    TEAM_DELETED = "team.deleted"
+    MEMBER_PUT = "member.put"
+    MEMBER_REMOVED = "member.removed"
+
+    @property
+    def group(self) -> str:
+        """The kind of target."""
+        return self.value.partition(".")[0]

@@ -1,0 +1,158 @@
+"""Who calls: turns what a caller presents into a principal, or refuses it.
+
+The key of the installation is compared in constant time, and is the administrator of the default tenant. A key of a
+user's is looked up by its digest in the tenant that it names, with its owner: the rights are those of the owner now,
+cut to the key's scopes. What may be done with them is not decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.errors import CarrelError, Unauthenticated
+from carrel_gateway.identity import lookups, metrics
+from carrel_gateway.identity.cache import SECONDS, PrincipalCache
+from carrel_gateway.identity.keys import InstallationKey
+from carrel_gateway.identity.lookups import Found
+from carrel_gateway.identity.presented import MAX_LENGTH, Kind, digest_of, tenant_of
+from carrel_gateway.identity.rights import Right, Role, rights_of
+from carrel_gateway.identity.service import default_principal
+from carrel_gateway.storage.database import Transaction
+
+USED_PAUSE: Final = timedelta(minutes=1)
+"""How exactly it is known when a key was used last."""
+_FLUSH_SECONDS: Final = 5.0
+_MOST_USED: Final = 10_000
+
+_log = structlog.get_logger(__name__)
+
+
+class Authenticator:
+    """Looks at the callers of one process."""
+
+    def __init__(self, context: ProcessContext, installation: InstallationKey | None) -> None:
+        self._database = context.database
+        self._installation = installation
+        self._cache = PrincipalCache(context.bus)
+        self._used: dict[UUID, UUID] = {}
+        """Keys whose use is to be noted, with their tenants."""
+        self._noting: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to note in the background when keys were used."""
+        self._noting = asyncio.create_task(self._note_for_ever(), name="used-keys")
+
+    async def aclose(self) -> None:
+        """Stop what runs in the background, and forget everybody."""
+        if self._noting:
+            self._noting.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._noting
+        await self._cache.aclose()
+
+    async def authenticate(self, presented: str | None) -> Principal:
+        """Return who presents this.
+
+        Raises
+        ------
+        Unauthenticated
+            Nothing, or something that is not known, has expired or was revoked; the message says which.
+        DatabaseAway
+            It cannot be looked up.
+        """
+        if not presented:
+            _count("none", "refused")
+            raise Unauthenticated(
+                "this needs a key: send `Authorization: Bearer <key>` (the embedded product's is in the link that "
+                "`carrel serve` prints, and in the file `key` of the data folder)",
+            )
+        if len(presented) > MAX_LENGTH:
+            raise _unknown()
+        digest = digest_of(presented)
+        if self._installation is not None and self._installation.matches(digest):
+            _count("installation", "accepted")
+            return default_principal()
+        tenant_id = tenant_of(Kind.KEY, presented)
+        if tenant_id is None:
+            raise _unknown()
+        return await self._looked_up("key", digest, tenant_id, lambda tx: lookups.find_key(tx, digest))
+
+    async def note_used(self) -> None:
+        """Write down when keys were used."""
+        used, self._used = self._used, {}
+        for key_id, tenant_id in used.items():
+            async with self._database.transaction(tenant_id) as tx:
+                await lookups.touch(tx, key_id, pause=USED_PAUSE)
+
+    async def _looked_up(
+        self, kind: str, digest: bytes, tenant_id: UUID, find: Callable[[Transaction], Awaitable[Found | None]]
+    ) -> Principal:
+        known = self._cache.get(digest)
+        if known is not None:
+            _count(kind, "cached")
+            return known
+        mark = self._cache.mark(tenant_id)
+        async with self._database.transaction(tenant_id, write=False) as tx:
+            found = await find(tx)
+        try:
+            principal = _principal(tenant_id, found)
+        except Unauthenticated:
+            _count(kind, "refused")
+            raise
+        assert found is not None  # noqa: S101  it has a principal; this tells the type checker
+        self._cache.keep(digest, principal, mark, seconds=_seconds_left(found))
+        if kind == "key" and _is_to_be_noted(found) and len(self._used) < _MOST_USED:
+            self._used[found.credential_id] = tenant_id
+        _count(kind, "accepted")
+        return principal
+
+    async def _note_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_SECONDS)
+            try:
+                await self.note_used()
+            except CarrelError as error:  # it is noted with the next use
+                _log.warning("use of keys not noted", code=error.code)
+            except Exception:  # noqa: BLE001 - the next note must come
+                _log.exception("use of keys not noted")
+
+
+def _principal(tenant_id: UUID, found: Found | None) -> Principal:
+    if found is None:
+        raise Unauthenticated("that key is not known here", code="wrong_key")
+    if found.revoked_at is not None:
+        raise Unauthenticated("that key or login was revoked; use another one", code="revoked")
+    if found.expires_at is not None and found.expires_at <= found.now:
+        raise Unauthenticated("that key or login has expired; make a new one", code="expired")
+    if found.disabled_at is not None:
+        raise Unauthenticated("that account is disabled; ask an administrator of the tenant", code="disabled")
+    role = Role(found.role)
+    rights = rights_of(role)
+    if found.scopes is not None:
+        rights &= {right for right in Right if right.value in found.scopes}
+    return Principal(tenant_id, found.user_id, role, rights, found.credential_id, found.team_ids)
+
+
+def _is_to_be_noted(found: Found) -> bool:
+    return found.used_at is None or found.now - found.used_at >= USED_PAUSE
+
+
+def _seconds_left(found: Found) -> float:
+    return SECONDS if found.expires_at is None else (found.expires_at - found.now).total_seconds()
+
+
+def _unknown() -> Unauthenticated:
+    _count("unknown", "refused")
+    return Unauthenticated("that API key is not known here", code="wrong_key")
+
+
+def _count(kind: str, outcome: str) -> None:
+    metrics.AUTHENTICATIONS.labels(kind, outcome).inc()
