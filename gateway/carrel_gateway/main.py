@@ -38,7 +38,9 @@ from carrel_gateway.opening import open_context
 from carrel_gateway.page import routes as page
 from carrel_gateway.people import routes as people
 from carrel_gateway.sessions import routes as sessions
+from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.settings import Settings
+from carrel_gateway.stored_agents import routes as stored_agents
 from carrel_gateway.suspension import routes as suspension
 from carrel_gateway.suspension.checkpoints import Checkpoints
 from carrel_gateway.suspension.keeping import SessionKeeper
@@ -60,6 +62,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     models.router,
     audit.router,
     people.router,
+    stored_agents.router,
     chat.sockets,
     artifacts.signed,
     page.router,
@@ -134,6 +137,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             models=registry,
             keeper=keeper,
             authenticator=authenticator,
+            access=SessionAccess(context.database),
             started_at=time.monotonic(),
             closing=asyncio.Event(),
         )

@@ -26,6 +26,9 @@ class _Payload(msgspec.Struct, tag_field="type", frozen=True, kw_only=True, omit
 
 class SessionCreated(_Payload, tag="session.created", kw_only=True, frozen=True):
     title: str
+    agent_id: UUID | None = None
+    """Stored agent whose configuration it began with, and the version that it had then."""
+    agent_version: int | None = None
 
 
 class SessionChanged(_Payload, tag="session.changed", kw_only=True, frozen=True):

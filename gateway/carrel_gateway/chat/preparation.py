@@ -48,6 +48,7 @@ async def prepare(context: ProcessContext, principal: Principal, run: Run, model
             files=tuple(FileView(name=f"data/{item.name}", size=item.size) for item in files),
             turns=turns_before(messages, run),
             started_at=run.started_at,
+            instructions=config.system_prompt or "",
         ),
         model=models.client(run.model or config.model),
         limits=Limits(

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, insert, or_, select, update
 
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
@@ -59,9 +59,17 @@ def find(tenant_id: UUID, session_id: UUID) -> Steps[Session | None]:
     return Session(*rows[0]) if rows else None
 
 
-async def page(tx: Transaction, *, status: str | None, before: UUID | None, limit: int, offset: int) -> list[Session]:
+async def page(
+    tx: Transaction,
+    which: ColumnElement[bool],
+    *,
+    status: str | None,
+    before: UUID | None,
+    limit: int,
+    offset: int,
+) -> list[Session]:
     """Return sessions, newest first: ids sort by the time they were made."""
-    query = select(sessions).where(sessions.c.tenant_id == tx.tenant_id)
+    query = select(sessions).where(sessions.c.tenant_id == tx.tenant_id, which)
     query = query.where(sessions.c.status == status) if status else query.where(sessions.c.status != "deleted")
     if before is not None:
         query = query.where(sessions.c.id < before)

@@ -7,22 +7,27 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
 
-from carrel_gateway.dependencies import Config, Cursor, Offset, Sessions
+from carrel_gateway.dependencies import Agents, Config, Cursor, Offset, Sessions
 from carrel_gateway.sessions.schemas import SessionCreate, SessionList, SessionOut, SessionUpdate
 
 router = APIRouter(prefix="/api/sessions", tags=["sessions"])
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
-async def create_session(sessions: Sessions, config: Config, body: SessionCreate | None = None) -> SessionOut:
+async def create_session(
+    sessions: Sessions, agents: Agents, config: Config, body: SessionCreate | None = None
+) -> SessionOut:
     """Open a conversation. Its kernel starts when it is first needed."""
     wanted = body or SessionCreate()
-    if wanted.model is not None:
-        config.require_model(wanted.model)
+    model, chosen = wanted.model, wanted.config.model_dump(exclude_none=True) if wanted.config else {}
+    agent = None
+    if wanted.agent_id is not None:
+        agent = (await agents.get(wanted.agent_id)).agent
+        model, chosen = model or agent.model, {**agent.config, **chosen}
+    if model is not None:
+        config.require_model(model)
     session = await sessions.create(
-        title=wanted.title,
-        model=wanted.model,
-        config=wanted.config.model_dump(exclude_none=True) if wanted.config else None,
+        title=wanted.title, model=model, config=chosen, agent=(agent.id, agent.version) if agent else None
     )
     return SessionOut.model_validate(session)
 

@@ -14,8 +14,11 @@ class SessionCreate(RequestBody):
     """A new conversation; everything may be left out."""
 
     title: Title | None = None
+    agent_id: UUID | None = None
+    """A stored agent, whose configuration of now the session begins with."""
     model: ModelName | None = None
     config: SessionConfig | None = None
+    """With an agent: what is named goes before the agent's."""
 
 
 class SessionUpdate(RequestBody):
