@@ -1,6 +1,6 @@
 """How events fill the read models, in the transaction that appends them.
 
-Each event becomes at most one statement. Whoever adds an event type that a read model shows adds it here. Statements
+Each event becomes a statement or a few. Whoever adds an event type that a read model shows adds it here. Statements
 are built once and kept: building one takes longer than SQLite takes to carry it out.
 """
 
@@ -16,9 +16,19 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from carrel_gateway.history.events import StoredEvent
 from carrel_gateway.history.tables import cells, messages
+from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.steps import Steps
-from carrel_wire.log import AssistantMessage, CellEdited, CellFinished, CellIntended, CellOutputs, UserMessage
+from carrel_wire.log import (
+    AssistantMessage,
+    CellEdited,
+    CellFinished,
+    CellIntended,
+    CellOutputs,
+    HeadMoved,
+    KernelChanged,
+    UserMessage,
+)
 
 Change: TypeAlias = tuple[Executable, dict[str, Any]]
 """A statement and its values."""
@@ -33,6 +43,20 @@ _FINISH: Final = update(cells).where(
     cells.c.execution_id == bindparam("of_execution"),
 )
 
+_LEAVE_BEHIND: Final = tuple(
+    update(table).where(
+        table.c.tenant_id == bindparam("tenant_id_of"),
+        table.c.session_id == bindparam("of_session"),
+        table.c.seq > bindparam("head"),
+        table.c.seq < bindparam("moved"),
+        table.c.superseded_seq.is_(None),
+    )
+    for table in (messages, cells)
+)
+_MARK_KERNEL: Final = update(sessions).where(
+    sessions.c.tenant_id == bindparam("tenant_id_of"), sessions.c.id == bindparam("of_session")
+)
+
 
 def project(dialect: str, tenant_id: UUID, events: Sequence[StoredEvent]) -> Steps[None]:
     """Bring the read models up to these events, which are the last of the session's log.
@@ -45,8 +69,11 @@ def project(dialect: str, tenant_id: UUID, events: Sequence[StoredEvent]) -> Ste
         if isinstance(event.payload, CellOutputs) and event.payload.execution_id in ends:
             began.setdefault(event.payload.execution_id, event)
             continue  # the end says all of it, but when it began
-        change = _change(dialect, tenant_id, event, began)
-        if change is not None:
+        if isinstance(event.payload, HeadMoved):
+            yield from _leave_behind(tenant_id, event, event.payload)
+        elif isinstance(event.payload, KernelChanged):
+            yield from _mark_kernel(tenant_id, event.session_id, None)
+        elif (change := _change(dialect, tenant_id, event, began)) is not None:
             yield change
 
 
@@ -57,6 +84,20 @@ async def rebuild(tx: Transaction, session_id: UUID, events: AsyncIterator[Store
         await tx.connection.execute(delete(table).where(*mine))
     async for event in events:
         await tx.run(project(tx.dialect.name, tx.tenant_id, [event]))
+
+
+def _leave_behind(tenant_id: UUID, event: StoredEvent, payload: HeadMoved) -> Steps[None]:
+    """Take what came between HEAD and this event out of the conversation."""
+    key = {"tenant_id_of": tenant_id, "of_session": event.session_id, "head": payload.head, "moved": event.seq}
+    for statement in _LEAVE_BEHIND:
+        yield statement, {**key, "superseded_seq": event.seq}
+    if payload.kernel_stale:
+        yield from _mark_kernel(tenant_id, event.session_id, event.seq)
+
+
+def _mark_kernel(tenant_id: UUID, session_id: UUID, seq: int | None) -> Steps[None]:
+    """Say since which event the kernel remembers what the conversation does not have; a new one remembers nothing."""
+    yield _MARK_KERNEL, {"tenant_id_of": tenant_id, "of_session": session_id, "stale_seq": seq}
 
 
 def _change(dialect: str, tenant_id: UUID, event: StoredEvent, began: Mapping[UUID, StoredEvent]) -> Change | None:
@@ -109,6 +150,7 @@ def _message(tenant_id: UUID, event: StoredEvent, payload: UserMessage | Assista
         "content": payload.content,
         "run_id": payload.run_id,
         "artifact_ids": [str(artifact_id) for artifact_id in artifacts],
+        "superseded_seq": None,
         "created_at": event.created_at,
     }
 
@@ -137,6 +179,7 @@ def _cell(
         "bytes_out": 0,
         "message": None,
         "outputs_after": 0,
+        "superseded_seq": None,
         "created_at": event.created_at,
         "finished_at": None,
     }

@@ -46,6 +46,7 @@ _MESSAGE: Final = (
     messages.c.content,
     messages.c.run_id,
     messages.c.artifact_ids,
+    messages.c.superseded_seq,
     messages.c.created_at,
 )
 _IS_THERE: Final = and_(
@@ -61,15 +62,23 @@ def _mine(table: Table) -> Any:
 
 
 _PLACE: Final = select(messages.c.seq).where(_mine(messages), messages.c.id == bindparam("before_id"))
-_LAST: Final = (
-    select(*_MESSAGE)
-    .where(_mine(messages), messages.c.seq < bindparam("before_seq"), exists(_HAS_SESSION))
-    .order_by(messages.c.seq.desc())
-    .limit(bindparam("limit"))
-    .offset(bindparam("offset"))
-)
-_LAST_BEFORE: Final = _LAST.where(messages.c.seq < _PLACE.scalar_subquery())
+_ONE_MESSAGE: Final = select(*_MESSAGE).where(_mine(messages), messages.c.id == bindparam("message_id"))
 _NO_END: Final = 2**63 - 1
+
+
+@cache
+def _last(*, before: bool, role: bool) -> Any:
+    query = select(*_MESSAGE).where(
+        _mine(messages),
+        messages.c.seq < bindparam("before_seq"),
+        messages.c.superseded_seq.is_(None),
+        exists(_HAS_SESSION),
+    )
+    if before:
+        query = query.where(messages.c.seq < _PLACE.scalar_subquery())
+    if role:
+        query = query.where(messages.c.role == bindparam("role"))
+    return query.order_by(messages.c.seq.desc()).limit(bindparam("limit")).offset(bindparam("offset"))
 
 
 def has_session(tenant_id: UUID, session_id: UUID) -> Steps[bool]:
@@ -197,22 +206,43 @@ def last_messages(
     before_id: UUID | None = None,
     before_seq: int | None = None,
     offset: int = 0,
+    role: str | None = None,
 ) -> Steps[list[Message] | None]:
-    """Return the last messages, or the last before one, the newest first; None when the tenant has no such session."""
+    """Return the last messages that the conversation has, or the last before one, the newest first.
+
+    None when the tenant has no such session.
+    """
     values: dict[str, Any] = {
         "tenant_id": tenant_id,
         "session_id": session_id,
         "before_seq": _NO_END if before_seq is None else before_seq,
         "limit": limit,
         "offset": offset,
+        **({} if before_id is None else {"before_id": before_id}),
+        **({} if role is None else {"role": role}),
     }
-    if before_id is None:
-        rows = yield _LAST, values
-    else:
-        rows = yield _LAST_BEFORE, {**values, "before_id": before_id}
+    rows = yield _last(before=before_id is not None, role=role is not None), values
     if rows or (yield from has_session(tenant_id, session_id)):
         return [_message(row) for row in rows]
     return None
+
+
+def message(tenant_id: UUID, session_id: UUID, message_id: UUID) -> Steps[Message | None]:
+    """Return a message, also one that was replaced."""
+    rows = yield _ONE_MESSAGE, {"tenant_id": tenant_id, "session_id": session_id, "message_id": message_id}
+    return _message(rows[0]) if rows else None
+
+
+async def last_cell(tx: Transaction, session_id: UUID, *, after: int) -> int | None:
+    """Return the number of the last cell that began after an event and that a kernel was given."""
+    query = select(func.max(cells.c.seq)).where(
+        cells.c.tenant_id == tx.tenant_id,
+        cells.c.session_id == session_id,
+        cells.c.seq > after,
+        cells.c.superseded_seq.is_(None),
+        (cells.c.status != "edited") | cells.c.finished_at.is_not(None),
+    )
+    return await tx.connection.scalar(query)
 
 
 async def cells_of(tx: Transaction, session_id: UUID, *, execution_id: UUID | None = None) -> list[Cell]:
@@ -288,8 +318,9 @@ async def texts_of(tx: Transaction, found: Sequence[Found]) -> dict[tuple[UUID, 
 
 
 def _message(row: Sequence[Any]) -> Message:
-    own, seq, role, content, run_id, artifact_ids, created_at = row
-    return Message(own, seq, role, content, run_id, msgspec.convert(artifact_ids, list[UUID]), created_at)
+    own, seq, role, content, run_id, artifact_ids, superseded_seq, created_at = row
+    artifacts = msgspec.convert(artifact_ids, list[UUID])
+    return Message(own, seq, role, content, run_id, artifacts, superseded_seq=superseded_seq, created_at=created_at)
 
 
 def _cell(row: Any, outputs: list[dict[str, Any]]) -> Cell:
