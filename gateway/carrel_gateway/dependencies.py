@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Query, Security
+from fastapi import Depends, Header, Query, Security
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.artifacts.service import ArtifactService
@@ -21,20 +23,24 @@ from carrel_gateway.chat.service import ChatService
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config.service import ConfigService
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import Conflict
+from carrel_gateway.errors import Conflict, Unauthenticated
 from carrel_gateway.execution.service import ExecutionService
 from carrel_gateway.history.search import SearchService
 from carrel_gateway.history.service import HistoryService
+from carrel_gateway.idempotency.service import Effect
 from carrel_gateway.identity import policy
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.people.service import TeamService, UserService
+from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import MAX_CURSOR
 from carrel_gateway.stored_agents.service import AgentService
 from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.suspension.service import SuspensionService
+from carrel_gateway.web.address import client_address
 
 _bearer = HTTPBearer(auto_error=False, description="The API key, as `Authorization: Bearer <key>`.")
 
@@ -49,6 +55,7 @@ class Gateway:
     keeper: SessionKeeper | None
     """Answers the platform's requests to save sessions; none where nobody makes any."""
     authenticator: Authenticator
+    rates: RateLimits
     access: SessionAccess
     started_at: float
     """By the monotonic clock."""
@@ -75,6 +82,8 @@ async def require_caller(
     ------
     Unauthenticated
         It is not known who calls.
+    TooMany
+        They call too often.
     PermissionDenied
         A right is missing, or it is another person's session.
     NotFound
@@ -85,7 +94,7 @@ async def require_caller(
 
 async def admit(connection: HTTPConnection, gateway: Gateway, presented: str | None) -> Principal:
     """Do what `require_caller` says, with what somebody presents by whatever way."""
-    caller = await gateway.authenticator.authenticate(presented)
+    caller = await _known_caller(connection, gateway, presented)
     rule = policy.rule_of(connection.scope.get("method", "WS"), connection.scope["route"].path)
     policy.require(caller, rule)
     session_id = _id(connection, "session_id")
@@ -95,6 +104,33 @@ async def admit(connection: HTTPConnection, gateway: Gateway, presented: str | N
     if session_id:
         await gateway.access.require(caller, session_id, changes=rule.changes)
     return caller
+
+
+async def _known_caller(connection: HTTPConnection, gateway: Gateway, presented: str | None) -> Principal:
+    """Return who presents a key or token, and count the call for them, or else for the address."""
+    try:
+        caller = await gateway.authenticator.authenticate(presented)
+    except Unauthenticated:
+        await _count_stranger(connection, gateway)
+        raise
+    await gateway.rates.count(caller)
+    return caller
+
+
+async def count_open_call(connection: HTTPConnection, gateway: GatewayOf) -> None:
+    """Count a call for its address when the route asks nobody who they are; raises `TooMany`."""
+    route = connection.scope.get("route")
+    if isinstance(route, APIRoute) and not _asks_for_caller(route.dependant):  # WebSockets see to it themselves
+        await _count_stranger(connection, gateway)
+
+
+async def _count_stranger(connection: HTTPConnection, gateway: Gateway) -> None:
+    address = client_address(connection.scope, trusted_proxies=gateway.context.settings.trusted_proxies)
+    await gateway.rates.count_stranger(address, getattr(connection.scope.get("route"), "path", ""))
+
+
+def _asks_for_caller(dependant: Dependant) -> bool:
+    return dependant.call is require_caller or any(map(_asks_for_caller, dependant.dependencies))
 
 
 def _id(connection: HTTPConnection, name: str) -> UUID | None:
@@ -173,6 +209,24 @@ Audit = Annotated[AuditService, Depends(_audit)]
 Users = Annotated[UserService, Depends(_users)]
 Teams = Annotated[TeamService, Depends(_teams)]
 Agents = Annotated[AgentService, Depends(_agents)]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x20-\x7e]+$",
+        description="Name of this request, made by the caller; sent again within a day it gets the same answer, and "
+        "nothing is done twice.",
+    ),
+]
+
+
+async def _effect(request: Request) -> Effect:
+    return getattr(request.state, "effect", None) or Effect(new_id())
+
+
+EffectOf = Annotated[Effect, Depends(_effect)]
 
 Cursor = Annotated[
     str | None, Query(max_length=MAX_CURSOR, description="The `next_cursor` of the page before; opaque.")

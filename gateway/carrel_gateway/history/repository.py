@@ -63,6 +63,9 @@ def _mine(table: Table) -> Any:
 
 _PLACE: Final = select(messages.c.seq).where(_mine(messages), messages.c.id == bindparam("before_id"))
 _ONE_MESSAGE: Final = select(*_MESSAGE).where(_mine(messages), messages.c.id == bindparam("message_id"))
+_QUESTION: Final = select(*_MESSAGE).where(
+    _mine(messages), messages.c.run_id == bindparam("run_id"), messages.c.role == "user"
+)
 _NO_END: Final = 2**63 - 1
 
 
@@ -225,6 +228,12 @@ def last_messages(
     if rows or (yield from has_session(tenant_id, session_id)):
         return [_message(row) for row in rows]
     return None
+
+
+def question_of(tenant_id: UUID, session_id: UUID, run_id: UUID) -> Steps[Message | None]:
+    """Return the message of a person that a run answers."""
+    rows = yield _QUESTION, {"tenant_id": tenant_id, "session_id": session_id, "run_id": run_id}
+    return _message(rows[0]) if rows else None
 
 
 def message(tenant_id: UUID, session_id: UUID, message_id: UUID) -> Steps[Message | None]:

@@ -8,10 +8,11 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response, status
 
 from carrel_gateway.dependencies import Agents, Config, Cursor, GatewayOf
+from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.sharing.schemas import ShareIn
 from carrel_gateway.stored_agents.schemas import AgentCreate, AgentList, AgentOut, AgentUpdate
 
-router = APIRouter(prefix="/api/agents", tags=["agents"])
+router = APIRouter(route_class=IdempotentRoute, prefix="/api/agents", tags=["agents"])
 
 
 @router.get("")
