@@ -32,6 +32,7 @@ from carrel_gateway.identity import policy
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.people.service import TeamService, UserService
+from carrel_gateway.provider_keys.service import ProviderKeyService
 from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
@@ -192,6 +193,10 @@ async def _agents(gateway: GatewayOf, caller: Caller) -> AgentService:
     return AgentService(gateway.context, caller)
 
 
+async def _provider_keys(gateway: GatewayOf, caller: Caller) -> ProviderKeyService:
+    return ProviderKeyService(gateway.context, caller)
+
+
 async def _audit(gateway: GatewayOf, caller: Caller) -> AuditService:
     return AuditService(gateway.context, caller)
 
@@ -208,6 +213,7 @@ Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
 Audit = Annotated[AuditService, Depends(_audit)]
 Users = Annotated[UserService, Depends(_users)]
 Teams = Annotated[TeamService, Depends(_teams)]
+ProviderKeys = Annotated[ProviderKeyService, Depends(_provider_keys)]
 Agents = Annotated[AgentService, Depends(_agents)]
 
 IdempotencyKey = Annotated[

@@ -18,6 +18,8 @@ class Action(StrEnum):
     TEAM_DELETED = "team.deleted"
     MEMBER_PUT = "member.put"
     MEMBER_REMOVED = "member.removed"
+    PROVIDER_KEY_STORED = "provider-key.stored"
+    PROVIDER_KEY_REMOVED = "provider-key.removed"
     AGENT_STORED = "agent.stored"
     AGENT_CHANGED = "agent.changed"
     AGENT_DELETED = "agent.deleted"

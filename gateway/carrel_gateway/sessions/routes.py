@@ -28,7 +28,7 @@ async def create_session(
         agent = (await agents.get(wanted.agent_id)).agent
         model, chosen = model or agent.model, {**agent.config, **chosen}
     if model is not None:
-        config.require_model(model)
+        await config.require_model(model)
     session = await sessions.create(
         title=wanted.title,
         model=model,
@@ -61,7 +61,7 @@ async def get_session(session_id: UUID, sessions: Sessions) -> SessionOut:
 async def update_session(session_id: UUID, body: SessionUpdate, sessions: Sessions, config: Config) -> SessionOut:
     """Change title, model or limits."""
     if body.model is not None:
-        config.require_model(body.model)
+        await config.require_model(body.model)
     changes: dict[str, Any] = {}
     if body.title is not None:
         changes["title"] = body.title
