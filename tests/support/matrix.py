@@ -76,6 +76,7 @@ class World:
         filled = operation.path.format(
             agent_id=agent,
             provider="openai",
+            message_id=new_id(),
             session_id=session,
             artifact_id=mine.artifact,
             team_id=team,

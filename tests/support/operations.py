@@ -87,6 +87,7 @@ OPERATIONS: list[Operation] = [
     _op("POST", f"{S}/chat/stream", WRITE, EXECUTE, json={"message": "x"}, cheap={}),
     _op("POST", f"{S}/cancel", WRITE),
     _op("GET", f"{S}/messages", READ),
+    _op("PUT", f"{S}/messages/{{message_id}}", WRITE, EXECUTE, json={"content": "x"}, cheap={"content": 7}),
     _op("GET", f"{S}/events", READ),
     _op("GET", f"{S}/kernel", READ),
     _op("GET", f"{S}/kernel/variables", READ),
