@@ -1,4 +1,4 @@
-"""Looks at every step of an event loop: the longest, in CPU time of its thread, which a loaded machine hardly changes."""
+"""Looks at every step of an event loop: the longest, in CPU time of its thread, which load hardly changes."""
 
 from __future__ import annotations
 
