@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 from uuid import UUID
@@ -11,13 +11,14 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
     RowMapping,
     Select,
     bindparam,
+    case,
     exists,
     func,
     insert,
+    literal,
     null,
     select,
     tuple_,
@@ -28,6 +29,7 @@ from carrel_gateway.history.tables import cells, events, messages
 from carrel_gateway.runs.tables import runs
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
+from carrel_gateway.storage.dialect import Dialect
 from carrel_gateway.storage.search import Found
 from carrel_wire.log import CellOutputs, decode_payload
 
@@ -81,10 +83,15 @@ async def insert_events(tx: Transaction, stored: Sequence[StoredEvent]) -> None:
     await tx.connection.execute(insert(events), rows)
 
 
-async def tail(tx: Transaction, session_id: UUID, *, after: int, limit: int, size: int) -> list[EventText]:
-    """Return the events after a number, in order: at most so many, and no further one when they have `size` bytes."""
+async def tail(
+    tx: Transaction, session_id: UUID, *, after: int, limit: int, size: int, outline: tuple[str, ...] = ()
+) -> list[EventText]:
+    """Return the events after a number, in order: at most so many, and no further one when they have `size` bytes.
+
+    With an outline only events of its types, and outputs without their payloads.
+    """
     values = {"tenant_id_of": tx.tenant_id, "of_session": session_id, "after": after, "most": limit, "size": size}
-    return [EventText(*row) for row in await tx.connection.execute(_page(tx.dialect.name, tx.dialect.octets), values)]
+    return [EventText(*row) for row in await tx.connection.execute(_page(tx.dialect, outline), values)]
 
 
 async def decode(session_id: UUID, texts: Sequence[EventText]) -> list[StoredEvent]:
@@ -101,15 +108,19 @@ async def decode(session_id: UUID, texts: Sequence[EventText]) -> list[StoredEve
 
 
 @cache
-def _page(_dialect: str, octets: Callable[[ColumnElement[str]], ColumnElement[int]]) -> Select[Any]:
+def _page(dialect: Dialect, outline: tuple[str, ...]) -> Select[Any]:
     """Return the statement of a page, which is built once: sizes are looked at before any payload is read."""
     mine = (
         events.c.tenant_id == bindparam("tenant_id_of"),
         events.c.session_id == bindparam("of_session"),
         events.c.seq > bindparam("after"),
+        *([events.c.type.in_(("cell.outputs", *outline))] if outline else []),
+    )
+    payload = (
+        case((events.c.type == "cell.outputs", literal("")), else_=events.c.payload) if outline else events.c.payload
     )
     sizes = (
-        select(events.c.seq, octets(events.c.payload).label("octets"))
+        select(events.c.seq, dialect.octets(payload).label("octets"))
         .where(*mine)
         .order_by(events.c.seq)
         .limit(bindparam("most", type_=BigInteger()))
@@ -118,7 +129,7 @@ def _page(_dialect: str, octets: Callable[[ColumnElement[str]], ColumnElement[in
     before = func.sum(sizes.c.octets).over(order_by=sizes.c.seq) - sizes.c.octets
     sums = select(sizes.c.seq, before.label("before")).subquery()
     last = select(func.max(sums.c.seq)).where(sums.c.before < bindparam("size", type_=BigInteger())).scalar_subquery()
-    columns = [events.c[name] for name in EventText.__slots__]
+    columns = [payload if name == "payload" else events.c[name] for name in EventText.__slots__]
     return select(*columns).where(*mine, events.c.seq <= last).order_by(events.c.seq)
 
 
@@ -267,6 +278,25 @@ async def texts_of(tx: Transaction, found: Sequence[Found]) -> dict[tuple[UUID, 
         for row in (await tx.connection.execute(query)).mappings():
             rows[row["session_id"], row["id"]] = row
     return rows
+
+
+async def outputs_between(
+    tx: Transaction, session_id: UUID, execution_id: UUID, *, first: int, last: int
+) -> list[dict[str, Any]]:
+    """Return the parts of a cell's outputs from one event to another; decoded so that others have their turn."""
+    query = (
+        select(*(events.c[name] for name in EventText.__slots__))
+        .where(
+            events.c.tenant_id == tx.tenant_id,
+            events.c.session_id == session_id,
+            events.c.seq.between(first, last),
+            events.c.type == "cell.outputs",
+            events.c.parent_id == execution_id,
+        )
+        .order_by(events.c.seq)
+    )
+    parts = await decode(session_id, [EventText(*row) for row in await tx.connection.execute(query)])
+    return [output for part in parts if isinstance(part.payload, CellOutputs) for output in part.payload.outputs]
 
 
 def _message(row: Any) -> Message:

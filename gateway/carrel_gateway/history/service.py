@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -165,6 +165,17 @@ class HistoryService:
         """Return such a page with the payloads as they are stored, for whoever passes them on."""
         async with self._database.transaction(self._tenant_id, write=False) as tx:
             return await repository.tail(tx, session_id, after=after, limit=limit, size=PAGE_BYTES)
+
+    async def outline(self, session_id: UUID, types: Sequence[type[LogPayload]], *, after: int) -> list[EventText]:
+        """Return such a page of the events of some types, and of outputs without their payloads."""
+        names = tuple(str(kind.__struct_config__.tag) for kind in types)
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            return await repository.tail(tx, session_id, after=after, limit=PAGE, size=PAGE_BYTES, outline=names)
+
+    async def outputs(self, session_id: UUID, execution_id: UUID, *, first: int, last: int) -> list[dict[str, Any]]:
+        """Return the parts of a cell's outputs that are in a part of the log."""
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            return await repository.outputs_between(tx, session_id, execution_id, first=first, last=last)
 
     async def latest(self, session_id: UUID, *types: type[LogPayload], after: int) -> LogPayload | None:
         """Return the last payload of one of these types after a number."""
