@@ -52,7 +52,7 @@ def test_edit_and_regenerate(api, session, sales):
 def test_export(api, session):
     api.post(f"{session}/kernel/execute", json={"code": "print('exported')"})
     lines = api.get(f"{session}/export")
-    assert lines.headers["content-type"] == "application/x-ndjson"
+    assert (lines.status_code, lines.headers["content-type"]) == (200, "application/x-ndjson"), lines.text
     assert lines.headers["content-disposition"].startswith('attachment; filename="Sales.jsonl"')
     events = api.get(f"{session}/events", params={"limit": 1000}).json()["items"]
     assert [json.loads(line) for line in lines.text.splitlines()] == events
