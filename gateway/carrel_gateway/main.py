@@ -24,7 +24,7 @@ from carrel_gateway.audit import routes as audit
 from carrel_gateway.chat import routes as chat
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config import routes as config
-from carrel_gateway.dependencies import Gateway, count_open_call
+from carrel_gateway.dependencies import Gateway, admit_body, count_open_call
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.execution import routes as execution
 from carrel_gateway.execution.startup import recover_left_behind
@@ -109,7 +109,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "Accept", "Last-Event-ID", "Idempotency-Key"],
             expose_headers=["X-Request-Id", "Retry-After", "Carrel-Run-Id", "Content-Disposition"],
         )
-    app.add_middleware(Envelope, settings=settings)  # added last, so it is the outermost
+    app.add_middleware(Envelope, settings=settings, admit=admit_body)  # added last, so it is the outermost
     return app
 
 
