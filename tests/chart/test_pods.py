@@ -8,6 +8,7 @@ operator never sees the gateway's private key nor the gateway's containers the r
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from tests.chart.rendering import MINIMAL, merged, of_kind, one, pod_specs, render
 
+from carrel_gateway.identity.secrets import load_master_keys
 from carrel_gateway.settings import Settings
 
 
@@ -103,6 +105,13 @@ def test_given_secrets_are_used_and_none_is_made() -> None:
     operator = str(one(objects, "Deployment", "-operator"))
     assert "'secretName': 'operator-key'" in operator
     assert "'secretName': 'gateway-key'" in operator
+
+
+def test_the_keys_that_the_chart_makes_are_those_that_the_gateway_reads(tmp_path: Path) -> None:
+    made = one(render(MINIMAL), "Secret", "-gateway")["stringData"]
+    settings = Settings(_env_file=None, data_dir=tmp_path, secret_keys=made["CARREL_SECRET_KEYS"])
+    assert len(load_master_keys(settings).newest.key) == 32
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_settings_become_environment() -> None:
