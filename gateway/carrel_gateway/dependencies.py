@@ -14,6 +14,7 @@ from fastapi import Depends, Query, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
+from carrel_gateway.accounts.parts import Parts as AccountParts
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.audit.service import AuditService
@@ -49,6 +50,7 @@ class Gateway:
     keeper: SessionKeeper | None
     """Answers the platform's requests to save sessions; none where nobody makes any."""
     authenticator: Authenticator
+    accounts: AccountParts
     access: SessionAccess
     started_at: float
     """By the monotonic clock."""

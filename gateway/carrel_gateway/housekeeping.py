@@ -10,6 +10,8 @@ from typing import Final
 
 import structlog
 
+from carrel_gateway.accounts.parts import Parts as AccountParts
+from carrel_gateway.accounts.service import LoginService
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.sessions.service import SessionService
@@ -17,6 +19,8 @@ from carrel_gateway.snapshots.service import SnapshotService
 
 SWEEP_SECONDS: Final = 600.0
 """Leftovers harm nobody; they only take space."""
+ACCOUNTS_SECONDS: Final = 6 * 3600.0
+"""What ended a month ago may as well be there some hours longer."""
 
 _log = structlog.get_logger(__name__)
 
@@ -33,3 +37,15 @@ async def sweep_for_ever(context: ProcessContext, principal: Principal) -> None:
         except Exception:  # noqa: BLE001 - the next sweep must come
             _log.exception("not swept")
         await asyncio.sleep(SWEEP_SECONDS)
+
+
+async def sweep_accounts(parts: AccountParts) -> None:
+    """Sweep the logins of all tenants at once, and then every `ACCOUNTS_SECONDS`, until cancelled."""
+    while True:
+        try:
+            logins = await LoginService(parts).sweep()
+            if logins:
+                _log.info("swept", logins=logins)
+        except Exception:  # noqa: BLE001 - the next sweep must come
+            _log.exception("logins not swept")
+        await asyncio.sleep(ACCOUNTS_SECONDS)

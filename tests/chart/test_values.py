@@ -74,7 +74,6 @@ def wrong(path: str, value: Any) -> dict[str, Any]:
         ("gateway.secrets.redisUrl", "bus:6379", "redisUrl"),
         ("gateway.secrets.apiKey", "short", "apiKey"),
         ("gateway.secrets.secretKeys", "k1:c2hvcnQ=", "secretKeys"),
-        ("gateway.secrets.smtpUrl", "mail.test:25", "smtpUrl"),
         ("gateway.settings", {"CARREL_PORT": 1}, "CARREL_PORT"),
         ("gateway.settings", {"models": ["a"]}, "models"),
         ("gateway.service.type", "Headless", "type"),

@@ -66,8 +66,10 @@ class World:
         session = mine.session if not operation.changes else mine.archived
         if operation.consumes:
             session = self.gateway.call(_new_session, self.context, owner)
+        login = self.gateway.call(_new_login, self.context, owner) if "{login_id}" in operation.path else None
         team, mate = self.gateway.call(_new_team, self.context, owner) if "team_id" in operation.path else (None, None)
         filled = operation.path.format(
+            login_id=login,
             session_id=session,
             artifact_id=mine.artifact,
             team_id=team,
@@ -161,6 +163,12 @@ async def _row(context: ProcessContext, owner: Principal) -> Any:
 
 
 async def _log_in(context: ProcessContext, owner: Principal) -> str:
+    login_id = await _new_login(context, owner)
+    issued = context.tokens.issue(tenant_id=owner.tenant_id, user_id=owner.user_id, login_id=login_id)
+    return issued.token
+
+
+async def _new_login(context: ProcessContext, owner: Principal) -> UUID:
     login_id, now = new_id(), datetime.now(UTC)
     row = {
         "tenant_id": owner.tenant_id,
@@ -175,5 +183,4 @@ async def _log_in(context: ProcessContext, owner: Principal) -> str:
     }
     async with context.database.transaction(owner.tenant_id) as tx:
         await tx.connection.execute(insert(logins).values(**row))
-    issued = context.tokens.issue(tenant_id=owner.tenant_id, user_id=owner.user_id, login_id=login_id)
-    return issued.token
+    return login_id

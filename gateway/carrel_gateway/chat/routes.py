@@ -8,7 +8,8 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Response, WebSocket, status
 from fastapi.responses import StreamingResponse
 
-from carrel_gateway.chat.schemas import CancelOut, ChatIn, ChatOut, MessageList, ProducedArtifact
+from carrel_gateway.chat.schemas import CancelOut, ChatIn, ChatOut, MessageIn, MessageList, ProducedArtifact
+from carrel_gateway.chat.service import RunOutcome
 from carrel_gateway.chat.socket import ChatSocket
 from carrel_gateway.dependencies import Chat, Cursor, Gateway, GatewayOf, History, Offset, Sessions, admit
 from carrel_gateway.errors import CarrelError, InvalidInput
@@ -16,6 +17,7 @@ from carrel_gateway.history.routes import event_stream
 from carrel_gateway.identity.keys import from_subprotocols
 from carrel_gateway.identity.presented import bearer
 from carrel_gateway.web import sse
+from carrel_gateway.web.replies import JsonReply
 
 router = APIRouter(prefix="/api/sessions/{session_id}", tags=["chat"])
 sockets = APIRouter()
@@ -25,7 +27,10 @@ RUN_HEADER = "Carrel-Run-Id"
 @router.post("/chat")
 async def chat(session_id: UUID, body: ChatIn, service: Chat) -> ChatOut:
     """Send a message and wait for the end of its run. Going away does not stop the run."""
-    outcome = await service.outcome(session_id, await service.send(session_id, body.message))
+    return _reply(await service.outcome(session_id, await service.send(session_id, body.message)))
+
+
+def _reply(outcome: RunOutcome) -> ChatOut:
     finished = outcome.finished
     return ChatOut.model_validate(
         {
@@ -100,6 +105,38 @@ async def list_messages(
     await sessions.get(session_id)
     page = await history.message_page(session_id, limit=limit, before_id=before_id, offset=offset, cursor=cursor)
     return MessageList.model_validate(page)
+
+
+@router.put(
+    "/messages/{message_id}",
+    response_model=ChatOut,
+    responses={200: {"content": {sse.MEDIA_TYPE: {}}, "description": "JSON, or the run's events by Accept."}},
+)
+async def replace_message(
+    session_id: UUID,
+    message_id: UUID,
+    gateway: GatewayOf,
+    service: Chat,
+    history: History,
+    body: MessageIn | None = None,
+    accept: Annotated[str, Header()] = "application/json",
+) -> Response:
+    """Edit a question and have it answered, or, without `content`, have the answer to it made anew.
+
+    What followed leaves the conversation and stays in the log; the kernel keeps what its cells did (`stale_seq` of the
+    session). Answers when the run is over, or with its events by Accept, as `…/chat` and `…/chat/stream` do.
+    """
+    started = await service.replace(session_id, message_id, body.content if body else None)
+    if sse.MEDIA_TYPE in accept:
+        return event_stream(
+            gateway,
+            history,
+            session_id,
+            after=started.after,
+            run_id=started.run_id,
+            headers={RUN_HEADER: str(started.run_id)},
+        )
+    return JsonReply(_reply(await service.outcome(session_id, started)).model_dump())
 
 
 @sockets.websocket("/ws/chat/{session_id}")

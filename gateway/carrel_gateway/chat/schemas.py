@@ -17,6 +17,12 @@ class ChatIn(RequestBody):
     message: MessageText
 
 
+class MessageIn(RequestBody):
+    """What a question is now; without `content` its answer is made anew."""
+
+    content: MessageText | None = None
+
+
 class ProducedArtifact(ReplyBody):
     """A file that the run made."""
 

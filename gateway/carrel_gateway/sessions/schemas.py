@@ -41,6 +41,8 @@ class SessionOut(ReplyBody):
     """Number of the last event of its log."""
     suspended_at: datetime | None
     """When its kernel was given back; it gets one with the state of then when code is run."""
+    stale_seq: int | None
+    """Event with which cells left the conversation that its kernel has run and remembers; a restart forgets them."""
     forked_from: UUID | None
     """Session whose history and state it began with."""
     created_at: datetime

@@ -87,6 +87,7 @@ class SessionService:
             suspended_at=None,
             forked_from=None,
             boot_id=None,
+            stale_seq=None,
             created_at=now,
             updated_at=now,
         )
@@ -214,6 +215,7 @@ class SessionService:
             suspended_at=None,
             forked_from=source.id,
             boot_id=None,
+            stale_seq=None,
             created_at=now,
             updated_at=now,
         )
