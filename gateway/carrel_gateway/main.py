@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Final
 
 import structlog
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from carrel_gateway import metrics, problems
@@ -24,7 +24,7 @@ from carrel_gateway.audit import routes as audit
 from carrel_gateway.chat import routes as chat
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config import routes as config
-from carrel_gateway.dependencies import Gateway
+from carrel_gateway.dependencies import Gateway, count_open_call
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.execution import routes as execution
 from carrel_gateway.execution.startup import recover_left_behind
@@ -39,6 +39,7 @@ from carrel_gateway.notebook import routes as notebook
 from carrel_gateway.opening import open_context
 from carrel_gateway.page import routes as page
 from carrel_gateway.people import routes as people
+from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions import routes as sessions
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.settings import Settings
@@ -96,7 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     problems.install(app)
     for router in _ROUTERS:
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(count_open_call)])
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -142,6 +143,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             keeper=keeper,
             authenticator=authenticator,
             accounts=opened,
+            rates=RateLimits(settings, context.windows),
             access=SessionAccess(context.database),
             started_at=time.monotonic(),
             closing=asyncio.Event(),

@@ -44,7 +44,7 @@ class AccountDesk:
 
     async def set_up(self, email: str, client: Client = PROGRAM, password: str = PASSWORD) -> Tokens:
         """Register, read the mail, and set the account up."""
-        await self.accounts.register(email, client)
+        await self.accounts.register(email)
         token = await self.mail(email, "setup")
         return await self.accounts.set_up(token, name="Ada", password=password, client=client)
 

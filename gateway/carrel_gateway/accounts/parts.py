@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import math
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,17 +20,23 @@ from carrel_gateway.accounts.refreshing import RefreshTokens
 from carrel_gateway.context import ProcessContext
 from carrel_gateway.errors import CarrelError, TooMany
 from carrel_gateway.settings import Settings
-from carrel_gateway.storage.rates import Limit, Rates
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """So many times within so many seconds; how often a machine may call is `rates`'s."""
+
+    name: str
+    times: int
+    seconds: int
+
 
 LOGIN: Final = Limit("login", 20, 300)
 """Of one address of mail from one machine. A person mistypes less often, and 6,000 guesses a day find no password."""
 LOGIN_OF_ADDRESS: Final = Limit("login-address", 200, 300)
 """Of one address of mail from anywhere; well above, so that it is hard to lock somebody out."""
-LOGIN_FROM: Final = Limit("login-from", 600, 300)
-"""From one machine, which may be a proxy with a company behind it."""
 MAIL_TO: Final = Limit("mail-to", 5, 3600)
 """Mails to one address that anybody can ask for."""
-MAIL_FROM: Final = Limit("mail-from", 100, 3600)
 CALLBACK: Final = "/api/auth/oidc/callback"
 
 _log = structlog.get_logger(__name__)
@@ -85,7 +93,6 @@ class Parts:
     context: ProcessContext
     passwords: Passwords
     mailer: Mailer
-    rates: Rates
     refresh: RefreshTokens
     works: Works
     provider: Provider | None
@@ -103,7 +110,10 @@ class Parts:
         TooMany
             That is more than the limit allows.
         """
-        wait = await self.rates.take(limit, *subject)
+        # Not as it is: addresses of mail are not for whoever may look into Redis.
+        named = hashlib.sha256("\0".join(subject).encode("utf-8", "surrogatepass")).hexdigest()
+        key = f"{limit.name}:{named}"
+        wait = math.ceil(await self.context.windows.hit(key, limit=limit.times, seconds=limit.seconds))
         if wait:
             raise TooMany(
                 f"that was tried too often; try again in {wait} s", code="too_many_attempts", retry_after_seconds=wait
@@ -121,18 +131,17 @@ async def open_parts(context: ProcessContext) -> AsyncGenerator[Parts]:
     ProviderSettingsUnusable
         Those of the provider cannot.
     """
-    passwords, mailer, rates, works = Passwords(), Mailer.of(context.settings), Rates.of(context.settings), Works()
+    passwords, mailer, works = Passwords(), Mailer.of(context.settings), Works()
     provider = await asyncio.to_thread(_provider, context.settings)
     mailer.start()
     try:
-        yield Parts(context, passwords, mailer, rates, RefreshTokens(context.secrets), works, provider)
+        yield Parts(context, passwords, mailer, RefreshTokens(context.secrets), works, provider)
     finally:
         if provider:
             await provider.aclose()
         await works.done()
         await mailer.aclose()
         await passwords.aclose()
-        await rates.aclose()
 
 
 def _provider(settings: Settings) -> Provider | None:

@@ -32,6 +32,8 @@ from carrel_gateway.accounts.service import AccountService, LoginService, Tokens
 from carrel_gateway.accounts.signing_in import ATTEMPT_SECONDS, SignInService
 from carrel_gateway.dependencies import Caller, GatewayOf
 from carrel_gateway.errors import InvalidInput
+from carrel_gateway.settings import Settings
+from carrel_gateway.web.address import client_address
 
 MAX_AGENT: Final = 200
 
@@ -62,9 +64,9 @@ Parameter = Annotated[str | None, Query(max_length=4096)]
 
 
 @router.post("/auth/register", status_code=status.HTTP_202_ACCEPTED)
-async def register(body: AddressBody, accounts: Accounts, request: Request) -> Accepted:
+async def register(body: AddressBody, accounts: Accounts) -> Accepted:
     """Have a mail sent with which an account can be set up. Asking again sends it again."""
-    await accounts.register(body.email, client_of(request))
+    await accounts.register(body.email)
     return Accepted()
 
 
@@ -140,9 +142,9 @@ async def end_login(login_id: UUID, caller: Caller, logins: Logins) -> Response:
 
 
 @router.post("/auth/forgot", status_code=status.HTTP_202_ACCEPTED)
-async def forgot(body: AddressBody, accounts: Accounts, request: Request) -> Accepted:
+async def forgot(body: AddressBody, accounts: Accounts) -> Accepted:
     """Have a mail sent with which another password can be chosen."""
-    await accounts.forgot(body.email, client_of(request))
+    await accounts.forgot(body.email)
     return Accepted()
 
 
@@ -168,9 +170,9 @@ async def switch(body: Switch, caller: Caller, accounts: Accounts, request: Requ
 
 
 @router.get("/auth/oidc/login", status_code=status.HTTP_303_SEE_OTHER, response_class=RedirectResponse)
-async def begin_oidc(signing_in: SigningIn, request: Request) -> Response:
+async def begin_oidc(signing_in: SigningIn) -> Response:
     """Send a browser to the provider that people sign in with."""
-    address, sealed = await signing_in.begin(client_of(request, cookie=True))
+    address, sealed = await signing_in.begin()
     response = RedirectResponse(address, status.HTTP_303_SEE_OTHER)
     cookies.put_attempt(response, sealed, seconds=ATTEMPT_SECONDS)
     return response
@@ -220,7 +222,9 @@ async def change_preferences(body: Preferences, profiles: Profiles) -> Preferenc
 def client_of(request: Request, *, cookie: bool = False) -> Client:
     """Return where a request comes from."""
     agent = request.headers.get("user-agent", "unknown")[:MAX_AGENT].replace("\0", "")
-    return Client("browser" if cookie else "program", agent, request.client.host if request.client else "unknown")
+    settings: Settings = request.app.state.settings
+    address = client_address(request.scope, trusted_proxies=settings.trusted_proxies)
+    return Client("browser" if cookie else "program", agent, address)
 
 
 def answer(tokens: Tokens, client: Client, response: Response) -> TokensOut:

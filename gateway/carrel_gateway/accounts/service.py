@@ -19,9 +19,7 @@ from carrel_gateway.accounts.links import RESET_MINUTES, SETUP_HOURS, Links, fin
 from carrel_gateway.accounts.logins import LoginService, Tokens
 from carrel_gateway.accounts.parts import (
     LOGIN,
-    LOGIN_FROM,
     LOGIN_OF_ADDRESS,
-    MAIL_FROM,
     MAIL_TO,
     Client,
     Parts,
@@ -50,7 +48,7 @@ class AccountService:
         self._links = Links(parts.context.secrets, parts.context.settings)
         self._logins = LoginService(parts)
 
-    async def register(self, email: str, client: Client) -> None:
+    async def register(self, email: str) -> None:
         """Send a mail with which whoever has the address can set an account up.
 
         Raises
@@ -61,7 +59,7 @@ class AccountService:
             Too many mails were asked for.
         """
         self._require_open(email)
-        await self._limit_mail(email, client)
+        await self._parts.limit(MAIL_TO, email)
         self._parts.spawn(self._mail_registration(email))
 
     async def set_up(self, token: str, *, name: str, password: str, client: Client) -> Tokens:
@@ -93,7 +91,6 @@ class AccountService:
             Too many attempts, or too many logins at this moment.
         """
         try:
-            await self._parts.limit(LOGIN_FROM, client.address)
             await self._parts.limit(LOGIN, email, client.address)
             await self._parts.limit(LOGIN_OF_ADDRESS, email)
             account = await self._by_email(email)
@@ -130,7 +127,7 @@ class AccountService:
         await self._logins.end(principal, current.id)
         return tokens
 
-    async def forgot(self, email: str, client: Client) -> None:
+    async def forgot(self, email: str) -> None:
         """Send a mail with which whoever has the address can choose another password.
 
         Raises
@@ -138,7 +135,7 @@ class AccountService:
         TooMany
             Too many mails were asked for.
         """
-        await self._limit_mail(email, client)
+        await self._parts.limit(MAIL_TO, email)
         self._parts.spawn(self._mail_reset(email))
 
     async def reset(self, token: str, password: str) -> None:
@@ -233,10 +230,6 @@ class AccountService:
                 "nobody can register here by themselves with that address; ask an administrator for an invitation",
                 code="registration_closed",
             )
-
-    async def _limit_mail(self, email: str, client: Client) -> None:
-        await self._parts.limit(MAIL_FROM, client.address)
-        await self._parts.limit(MAIL_TO, email)
 
     async def _mail_registration(self, email: str) -> None:
         if await self._by_email(email):

@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from carrel_gateway.accounts import metrics, repository
 from carrel_gateway.accounts.addresses import canonical
 from carrel_gateway.accounts.logins import LoginService, Tokens
-from carrel_gateway.accounts.parts import LOGIN_FROM, Client, Parts
+from carrel_gateway.accounts.parts import Client, Parts
 from carrel_gateway.accounts.provider import Attempt, Identity, Provider, new_attempt, refused
 from carrel_gateway.accounts.repository import Account, Member
 from carrel_gateway.accounts.service import AccountService
@@ -49,7 +49,7 @@ class SignInService:
         self._accounts = AccountService(parts)
         self._logins = LoginService(parts)
 
-    async def begin(self, client: Client) -> tuple[str, str]:
+    async def begin(self) -> tuple[str, str]:
         """Return the address that a browser is sent to, and the cookie that it keeps until it comes back.
 
         Raises
@@ -60,7 +60,6 @@ class SignInService:
             It does not answer, or not as it must.
         """
         provider = self._provider()
-        await self._parts.limit(LOGIN_FROM, client.address)
         attempt = new_attempt(ATTEMPT_SECONDS)
         address = await provider.begin(attempt)
         return address, self._secrets.seal(_USE, msgspec.json.encode(attempt), bound_to=provider.issuer)
@@ -82,7 +81,6 @@ class SignInService:
             The provider does not answer, or not as it must.
         """
         provider = self._provider()
-        await self._parts.limit(LOGIN_FROM, client.address)
         try:
             attempt = self._attempt(provider, cookie, state)
             if not code:

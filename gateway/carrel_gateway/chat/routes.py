@@ -150,4 +150,6 @@ async def chat_socket(socket: WebSocket, session_id: UUID, after: int | None = N
         await socket.close(code=4000 + error.status, reason=error.code)
         return
     await socket.accept(subprotocol=answer)
-    await ChatSocket(socket, gateway.context, caller, gateway.supervisor, gateway.access, session_id).serve(after)
+    await ChatSocket(
+        socket, gateway.context, caller, gateway.supervisor, gateway.access, gateway.rates, session_id
+    ).serve(after)

@@ -71,7 +71,7 @@ async def test_an_account_is_set_up_by_mail_in_a_tenant_of_its_own(desk: Account
 
 async def test_a_mail_sets_up_one_account(desk: AccountDesk):
     email = desk.address()
-    await desk.accounts.register(email, PROGRAM)
+    await desk.accounts.register(email)
     token = await desk.mail(email, "setup")
     answers = await asyncio.gather(
         *(desk.accounts.set_up(token, name=f"n{n}", password=PASSWORD, client=PROGRAM) for n in range(6)),
@@ -100,9 +100,9 @@ async def test_who_may_register(desk: AccountDesk, registration, email, may):
     accounts = AccountService(replace(desk.parts, context=own))
     token = Links(own.secrets, own.settings).setup(email).partition("=")[2]
     if may:
-        await accounts.register(email, PROGRAM)
+        await accounts.register(email)
     else:
-        assert await code_of(accounts.register(email, PROGRAM)) == "registration_closed"
+        assert await code_of(accounts.register(email)) == "registration_closed"
         setting_up = accounts.set_up(token, name="n", password=PASSWORD, client=PROGRAM)
         assert await code_of(setting_up) == "registration_closed"
 
@@ -111,8 +111,8 @@ async def test_no_answer_tells_who_has_an_account(desk: AccountDesk):
     known, unknown = desk.address(), desk.address()
     await desk.set_up(known)
     for email in (known, unknown):
-        assert await desk.accounts.register(email, PROGRAM) is None
-        assert await desk.accounts.forgot(email, PROGRAM) is None
+        assert await desk.accounts.register(email) is None
+        assert await desk.accounts.forgot(email) is None
     said = []
     for email, password in [
         (known, OTHER),
@@ -132,7 +132,7 @@ async def test_no_answer_tells_who_has_an_account(desk: AccountDesk):
 async def test_whoever_registers_again_is_told_by_mail(desk: AccountDesk):
     email = desk.address()
     await desk.set_up(email)
-    await desk.accounts.register(email, PROGRAM)
+    await desk.accounts.register(email)
     mail = await desk.mail(email)
     assert mail["Subject"] == "You have an account of Carrel"
     assert "#setup=" not in mail.get_content()
@@ -170,14 +170,14 @@ async def test_guessing_is_limited(desk: AccountDesk):
 async def test_mail_to_one_address_is_limited(desk: AccountDesk):
     email = desk.address()
     for _ in range(5):
-        await desk.accounts.forgot(email, PROGRAM)
-    assert await code_of(desk.accounts.register(email, replace(PROGRAM, address="192.0.2.1"))) == "too_many_attempts"
+        await desk.accounts.forgot(email)
+    assert await code_of(desk.accounts.register(email)) == "too_many_attempts"
 
 
 async def test_a_password_is_chosen_by_mail_once(desk: AccountDesk):
     email = desk.address()
     tokens = await desk.set_up(email)
-    await desk.accounts.forgot(email, PROGRAM)
+    await desk.accounts.forgot(email)
     token = await desk.mail(email, "reset")
     assert await code_of(desk.accounts.reset(token, "short")) == "invalid_password"
     answers = await asyncio.gather(
@@ -193,7 +193,7 @@ async def test_a_password_is_chosen_by_mail_once(desk: AccountDesk):
 
 async def test_nobody_gets_mail_for_an_account_that_is_not_there(desk: AccountDesk):
     email = desk.address()
-    await desk.accounts.forgot(email, PROGRAM)
+    await desk.accounts.forgot(email)
     assert await desk.mail(email) is None
 
 
@@ -201,7 +201,7 @@ async def test_links_are_for_what_they_were_made_for(desk: AccountDesk):
     context = desk.parts.context
     email = desk.address()
     await desk.set_up(email)
-    await desk.accounts.forgot(email, PROGRAM)
+    await desk.accounts.forgot(email)
     reset = await desk.mail(email, "reset")
     setup = Links(context.secrets, context.settings).setup(desk.address()).partition("=")[2]
     old = Links(context.secrets, context.settings, clock=lambda: 0).setup(desk.address()).partition("=")[2]

@@ -65,7 +65,7 @@ async def desk(context):
 
 async def away(desk: AccountDesk) -> tuple[dict[str, str], str]:
     """Send a browser to the provider, and return what it comes back with, and its cookie."""
-    address, cookie = await SignInService(desk.parts).begin(BROWSER)
+    address, cookie = await SignInService(desk.parts).begin()
     async with httpx.AsyncClient() as browser:
         answer = await browser.get(address)
     assert answer.headers["location"].startswith(f"{CALLBACK}?")
@@ -271,7 +271,7 @@ async def test_a_token_without_kid_is_tried_with_all_keys(desk: AccountDesk, iss
 )
 async def test_a_provider_that_cannot_be_used(desk: AccountDesk, issuer: FakeIssuer, changes):
     issuer.changed_metadata = changes
-    assert await code_of(SignInService(desk.parts).begin(BROWSER)) == "oidc_provider_away"
+    assert await code_of(SignInService(desk.parts).begin()) == "oidc_provider_away"
     issuer.changed_metadata = {}
     assert await sign_in(desk)
 
@@ -342,7 +342,7 @@ async def test_who_signs_in_elsewhere_is_told_so_by_mail(desk: AccountDesk, issu
     email = desk.address()
     issuer.person |= {"email": email, "email_verified": True}
     tokens = await sign_in(desk)
-    await desk.accounts.forgot(email, PROGRAM)
+    await desk.accounts.forgot(email)
     mail = await desk.mail(email)
     assert mail["Subject"] == "How you log in to Carrel"
     assert "#reset=" not in mail.get_content()
@@ -354,10 +354,10 @@ async def test_a_provider_that_is_away(desk: AccountDesk, issuer: FakeIssuer):
     gone = desk.parts.context.settings.model_copy(update={"oidc_issuer": "http://127.0.0.1:9"})
     provider = Provider(gone, CALLBACK)
     other = replace(desk, parts=replace(desk.parts, provider=provider))
-    assert await code_of(SignInService(other.parts).begin(BROWSER)) == "oidc_provider_away"
+    assert await code_of(SignInService(other.parts).begin()) == "oidc_provider_away"
     await provider.aclose()
     none = replace(desk.parts, provider=None)
-    assert await code_of(SignInService(none).begin(BROWSER)) == "no_oidc_provider"
+    assert await code_of(SignInService(none).begin()) == "no_oidc_provider"
 
 
 @pytest.mark.parametrize(
