@@ -40,5 +40,9 @@ class Info(ReplyBody):
     storage: str
     bus: Literal["in_process", "redis"]
     default_model: str
+    registration: bool
+    """Whether some people may register by themselves."""
+    single_sign_on: bool
+    """Whether people can sign in with an OpenID provider."""
     upload_max_bytes: int
     uptime_seconds: float

@@ -1,5 +1,7 @@
 // Talks to the API: JSON requests, and server-sent events read with fetch, so that the key goes in a header.
 
+import { accessToken } from "/page/login.js";
+
 const KEY = "carrel.key";
 
 const MOST_FAILURES = 40;  // in a row, at last 8 s apart: a gateway that is gone for five minutes is not waited for
@@ -33,7 +35,8 @@ export const forgetKey = () => localStorage.removeItem(KEY);
 
 export async function call(path, { method = "GET", json, body, headers = {}, signal } = {}) {
   const sent = { ...headers };
-  if (key()) sent.Authorization = `Bearer ${key()}`;
+  const presented = key() ?? await accessToken();
+  if (presented) sent.Authorization = `Bearer ${presented}`;
   if (json !== undefined) sent["Content-Type"] = "application/json";
   const request = { method, headers: sent, body: json === undefined ? body : JSON.stringify(json), signal };
   const response = await fetch(path, request).catch((error) => { throw error.name === "AbortError" ? error : new Away(); });

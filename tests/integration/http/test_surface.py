@@ -91,7 +91,19 @@ def test_no_row_about_what_is_not_there():
     assert rows <= {(method, path.replace(":path", "")) for method, path in ROUTES}
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/page/app.js", "/page/carrel.css", "/page/icon.svg"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/account",
+        "/docs",
+        "/page/app.js",
+        "/page/login.js",
+        "/page/account.js",
+        "/page/carrel.css",
+        "/page/icon.svg",
+    ],
+)
 def test_page(api, path):
     response = api.get(path)
     assert response.status_code == 200
