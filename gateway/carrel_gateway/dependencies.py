@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Query, Security
+from fastapi import Depends, Header, Query, Security
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
 from carrel_gateway.accounts.parts import Parts as AccountParts
 from carrel_gateway.agents.models.registry import ModelRegistry
@@ -28,13 +28,16 @@ from carrel_gateway.errors import Conflict, Unauthenticated
 from carrel_gateway.execution.service import ExecutionService
 from carrel_gateway.history.search import SearchService
 from carrel_gateway.history.service import HistoryService
+from carrel_gateway.idempotency.service import Effect
 from carrel_gateway.identity import policy
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.people.service import TeamService, UserService
+from carrel_gateway.provider_keys.service import ProviderKeyService
 from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import MAX_CURSOR
 from carrel_gateway.stored_agents.service import AgentService
 from carrel_gateway.suspension.keeping import SessionKeeper
@@ -192,6 +195,10 @@ async def _agents(gateway: GatewayOf, caller: Caller) -> AgentService:
     return AgentService(gateway.context, caller)
 
 
+async def _provider_keys(gateway: GatewayOf, caller: Caller) -> ProviderKeyService:
+    return ProviderKeyService(gateway.context, caller)
+
+
 async def _audit(gateway: GatewayOf, caller: Caller) -> AuditService:
     return AuditService(gateway.context, caller)
 
@@ -208,7 +215,26 @@ Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
 Audit = Annotated[AuditService, Depends(_audit)]
 Users = Annotated[UserService, Depends(_users)]
 Teams = Annotated[TeamService, Depends(_teams)]
+ProviderKeys = Annotated[ProviderKeyService, Depends(_provider_keys)]
 Agents = Annotated[AgentService, Depends(_agents)]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x20-\x7e]+$",
+        description="Name of this request, made by the caller; sent again within a day it gets the same answer, and "
+        "nothing is done twice.",
+    ),
+]
+
+
+async def _effect(request: Request) -> Effect:
+    return getattr(request.state, "effect", None) or Effect(new_id())
+
+
+EffectOf = Annotated[Effect, Depends(_effect)]
 
 Cursor = Annotated[
     str | None, Query(max_length=MAX_CURSOR, description="The `next_cursor` of the page before; opaque.")

@@ -1,4 +1,4 @@
-"""What has to be looked at now and then: objects and rows that a crash or a store that was away left behind.
+"""What has to be looked at now and then: sessions that are older than any are kept, and what faults left behind.
 
 Every gateway does it; each sweep takes what it finds in its own transactions, so two of them do not disturb each other.
 """
@@ -14,6 +14,7 @@ from carrel_gateway.accounts.parts import Parts as AccountParts
 from carrel_gateway.accounts.service import LoginService
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.idempotency.service import IdempotencyService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.snapshots.service import SnapshotService
 
@@ -29,11 +30,20 @@ async def sweep_for_ever(context: ProcessContext, principal: Principal) -> None:
     """Sweep at once, and then every `SWEEP_SECONDS`, until cancelled."""
     while True:
         try:
+            expired = await SessionService(context, principal).expire()
             sessions = await SessionService(context, principal).sweep()
             artifacts = await ArtifactService(context, principal).sweep()
             contents = await SnapshotService(context, principal).sweep()
-            if sessions or artifacts or contents:
-                _log.info("swept", sessions=sessions, artifacts=artifacts, contents=contents)
+            keys = await IdempotencyService(context, principal).sweep()
+            found = {
+                "expired": expired,
+                "sessions": sessions,
+                "artifacts": artifacts,
+                "contents": contents,
+                "keys": keys,
+            }
+            if any(found.values()):
+                _log.info("swept", **found)
         except Exception:  # noqa: BLE001 - the next sweep must come
             _log.exception("not swept")
         await asyncio.sleep(SWEEP_SECONDS)

@@ -39,6 +39,7 @@ from carrel_gateway.notebook import routes as notebook
 from carrel_gateway.opening import open_context
 from carrel_gateway.page import routes as page
 from carrel_gateway.people import routes as people
+from carrel_gateway.provider_keys import routes as provider_keys
 from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions import routes as sessions
 from carrel_gateway.sessions.access import SessionAccess
@@ -54,6 +55,7 @@ from carrel_wire import __version__
 _ROUTERS: Final[tuple[APIRouter, ...]] = (
     health.router,
     accounts.router,
+    accounts.me,
     sessions.router,
     suspension.router,
     chat.router,
@@ -67,6 +69,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     audit.router,
     people.router,
     stored_agents.router,
+    provider_keys.router,
     chat.sockets,
     artifacts.signed,
     page.router,

@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     )
     db_pool_size: int = _setting("db_pool_size", 5, "Connections kept open to Postgres.", ge=1, le=1000)
     db_max_overflow: int = _setting("db_max_overflow", 10, "Further connections under load.", ge=0, le=1000)
+    retention_days: int = _setting(
+        "retention_days", 0, "Days after its last event at which a session is deleted; 0 keeps all.", ge=0, le=36_500
+    )
     redis_url: str | None = _setting("redis_url", None, "redis://…; empty means the bus is in this process.")
 
     # people

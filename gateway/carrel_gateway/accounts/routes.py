@@ -32,12 +32,15 @@ from carrel_gateway.accounts.service import AccountService, LoginService, Tokens
 from carrel_gateway.accounts.signing_in import ATTEMPT_SECONDS, SignInService
 from carrel_gateway.dependencies import Caller, GatewayOf
 from carrel_gateway.errors import InvalidInput
+from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.settings import Settings
 from carrel_gateway.web.address import client_address
 
 MAX_AGENT: Final = 200
 
-router = APIRouter(prefix="/api", tags=["identity"])
+router = APIRouter(prefix="/api/auth", tags=["identity"])
+"""Without idempotency keys: the answers hold tokens, which nobody keeps, and most callers are not known yet."""
+me = APIRouter(route_class=IdempotentRoute, prefix="/api/me", tags=["identity"])
 
 
 async def _accounts(gateway: GatewayOf) -> AccountService:
@@ -63,14 +66,14 @@ SigningIn = Annotated[SignInService, Depends(_signing_in)]
 Parameter = Annotated[str | None, Query(max_length=4096)]
 
 
-@router.post("/auth/register", status_code=status.HTTP_202_ACCEPTED)
+@router.post("/register", status_code=status.HTTP_202_ACCEPTED)
 async def register(body: AddressBody, accounts: Accounts) -> Accepted:
     """Have a mail sent with which an account can be set up. Asking again sends it again."""
     await accounts.register(body.email)
     return Accepted()
 
 
-@router.post("/auth/verify", status_code=status.HTTP_201_CREATED)
+@router.post("/verify", status_code=status.HTTP_201_CREATED)
 async def verify(body: SetUp, accounts: Accounts, request: Request, response: Response) -> TokensOut:
     """Set the account up: the token of the mail shows whose address it is. Logs in."""
     client = client_of(request, cookie=body.cookie)
@@ -79,7 +82,7 @@ async def verify(body: SetUp, accounts: Accounts, request: Request, response: Re
     )
 
 
-@router.post("/auth/login")
+@router.post("/login")
 async def log_in(body: LogIn, accounts: Accounts, request: Request, response: Response) -> TokensOut:
     """Log in by password."""
     client = client_of(request, cookie=body.cookie)
@@ -87,7 +90,7 @@ async def log_in(body: LogIn, accounts: Accounts, request: Request, response: Re
     return answer(tokens, client, response)
 
 
-@router.post("/auth/refresh")
+@router.post("/refresh")
 async def refresh(logins: Logins, request: Request, response: Response, body: Refresh | None = None) -> TokensOut:
     """Exchange a refresh token, which is good once, for the next one and an access token."""
     in_body = body.refresh_token if body else None
@@ -103,21 +106,21 @@ async def refresh(logins: Logins, request: Request, response: Response, body: Re
     return answer(await logins.refresh(presented, client), client, response)
 
 
-@router.post("/auth/logout", status_code=status.HTTP_204_NO_CONTENT)
+@router.post("/logout", status_code=status.HTTP_204_NO_CONTENT)
 async def log_out(caller: Caller, logins: Logins) -> Response:
     """End this login: its refresh token and its access tokens are good for nothing any more."""
     await logins.end_current(caller)
     return _forgetting()
 
 
-@router.post("/auth/logout-everywhere", status_code=status.HTTP_204_NO_CONTENT)
+@router.post("/logout-everywhere", status_code=status.HTTP_204_NO_CONTENT)
 async def log_out_everywhere(caller: Caller, logins: Logins) -> Response:
     """End all logins of this person, in all their tenants. API keys stay."""
     await logins.end_all(caller)
     return _forgetting()
 
 
-@router.get("/auth/logins")
+@router.get("/logins")
 async def list_logins(caller: Caller, logins: Logins) -> LoginList:
     """List the logins of this person in this tenant, newest first."""
     items = [
@@ -134,42 +137,42 @@ async def list_logins(caller: Caller, logins: Logins) -> LoginList:
     return LoginList(items=items)
 
 
-@router.delete("/auth/logins/{login_id}", status_code=status.HTTP_204_NO_CONTENT)
+@router.delete("/logins/{login_id}", status_code=status.HTTP_204_NO_CONTENT)
 async def end_login(login_id: UUID, caller: Caller, logins: Logins) -> Response:
     """End one login of this person."""
     await logins.end(caller, login_id)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
-@router.post("/auth/forgot", status_code=status.HTTP_202_ACCEPTED)
+@router.post("/forgot", status_code=status.HTTP_202_ACCEPTED)
 async def forgot(body: AddressBody, accounts: Accounts) -> Accepted:
     """Have a mail sent with which another password can be chosen."""
     await accounts.forgot(body.email)
     return Accepted()
 
 
-@router.post("/auth/reset", status_code=status.HTTP_204_NO_CONTENT)
+@router.post("/reset", status_code=status.HTTP_204_NO_CONTENT)
 async def reset(body: Reset, accounts: Accounts) -> Response:
     """Choose a password with the token of the mail. Ends all logins."""
     await accounts.reset(body.token, body.password)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
-@router.put("/auth/password", status_code=status.HTTP_204_NO_CONTENT)
+@router.put("/password", status_code=status.HTTP_204_NO_CONTENT)
 async def change_password(body: ChangePassword, caller: Caller, accounts: Accounts, request: Request) -> Response:
     """Change the password. Ends all other logins."""
     await accounts.change_password(caller, current=body.current, new=body.new, client=client_of(request))
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
-@router.post("/auth/switch")
+@router.post("/switch")
 async def switch(body: Switch, caller: Caller, accounts: Accounts, request: Request, response: Response) -> TokensOut:
     """Go on in another tenant of this person: ends this login and begins one there."""
     client = client_of(request, cookie=body.cookie)
     return answer(await accounts.switch(caller, body.tenant_id, client), client, response)
 
 
-@router.get("/auth/oidc/login", status_code=status.HTTP_303_SEE_OTHER, response_class=RedirectResponse)
+@router.get("/oidc/login", status_code=status.HTTP_303_SEE_OTHER, response_class=RedirectResponse)
 async def begin_oidc(signing_in: SigningIn) -> Response:
     """Send a browser to the provider that people sign in with."""
     address, sealed = await signing_in.begin()
@@ -178,7 +181,7 @@ async def begin_oidc(signing_in: SigningIn) -> Response:
     return response
 
 
-@router.get("/auth/oidc/callback", status_code=status.HTTP_303_SEE_OTHER, response_class=RedirectResponse)
+@router.get("/oidc/callback", status_code=status.HTTP_303_SEE_OTHER, response_class=RedirectResponse)
 async def finish_oidc(
     signing_in: SigningIn,
     request: Request,
@@ -195,25 +198,25 @@ async def finish_oidc(
     return response
 
 
-@router.get("/me")
+@me.get("")
 async def profile(profiles: Profiles) -> ProfileOut:
     """Return who calls, and what they may."""
     return _profile(await profiles.get())
 
 
-@router.put("/me")
+@me.put("")
 async def change_profile(body: ProfileUpdate, profiles: Profiles) -> ProfileOut:
     """Change the name."""
     return _profile(await profiles.rename(body.name))
 
 
-@router.get("/me/preferences")
+@me.get("/preferences")
 async def preferences(profiles: Profiles) -> Preferences:
     """Return what programs in front of Carrel keep for this person."""
     return Preferences(preferences=await profiles.preferences())
 
 
-@router.put("/me/preferences")
+@me.put("/preferences")
 async def change_preferences(body: Preferences, profiles: Profiles) -> Preferences:
     """Replace it."""
     return Preferences(preferences=await profiles.set_preferences(body.preferences))

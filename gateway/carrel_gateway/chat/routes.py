@@ -11,23 +11,38 @@ from fastapi.responses import StreamingResponse
 from carrel_gateway.chat.schemas import CancelOut, ChatIn, ChatOut, MessageIn, MessageList, ProducedArtifact
 from carrel_gateway.chat.service import RunOutcome
 from carrel_gateway.chat.socket import ChatSocket
-from carrel_gateway.dependencies import Chat, Cursor, Gateway, GatewayOf, History, Offset, Sessions, admit
+from carrel_gateway.dependencies import (
+    Chat,
+    Cursor,
+    Gateway,
+    GatewayOf,
+    History,
+    IdempotencyKey,
+    Offset,
+    Sessions,
+    admit,
+)
 from carrel_gateway.errors import CarrelError, InvalidInput
 from carrel_gateway.history.routes import event_stream
+from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.identity.keys import from_subprotocols
 from carrel_gateway.identity.presented import bearer
 from carrel_gateway.web import sse
 from carrel_gateway.web.replies import JsonReply
 
-router = APIRouter(prefix="/api/sessions/{session_id}", tags=["chat"])
+router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions/{session_id}", tags=["chat"])
 sockets = APIRouter()
 RUN_HEADER = "Carrel-Run-Id"
 
 
 @router.post("/chat")
-async def chat(session_id: UUID, body: ChatIn, service: Chat) -> ChatOut:
-    """Send a message and wait for the end of its run. Going away does not stop the run."""
-    return _reply(await service.outcome(session_id, await service.send(session_id, body.message)))
+async def chat(session_id: UUID, body: ChatIn, service: Chat, idempotency_key: IdempotencyKey = None) -> ChatOut:
+    """Send a message and wait for the end of its run. Going away does not stop the run.
+
+    With `Idempotency-Key`, asking again waits for the same run.
+    """
+    started = await service.send(session_id, body.message, key=idempotency_key)
+    return _reply(await service.outcome(session_id, started))
 
 
 def _reply(outcome: RunOutcome) -> ChatOut:
@@ -57,11 +72,12 @@ async def chat_stream(
     sessions: Sessions,
     body: ChatIn | None = None,
     last_event_id: Annotated[str | None, Header()] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Send a message and follow its run as server-sent events, to `run.finished`.
 
     With `Last-Event-ID` nothing is sent: the stream goes on after that event, to the end of the run that is going on
-    or, when none is, of the last one.
+    or, when none is, of the last one. With `Idempotency-Key`, asking again follows the same run from its beginning.
     """
     resumed = sse.last_event_id(last_event_id)
     if resumed is None:
@@ -69,7 +85,7 @@ async def chat_stream(
             raise InvalidInput(
                 'send {"message": "…"}, or the header Last-Event-ID to go on with a run', code="message_required"
             )
-        started = await service.send(session_id, body.message)
+        started = await service.send(session_id, body.message, key=idempotency_key)
         return event_stream(
             gateway,
             history,

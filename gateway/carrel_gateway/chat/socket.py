@@ -1,8 +1,8 @@
 """A conversation over one WebSocket: messages and cancels come in, the session's events go out.
 
-In: `{"type": "message", "message": "…"}`, `{"type": "cancel"}`. Out: events as in `…/events`, live ones with
-`"live": true`, and `{"type": "problem", "code": …, "detail": …}` for what could not be done. A reader that is too slow
-is cut with code 4408 and comes back with `after`; nothing is held for it.
+In: `{"type": "message", "message": "…"}`, with an `idempotency_key` if it may be sent again, and `{"type": "cancel"}`.
+Out: events as in `…/events`, live ones with `"live": true`, and `{"type": "problem", "code": …, "detail": …}` for what
+could not be done. A reader that is too slow is cut with code 4408 and comes back with `after`; nothing is held for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 from pydantic import ValidationError
 
-from carrel_gateway.chat.schemas import ChatIn
+from carrel_gateway.chat.schemas import MessageFrame
 from carrel_gateway.chat.service import ChatService
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.context import Principal, ProcessContext
@@ -110,14 +110,13 @@ class ChatSocket:
             await self._require(policy.CANCEL)
             await self._chat.cancel(self._session_id)
         elif kind == "message":
-            document = cast("dict[str, Any]", document)
             try:
-                body = ChatIn.model_validate({name: value for name, value in document.items() if name != "type"})
+                body = MessageFrame.model_validate(document)
             except ValidationError as error:
                 first = error.errors(include_url=False, include_input=False)[0]
                 raise InvalidInput(f"message: {first['msg']}", code="validation_failed") from error
             await self._require(policy.SEND)
-            await self._chat.send(self._session_id, body.message)
+            await self._chat.send(self._session_id, body.message, key=body.idempotency_key)
         else:
             raise InvalidInput('a frame must have "type": "message" or "cancel"', code="unknown_frame")
 

@@ -164,6 +164,18 @@ async def last_messages(
     return [_message(row) for row in rows]
 
 
+async def question_of(tx: Transaction, session_id: UUID, run_id: UUID) -> Message | None:
+    """Return the message of a person that a run answers."""
+    query = select(messages).where(
+        messages.c.tenant_id == tx.tenant_id,
+        messages.c.session_id == session_id,
+        messages.c.run_id == run_id,
+        messages.c.role == "user",
+    )
+    row = (await tx.connection.execute(query)).mappings().first()
+    return _message(row) if row else None
+
+
 async def message(tx: Transaction, session_id: UUID, message_id: UUID) -> Message | None:
     """Return a message, also one that was replaced."""
     query = select(messages).where(

@@ -246,6 +246,11 @@ class HistoryService:
         page = _MESSAGES.page(found, limit, lambda oldest: oldest.seq, session_id)
         return Page(page.items[::-1], page.next_cursor)
 
+    async def question_of(self, session_id: UUID, run_id: UUID) -> Message | None:
+        """Return the message that a run answers; none when there is no such run."""
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            return await repository.question_of(tx, session_id, run_id)
+
     def place_of(self, cursor: str, session_id: UUID) -> int:
         """Return the number of the event that a page of the session's log ended with.
 

@@ -21,9 +21,7 @@ COOKIE = "__Host-carrel-refresh"
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory):
     folder = tmp_path_factory.mktemp("accounts")
-    with running_gateway(
-        folder / "data", CARREL_REGISTRATION="open", CARREL_LOG_LEVEL="debug", CARREL_LOGIN_RATE="0"
-    ) as started:
+    with running_gateway(folder / "data", CARREL_REGISTRATION="open", CARREL_LOG_LEVEL="debug") as started:
         yield started
 
 
