@@ -40,9 +40,7 @@ class Info(ReplyBody):
     storage: str
     bus: Literal["in_process", "redis"]
     default_model: str
-    registration: bool
-    """Whether some people may register by themselves."""
-    single_sign_on: bool
-    """Whether people can sign in with an OpenID provider."""
     upload_max_bytes: int
+    oidc: bool
+    """Whether people sign in with another server, at `/api/auth/oidc/login`."""
     uptime_seconds: float

@@ -77,8 +77,7 @@ def info(context: ProcessContext, started_at: float) -> Info:
         storage=settings.storage_type,
         bus="redis" if settings.redis_url else "in_process",
         default_model=settings.llm_model,
-        registration=settings.registration != "closed",
-        single_sign_on=settings.oidc_issuer is not None,
         upload_max_bytes=settings.upload_max_bytes,
+        oidc=settings.oidc_issuer is not None,
         uptime_seconds=round(time.monotonic() - started_at, 1),
     )

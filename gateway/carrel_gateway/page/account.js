@@ -1,104 +1,86 @@
-// The page of one's account: log in and out, register, set an account up, choose a password, make and revoke keys.
+// The page of an account: set up or given a password by the link of a mail, logged in to, and logged out of.
 
-import { call, get, post } from "/page/stream.js";
-import { forget, goOn, take } from "/page/login.js";
+import { call, forgetKey, get, noteLogin, post, renew } from "/page/stream.js";
 import { element } from "/page/render.js";
 
 const at = (id) => document.getElementById(id);
-const SECTIONS = ["log-in", "set-up", "reset", "mine"];
-let secret = null;  // the token of a mail's link; it is taken out of the address at once
+const SECTIONS = ["setup", "reset", "login", "me"];
+const link = /^#(setup|reset)=(.+)$/.exec(location.hash);
+if (link) history.replaceState(null, "", location.pathname);  // it is a secret, and of use here alone
 
-function show(section) {
-  for (const id of SECTIONS) at(id).hidden = id !== section;
-  at("log-out").hidden = section !== "mine";
+function show(id) {
+  for (const section of SECTIONS) at(section).hidden = section !== id;
 }
 
-function say(text) {
-  at("told").textContent = text;
-  at("trouble").textContent = "";
+function say(told, trouble = "") {
+  at("told").textContent = told;
+  at("trouble").textContent = trouble;
 }
 
-const trouble = (error) => { at("trouble").textContent = error.message; };
+async function attempt(act) {
+  say("");
+  try { await act(); } catch (error) { say("", error.message); }
+}
 
-function onSubmit(id, act) {
-  at(id).addEventListener("submit", async (event) => {
+function on(id, kind, act) {
+  at(id).addEventListener(kind, (event) => {
     event.preventDefault();
-    const button = at(id).querySelector("button");
-    button.disabled = true;
-    say("");
-    try { await act(Object.fromEntries(new FormData(at(id)))); } catch (error) { trouble(error); }
-    button.disabled = false;
+    attempt(() => act(Object.fromEntries(at(id) instanceof HTMLFormElement ? new FormData(at(id)) : [])));
   });
 }
 
-async function showMine() {
+async function enter(answer) {
+  forgetKey();
+  noteLogin(answer);
+  await showMe();
+}
+
+async function showMe() {
   const me = await get("/api/me");
-  const tenant = me.tenants.find(({ id }) => id === me.tenant_id);
-  at("who").textContent = me.email || me.name;
-  at("rights").textContent = `${me.role} of ${tenant ? tenant.name : me.tenant_id}`;
-  show("mine");
-  await showKeys();
-}
-
-async function showKeys() {
-  const { items } = await get("/api/keys?limit=100");
-  at("keys").replaceChildren(...items.filter(({ revoked_at: gone }) => !gone).map((key) => {
-    const button = element("button", { type: "button", class: "plain" }, "Revoke");
-    button.addEventListener("click", async () => {
-      try {
-        await call(`/api/keys/${key.id}`, { method: "DELETE" });
-        await showKeys();
-      } catch (error) { trouble(error); }
-    });
-    const end = key.expires_at ? `until ${key.expires_at.slice(0, 10)}` : "without an end";
-    return element("li", {}, `${key.name} (…${key.hint}), ${end} `, button);
+  const { items } = await get("/api/auth/logins");
+  at("name").textContent = me.name;
+  at("about").textContent = `${me.email ?? ""} · ${me.role} of ${me.tenants.find((tenant) => tenant.id === me.tenant_id)?.name ?? ""}`;
+  at("logins").replaceChildren(...items.map((login) => {
+    const text = `${login.client}, since ${new Date(login.created_at).toLocaleString()}${login.current ? " (here)" : ""} `;
+    const end = element("button", { class: "plain", type: "button" }, "End");
+    end.addEventListener("click", () => attempt(async () => {
+      await call(`/api/auth/logins/${login.id}`, { method: "DELETE" });
+      await showMe();
+    }));
+    return element("li", {}, text, ...(login.current ? [] : [end]));
   }));
+  show("me");
 }
 
-onSubmit("log-in-form", async ({ email, password }) => {
-  take(await post("/api/auth/login", { email, password, cookie: true }));
-  location.assign("/");
-});
-onSubmit("register-form", async ({ email }) => say((await post("/api/auth/register", { email })).message));
-onSubmit("set-up-form", async ({ name, password }) => {
-  take(await post("/api/auth/verify", { token: secret, name, password, cookie: true }));
-  location.assign("/");
-});
-onSubmit("reset-form", async ({ password }) => {
-  await call("/api/auth/reset", { method: "POST", json: { token: secret, password } });
-  show("log-in");
-  say("That is your password now. Log in with it.");
-});
-onSubmit("key-form", async ({ name, days }) => {
-  const ends = days ? new Date(Date.now() + days * 86_400_000).toISOString() : undefined;
-  const made = await post("/api/keys", { name, expires_at: ends });
-  at("made").hidden = false;
-  at("made").querySelector("code").textContent = made.key;
-  await showKeys();
-});
-at("forgot").addEventListener("click", async () => {
-  const { email } = Object.fromEntries(new FormData(at("log-in-form")));
-  if (!email) return trouble(new Error("Write your address of mail first."));
-  try { say((await post("/api/auth/forgot", { email })).message); } catch (error) { trouble(error); }
-});
-at("log-out").addEventListener("click", async () => {
-  try { await call("/api/auth/logout", { method: "POST" }); } catch (error) { return trouble(error); }
-  forget();
-  location.reload();
-});
-
-async function begin() {
-  const [, kind, token] = /^#(setup|reset)=(.+)$/.exec(location.hash) ?? [];
-  if (kind) {
-    secret = decodeURIComponent(token);
-    history.replaceState(null, "", location.pathname);
-    return show(kind === "setup" ? "set-up" : "reset");
-  }
-  const info = await get("/info");
-  at("single").hidden = !info.single_sign_on;
-  at("register-form").hidden = !info.registration;
-  if (await goOn()) return showMine();
-  show("log-in");
+async function leave(path) {
+  await call(path, { method: "POST" });
+  noteLogin(null);
+  show("login");
+  say("You are logged out.");
 }
 
-begin().catch((error) => { show("log-in"); trouble(error); });
+const byMail = (path) => async () => {
+  if (!at("login").elements.email.reportValidity()) return;
+  const answer = await post(path, { email: at("login").elements.email.value });
+  say(`${answer.message}.`);
+};
+
+on("setup", "submit", async (form) => enter(await post("/api/auth/verify", { ...form, token: link[2], cookie: true })));
+on("reset", "submit", async (form) => {
+  await call("/api/auth/reset", { method: "POST", json: { ...form, token: link[2] } });
+  noteLogin(null);
+  show("login");
+  say("Log in with your new password.");
+});
+on("login", "submit", async (form) => enter(await post("/api/auth/login", { ...form, cookie: true })));
+on("forgot", "click", byMail("/api/auth/forgot"));
+on("register", "click", byMail("/api/auth/register"));
+on("logout", "click", () => leave("/api/auth/logout"));
+on("everywhere", "click", () => leave("/api/auth/logout-everywhere"));
+
+attempt(async () => {
+  at("elsewhere").hidden = !(await get("/info")).oidc;
+  if (link) show(link[1]);
+  else if (await renew()) { forgetKey(); await showMe(); }
+  else show("login");
+});

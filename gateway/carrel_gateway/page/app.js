@@ -1,7 +1,6 @@
 // The page: sessions on the left, the conversation on the right. All it knows comes from the API.
 
 import { Problem, call, follow, forgetKey, get, key, post, setKey, takeKeyFromFragment } from "/page/stream.js";
-import { forget, isLoggedIn } from "/page/login.js";
 import { Turn, bytes, download, element } from "/page/render.js";
 
 const at = (id) => document.getElementById(id);
@@ -36,8 +35,7 @@ function showDoor(error) {
 
 function showDesk() {
   at("door").hidden = true;
-  at("forget").hidden = !key() && !isLoggedIn();
-  at("forget").textContent = key() ? "Forget key" : "Log out";
+  at("forget").hidden = !key();
   for (const id of ["ask", "log", "past"]) at(id).hidden = false;
 }
 
@@ -278,14 +276,7 @@ at("notebook").addEventListener("click", async (event) => {
     download(await response.blob(), `${state.session.title.replace(/[^\w -]+/g, "_")}.ipynb`);
   } catch (error) { trouble(error); }
 });
-at("forget").addEventListener("click", async () => {
-  try {
-    if (!key() && isLoggedIn()) await call("/api/auth/logout", { method: "POST" });
-  } catch (error) { return trouble(error); }
-  forgetKey();
-  forget();
-  location.reload();
-});
+at("forget").addEventListener("click", () => { forgetKey(); location.reload(); });
 at("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   setKey(at("key").value.trim());

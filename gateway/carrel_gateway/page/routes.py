@@ -18,10 +18,9 @@ _TYPES: Final = {
     "docs.html": "text/html; charset=utf-8",
     "carrel.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
-    "account.js": "text/javascript; charset=utf-8",
-    "login.js": "text/javascript; charset=utf-8",
     "stream.js": "text/javascript; charset=utf-8",
     "render.js": "text/javascript; charset=utf-8",
+    "account.js": "text/javascript; charset=utf-8",
     "docs.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
@@ -39,7 +38,7 @@ async def index() -> Response:
 
 @router.get("/account")
 async def account() -> Response:
-    """Return the page of one's account."""
+    """Return the page on which people log in."""
     return _file("account.html")
 
 

@@ -51,11 +51,11 @@ class Browser:
         elif method == "Network.requestWillBeSent":
             self.hosts.add(urlsplit(params["request"]["url"]).netloc)
 
-    def open(self, url: str, *, has: str = "ask") -> None:
-        """Load a page anew, also where only the fragment differs; it is there when it has the element of an id."""
+    def open(self, url: str) -> None:
+        """Load a page anew, also where only the fragment differs."""
         self.command("Page.navigate", url="about:blank")
         self.command("Page.navigate", url=url)
-        self.until(f"document.readyState === 'complete' && document.getElementById({json.dumps(has)}) !== null")
+        self.until("document.readyState === 'complete' && document.getElementById('ask') !== null")
 
     def value(self, expression: str) -> Any:
         """Return the value of an expression in the page."""
