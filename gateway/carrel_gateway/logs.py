@@ -19,8 +19,8 @@ from carrel_gateway.settings import Settings
 _SECRET_NAME: Final = re.compile(r"(?i)(authorization|password|passwd|secret|token|api_?key|cookie|private_?key)")
 _SECRET_VALUE: Final = re.compile(
     r"(?i)(bearer\s+)[^\s\"',]+"
-    r"|(#key=|carrel\.key\.)[^\s\"',]+"
-    r"|\b(crl_)[A-Za-z0-9_-]{20,}"
+    r"|(#key=|carrel\.key\.|carrel\.ticket\.)[^\s\"',]+"
+    r"|\b(cr[lt]_)[A-Za-z0-9_-]{20,}"
     r"|\b(sk-)[A-Za-z0-9_-]{16,}"
     r"|(\b\w+://[^\s:/@]+:)[^\s@]+(?=@)"
     r"|(X-Amz-Signature=)[0-9a-fA-F]+"

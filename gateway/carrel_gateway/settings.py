@@ -184,6 +184,11 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir / 'carrel.db'}"
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether the database is this installation's own file, which no other gateway has."""
+        return self.database.startswith("sqlite")
+
+    @property
     def objects_dir(self) -> Path:
         """Folder of the local object store."""
         return self.storage_path or self.data_dir / "objects"

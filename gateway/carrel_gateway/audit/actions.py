@@ -18,6 +18,8 @@ class Action(StrEnum):
     TEAM_DELETED = "team.deleted"
     MEMBER_PUT = "member.put"
     MEMBER_REMOVED = "member.removed"
+    KEY_MADE = "key.made"
+    KEY_REVOKED = "key.revoked"
 
     @property
     def group(self) -> str:

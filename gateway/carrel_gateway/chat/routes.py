@@ -10,11 +10,20 @@ from fastapi.responses import StreamingResponse
 
 from carrel_gateway.chat.schemas import CancelOut, ChatIn, ChatOut, MessageList, ProducedArtifact
 from carrel_gateway.chat.socket import ChatSocket
-from carrel_gateway.dependencies import Chat, Cursor, Gateway, GatewayOf, History, Offset, Sessions, admit
+from carrel_gateway.dependencies import (
+    Chat,
+    Cursor,
+    Gateway,
+    GatewayOf,
+    History,
+    Offset,
+    Sessions,
+    Standing,
+    StandingOf,
+)
 from carrel_gateway.errors import CarrelError, InvalidInput
 from carrel_gateway.history.routes import event_stream
-from carrel_gateway.identity.keys import from_subprotocols
-from carrel_gateway.identity.presented import bearer
+from carrel_gateway.identity.presented import bearer, from_subprotocols
 from carrel_gateway.web import sse
 
 router = APIRouter(prefix="/api/sessions/{session_id}", tags=["chat"])
@@ -50,6 +59,7 @@ async def chat_stream(
     service: Chat,
     history: History,
     sessions: Sessions,
+    standing: StandingOf,
     body: ChatIn | None = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
@@ -72,12 +82,16 @@ async def chat_stream(
             after=started.after,
             run_id=started.run_id,
             headers={RUN_HEADER: str(started.run_id)},
+            holds=standing.holds,
         )
     await sessions.get(session_id)
     run_id = await service.resume_point(session_id, resumed)
     if run_id is None:
         return Response(status_code=status.HTTP_204_NO_CONTENT)  # tells an EventSource not to come back
-    return event_stream(gateway, history, session_id, after=resumed, run_id=run_id, headers={RUN_HEADER: str(run_id)})
+    headers = {RUN_HEADER: str(run_id)}
+    return event_stream(
+        gateway, history, session_id, after=resumed, run_id=run_id, headers=headers, holds=standing.holds
+    )
 
 
 @router.post("/cancel", status_code=status.HTTP_202_ACCEPTED)
@@ -104,13 +118,14 @@ async def list_messages(
 
 @sockets.websocket("/ws/chat/{session_id}")
 async def chat_socket(socket: WebSocket, session_id: UUID, after: int | None = None) -> None:
-    """The conversation over one WebSocket; the key comes as header or as subprotocol, never in the address."""
+    """The conversation over one WebSocket; a ticket comes as subprotocol, or a key as header, never in the address."""
     gateway: Gateway = socket.app.state.gateway
-    offered, answer = from_subprotocols(socket.headers.get("sec-websocket-protocol"))
+    ticket, answer = from_subprotocols(socket.headers.get("sec-websocket-protocol"))
+    standing = Standing(socket, presented=bearer(socket.headers.get("authorization")), ticket=ticket)
     try:
-        caller = await admit(socket, gateway, bearer(socket.headers.get("authorization")) or offered)
+        caller = await standing.now()
     except CarrelError as error:
         await socket.close(code=4000 + error.status, reason=error.code)
         return
     await socket.accept(subprotocol=answer)
-    await ChatSocket(socket, gateway.context, caller, gateway.supervisor, gateway.access, session_id).serve(after)
+    await ChatSocket(socket, gateway.context, caller, gateway.supervisor, session_id, standing.now).serve(after)

@@ -90,15 +90,19 @@ def outcome(operation: Operation, caller: Principal, owner: Principal, rights: f
 def test_route_by_role_by_owner_by_credential(everybody: World, operation: Operation) -> None:
     before = everybody.rows()
     for role, caller in everybody.people.items():
-        for kind, credential in (("key", everybody.key(caller)), ("token", everybody.token(caller))):
+        key, token = everybody.key(caller), everybody.token(caller)
+        kinds = [("key", lambda key=key: key), ("token", lambda token=token: token)]
+        if operation.method == "WS":
+            kinds.append(("ticket", lambda key=key: everybody.ticket(key)))
+        for kind, credential in kinds:
             for owner in (caller, everybody.colleague, everybody.stranger):
                 if operation.consumes and role is Role.ADMIN and owner is everybody.colleague:
                     continue  # it would be gone, as it should; `test_an_administrator_may_delete` looks at it
-                status, code = everybody.ask(operation, owner, credential)
+                status, code = everybody.ask(operation, owner, credential())
                 wanted = outcome(operation, caller, owner, rights_of(role))
                 assert status in wanted, (operation.name, role, kind, owner is caller, status, code)
                 if wanted == {404}:
-                    assert code in {f"{kind}_not_found" for kind in ("session", "artifact", "team", "user")}
+                    assert code in {f"{kind}_not_found" for kind in ("session", "artifact", "team", "user", "key")}
                 if wanted == {403}:
                     assert code in {"permission_denied", "not_your_session"}
     assert everybody.ask(operation, everybody.colleague, None) == (401, "unauthenticated")
