@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Query, Security
+from fastapi import Depends, Header, Query, Security
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.artifacts.service import ArtifactService
@@ -22,19 +24,25 @@ from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config.service import ConfigService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.credentials.service import CredentialService
-from carrel_gateway.errors import CarrelError, Conflict, Unavailable
+from carrel_gateway.errors import CarrelError, Conflict, Unauthenticated, Unavailable
 from carrel_gateway.execution.service import ExecutionService
 from carrel_gateway.history.search import SearchService
 from carrel_gateway.history.service import HistoryService
+from carrel_gateway.idempotency.service import Effect
 from carrel_gateway.identity import policy
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.people.service import TeamService, UserService
+from carrel_gateway.provider_keys.service import ProviderKeyService
+from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import MAX_CURSOR
+from carrel_gateway.stored_agents.service import AgentService
 from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.suspension.service import SuspensionService
+from carrel_gateway.web.address import client_address
 
 _bearer = HTTPBearer(auto_error=False, description="The API key, as `Authorization: Bearer <key>`.")
 
@@ -49,6 +57,7 @@ class Gateway:
     keeper: SessionKeeper | None
     """Answers the platform's requests to save sessions; none where nobody makes any."""
     authenticator: Authenticator
+    rates: RateLimits
     access: SessionAccess
     started_at: float
     """By the monotonic clock."""
@@ -74,6 +83,23 @@ class Standing:
         self._ticket = ticket
         self._by_ticket: Principal | None = None
 
+    async def enter(self) -> Principal:
+        """Return the caller as `now` does, and count the call for them, or else for the address.
+
+        Raises
+        ------
+        TooMany
+            They call too often.
+        """
+        try:
+            caller = await self._caller()
+        except Unauthenticated:
+            await _count_stranger(self._connection, self._gateway)
+            raise
+        await self._gateway.rates.count(caller)
+        await _require_allowed(self._connection, self._gateway, caller)
+        return caller
+
     async def now(self) -> Principal:
         """Return the caller, who may do what the route does with what its path names.
 
@@ -86,13 +112,7 @@ class Standing:
         NotFound
             There is no such session or artifact in the caller's tenant.
         """
-        authenticator = self._gateway.authenticator
-        if self._by_ticket is not None:
-            caller = await authenticator.again(self._by_ticket)
-        elif self._ticket is not None:
-            caller = self._by_ticket = await authenticator.admit_ticket(self._ticket)
-        else:
-            caller = await authenticator.authenticate(self._presented)
+        caller = await self._caller()
         await _require_allowed(self._connection, self._gateway, caller)
         return caller
 
@@ -106,6 +126,15 @@ class Standing:
             return False
         return True
 
+    async def _caller(self) -> Principal:
+        authenticator = self._gateway.authenticator
+        if self._by_ticket is not None:
+            return await authenticator.again(self._by_ticket)
+        if self._ticket is not None:
+            self._by_ticket = await authenticator.admit_ticket(self._ticket)
+            return self._by_ticket
+        return await authenticator.authenticate(self._presented)
+
 
 async def _standing(
     connection: HTTPConnection, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
@@ -117,8 +146,8 @@ StandingOf = Annotated[Standing, Depends(_standing)]
 
 
 async def require_caller(standing: StandingOf) -> Principal:
-    """Return the caller, or raise what `Standing.now` does."""
-    return await standing.now()
+    """Return the caller, or raise what `Standing.enter` does."""
+    return await standing.enter()
 
 
 async def _require_allowed(connection: HTTPConnection, gateway: Gateway, caller: Principal) -> None:
@@ -130,6 +159,22 @@ async def _require_allowed(connection: HTTPConnection, gateway: Gateway, caller:
         session_id = (await ArtifactService(gateway.context, caller).get(artifact_id)).session_id
     if session_id:
         await gateway.access.require(caller, session_id, changes=rule.changes)
+
+
+async def count_open_call(connection: HTTPConnection, gateway: GatewayOf) -> None:
+    """Count a call for its address when the route asks nobody who they are; raises `TooMany`."""
+    route = connection.scope.get("route")
+    if isinstance(route, APIRoute) and not _asks_for_caller(route.dependant):  # WebSockets see to it themselves
+        await _count_stranger(connection, gateway)
+
+
+async def _count_stranger(connection: HTTPConnection, gateway: Gateway) -> None:
+    address = client_address(connection.scope, trusted_proxies=gateway.context.settings.trusted_proxies)
+    await gateway.rates.count_stranger(address, getattr(connection.scope.get("route"), "path", ""))
+
+
+def _asks_for_caller(dependant: Dependant) -> bool:
+    return dependant.call is require_caller or any(map(_asks_for_caller, dependant.dependencies))
 
 
 def _id(connection: HTTPConnection, name: str) -> UUID | None:
@@ -187,6 +232,14 @@ async def _teams(gateway: GatewayOf, caller: Caller) -> TeamService:
     return TeamService(gateway.context, caller)
 
 
+async def _agents(gateway: GatewayOf, caller: Caller) -> AgentService:
+    return AgentService(gateway.context, caller)
+
+
+async def _provider_keys(gateway: GatewayOf, caller: Caller) -> ProviderKeyService:
+    return ProviderKeyService(gateway.context, caller)
+
+
 async def _audit(gateway: GatewayOf, caller: Caller) -> AuditService:
     return AuditService(gateway.context, caller)
 
@@ -208,6 +261,26 @@ Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
 Audit = Annotated[AuditService, Depends(_audit)]
 Users = Annotated[UserService, Depends(_users)]
 Teams = Annotated[TeamService, Depends(_teams)]
+ProviderKeys = Annotated[ProviderKeyService, Depends(_provider_keys)]
+Agents = Annotated[AgentService, Depends(_agents)]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x20-\x7e]+$",
+        description="Name of this request, made by the caller; sent again within a day it gets the same answer, and "
+        "nothing is done twice.",
+    ),
+]
+
+
+async def _effect(request: Request) -> Effect:
+    return getattr(request.state, "effect", None) or Effect(new_id())
+
+
+EffectOf = Annotated[Effect, Depends(_effect)]
 
 Cursor = Annotated[
     str | None, Query(max_length=MAX_CURSOR, description="The `next_cursor` of the page before; opaque.")

@@ -12,6 +12,7 @@
     │   ├── SessionBusy        409   a run is going on
     │   └── StaleRun           409   another gateway has taken the run over
     ├── TooLarge               413   over a limit of size
+    ├── KeyReused              422   the idempotency key belongs to another request
     ├── TooMany                429   over a limit of number or rate
     ├── ModelFailed            502   the model's provider did not answer as it should
     └── Unavailable            503   a part that is needed is away; try again
@@ -92,6 +93,11 @@ class StaleRun(Conflict):
 class TooLarge(CarrelError):
     status = 413
     code = "too_large"
+
+
+class KeyReused(CarrelError):
+    status = 422
+    code = "idempotency_key_reused"
 
 
 class TooMany(CarrelError):

@@ -12,6 +12,7 @@ import structlog
 
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.idempotency.service import IdempotencyService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.snapshots.service import SnapshotService
 
@@ -28,8 +29,9 @@ async def sweep_for_ever(context: ProcessContext, principal: Principal) -> None:
             sessions = await SessionService(context, principal).sweep()
             artifacts = await ArtifactService(context, principal).sweep()
             contents = await SnapshotService(context, principal).sweep()
-            if sessions or artifacts or contents:
-                _log.info("swept", sessions=sessions, artifacts=artifacts, contents=contents)
+            keys = await IdempotencyService(context, principal).sweep()
+            if sessions or artifacts or contents or keys:
+                _log.info("swept", sessions=sessions, artifacts=artifacts, contents=contents, keys=keys)
         except Exception:  # noqa: BLE001 - the next sweep must come
             _log.exception("not swept")
         await asyncio.sleep(SWEEP_SECONDS)

@@ -24,10 +24,12 @@ from carrel_gateway.identity.presented import Kind
 from carrel_gateway.identity.revocations import announce
 from carrel_gateway.identity.rights import Right, Role
 from carrel_gateway.identity.tables import logins
+from carrel_gateway.provider_keys.service import ProviderKeyService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage.ids import new_id
+from carrel_gateway.stored_agents.service import AgentService
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +82,16 @@ class World:
             session = self.gateway.call(_new_session, self.context, owner)
         team, mate = self.gateway.call(_new_team, self.context, owner) if "team_id" in operation.path else (None, None)
         key = self.gateway.call(new_key, self.context.database, owner)[1] if "key_id" in operation.path else None
+        agent = self.gateway.call(_new_agent, self.context, owner, team) if "agent_id" in operation.path else None
+        if "{provider}" in operation.path:
+            for caller in (*self.people.values(), self.colleague):
+                self.gateway.call(_store_key, self.context, caller)
         filled = operation.path.format(
             key_id=key,
+            agent_id=agent,
+            provider="openai",
             session_id=session,
+            message_id=session,
             artifact_id=mine.artifact,
             team_id=team,
             mate_id=mate,
@@ -164,6 +173,20 @@ async def _new_team(context: ProcessContext, owner: Principal) -> tuple[UUID, UU
     """Make a team that the owner leads with somebody else."""
     mate = await new_user(context.database, owner.tenant_id)
     return await new_team(context.database, owner, mate, role=Role.ADMIN), mate.user_id
+
+
+async def _new_agent(context: ProcessContext, owner: Principal, team_id: UUID | None) -> UUID:
+    """Make an agent, shared with a team where there is one."""
+    agents = AgentService(context, Principal(owner.tenant_id, owner.user_id))
+    agent_id = (await agents.store(name="x", description="", model="demo/analyst", config={})).agent.id
+    if team_id is not None:
+        await agents.share(agent_id, team_id, "read")
+    return agent_id
+
+
+async def _store_key(context: ProcessContext, owner: Principal) -> None:
+    own = Principal(owner.tenant_id, owner.user_id)
+    await ProviderKeyService(context, own).put("openai", "sk-0123456789abcdefghij", tenant=False)
 
 
 async def _row(context: ProcessContext, owner: Principal) -> Any:

@@ -39,7 +39,7 @@ class Operation:
 
     @property
     def names_an_object(self) -> bool:
-        return any(f"{{{kind}_id}}" in self.path for kind in ("session", "artifact", "team", "user", "key"))
+        return any(f"{{{kind}_id}}" in self.path for kind in ("session", "artifact", "team", "user", "key", "agent"))
 
     @property
     def right_beyond(self) -> Right | None:
@@ -87,6 +87,7 @@ OPERATIONS: list[Operation] = [
     _op("POST", f"{S}/chat/stream", WRITE, EXECUTE, json={"message": "x"}, cheap={}),
     _op("POST", f"{S}/cancel", WRITE),
     _op("GET", f"{S}/messages", READ),
+    _op("PUT", f"{S}/messages/{{message_id}}", WRITE, EXECUTE, json={"content": "x"}, cheap={"content": ""}),
     _op("GET", f"{S}/events", READ),
     _op("GET", f"{S}/kernel", READ),
     _op("GET", f"{S}/kernel/variables", READ),
@@ -127,6 +128,17 @@ OPERATIONS: list[Operation] = [
     ),
     # Everybody may leave; to take somebody else out is to lead.
     _op("DELETE", "/api/teams/{team_id}/members/{user_id}", Right.PROFILE_WRITE, beyond=Right.PEOPLE_ADMIN),
+    _op("GET", "/api/agents", Right.AGENTS_READ),
+    _op("POST", "/api/agents", Right.AGENTS_WRITE, json={"name": "x"}, cheap={"name": ""}),
+    _op("GET", "/api/agents/{agent_id}", Right.AGENTS_READ, beyond=Right.TENANT_READ),
+    _op("PUT", "/api/agents/{agent_id}", Right.AGENTS_WRITE, beyond=Right.TENANT_ADMIN, json={"name": "x"}),
+    _op("DELETE", "/api/agents/{agent_id}", Right.AGENTS_WRITE, beyond=Right.TENANT_ADMIN),
+    _op("PUT", "/api/agents/{agent_id}/teams/{team_id}", Right.AGENTS_WRITE, beyond=Right.TENANT_ADMIN, json={}),
+    _op("DELETE", "/api/agents/{agent_id}/teams/{team_id}", Right.AGENTS_WRITE, beyond=Right.TENANT_ADMIN),
+    _op("GET", "/api/provider-keys", Right.PROFILE_READ),
+    _op("GET", "/api/provider-keys/{provider}", Right.PROFILE_READ),
+    _op("PUT", "/api/provider-keys/{provider}", Right.KEYS_WRITE, json={"key": "x" * 20}, cheap={"key": ""}),
+    _op("DELETE", "/api/provider-keys/{provider}", Right.KEYS_WRITE),
     _op("GET", "/api/audit", Right.TENANT_READ),
     _op("GET", "/api/audit/export", Right.TENANT_READ),
     _op("GET", "/api/audit/verify", Right.TENANT_READ),

@@ -11,12 +11,23 @@ from fastapi.responses import StreamingResponse
 
 from carrel_gateway.artifacts.schemas import ArtifactList, ArtifactOut, SignedUrl
 from carrel_gateway.artifacts.service import Artifact, ArtifactService
-from carrel_gateway.dependencies import Artifacts, Cursor, Executions, GatewayOf, Offset, Sessions, require_active
+from carrel_gateway.dependencies import (
+    Artifacts,
+    Cursor,
+    EffectOf,
+    Executions,
+    GatewayOf,
+    Offset,
+    Sessions,
+    require_active,
+)
 from carrel_gateway.errors import InvalidInput
+from carrel_gateway.idempotency.routes import IdempotentRoute
+from carrel_gateway.idempotency.service import fingerprint_of
 from carrel_gateway.web import downloads
 from carrel_gateway.web.multipart import boundary_of, read_parts
 
-router = APIRouter(tags=["files"])
+router = APIRouter(route_class=IdempotentRoute, tags=["files"])
 signed = APIRouter(tags=["artifacts"])
 _SESSION = "/api/sessions/{session_id}"
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -44,11 +55,13 @@ async def upload_files(
     sessions: Sessions,
     artifacts: Artifacts,
     executions: Executions,
+    effect: EffectOf,
     content_type: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> ArtifactList:
     """Upload one file or many; code finds each at `data/<name>`. The same name again is a new version."""
     await require_active(sessions, session_id)
     stored: list[Artifact] = []
+    seen: list[bytes] = []
     async for part in read_parts(request.stream(), boundary_of(content_type)):
         if part.filename is None:
             continue
@@ -59,11 +72,15 @@ async def upload_files(
             content_type=part.content_type,
             chunks=part.chunks(),
             max_bytes=gateway.context.settings.upload_max_bytes,
+            artifact_id=effect.part(len(stored)),
+            again=effect.again,
         )
         await executions.place_file(session_id, artifact)
         stored.append(artifact)
+        seen += [part.filename.encode(), artifact.sha256.encode()]
     if not stored:
         raise InvalidInput("the body has no file; send at least one part with a file name", code="no_file")
+    effect.fingerprint = fingerprint_of(*seen)
     return ArtifactList(items=[ArtifactOut.model_validate(item) for item in stored])
 
 

@@ -20,7 +20,7 @@ from carrel_gateway.artifacts import repository
 from carrel_gateway.artifacts.names import checked_name, content_type_of
 from carrel_gateway.artifacts.repository import Artifact
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import CarrelError, Conflict, NotFound, TooLarge
+from carrel_gateway.errors import CarrelError, Conflict, KeyReused, NotFound, TooLarge
 from carrel_gateway.history.service import Fence, HistoryService
 from carrel_gateway.sessions.service import SessionService, object_prefix
 from carrel_gateway.storage.database import Transaction
@@ -62,8 +62,15 @@ class ArtifactService:
         run_id: UUID | None = None,
         fence: Fence | None = None,
         max_bytes: int | None = None,
+        artifact_id: UUID | None = None,
+        again: bool = False,
     ) -> Artifact:
         """Store a file as a new version of its name. What `chunks` raises comes out, and nothing is stored.
+
+        Parameters
+        ----------
+        again
+            An earlier try may have stored it under `artifact_id`; then that version is returned.
 
         Raises
         ------
@@ -75,11 +82,13 @@ class ArtifactService:
             There are more than `max_bytes` bytes.
         StaleRun
             The run of `fence` is another gateway's now.
+        KeyReused
+            The earlier try stored another file.
         """
         name = checked_name(name, category)
         await self._sessions.get(session_id)
         artifact = Artifact(
-            id=new_id(),
+            id=artifact_id or new_id(),
             session_id=session_id,
             name=name,
             category=category,
@@ -91,10 +100,12 @@ class ArtifactService:
             run_id=run_id,
             created_at=datetime.now(UTC),
         )
+        measured = _Measured(chunks, max_bytes)
+        if again and (known := await self._stored_before(artifact, measured)):
+            return known
         async with self._database.transaction(self._tenant_id) as tx:
             await repository.add_pending(tx, artifact)
         try:
-            measured = _Measured(chunks, max_bytes)
             await self._objects.put(
                 self._key(artifact), measured.chunks(), content_type=artifact.content_type, filename=name
             )
@@ -251,6 +262,19 @@ class ArtifactService:
         return len(found)
 
     # ------------------------------------------------------------------ helpers
+
+    async def _stored_before(self, artifact: Artifact, measured: _Measured) -> Artifact | None:
+        """Return the version that an earlier try stored, if it did; what it left half-done is removed."""
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            known = await repository.find(tx, artifact.id)
+        if known is None:
+            await self._settle(artifact.id, artifact.session_id)
+            return None
+        async for _ in measured.chunks():
+            pass
+        if (known.name, known.sha256) != (artifact.name, measured.sha256):
+            raise KeyReused("this Idempotency-Key was used for other files; make a new key for each upload")
+        return known
 
     async def _make_ready(self, artifact: Artifact, fence: Fence | None) -> Artifact:
         session_id = artifact.session_id

@@ -20,6 +20,13 @@ class Action(StrEnum):
     MEMBER_REMOVED = "member.removed"
     KEY_MADE = "key.made"
     KEY_REVOKED = "key.revoked"
+    PROVIDER_KEY_STORED = "provider-key.stored"
+    PROVIDER_KEY_REMOVED = "provider-key.removed"
+    AGENT_STORED = "agent.stored"
+    AGENT_CHANGED = "agent.changed"
+    AGENT_DELETED = "agent.deleted"
+    AGENT_SHARED = "agent.shared"
+    AGENT_UNSHARED = "agent.unshared"
 
     @property
     def group(self) -> str:

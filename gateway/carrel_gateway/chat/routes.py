@@ -8,7 +8,8 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Response, WebSocket, status
 from fastapi.responses import StreamingResponse
 
-from carrel_gateway.chat.schemas import CancelOut, ChatIn, ChatOut, MessageList, ProducedArtifact
+from carrel_gateway.chat.schemas import CancelOut, ChatIn, ChatOut, MessageIn, MessageList, ProducedArtifact
+from carrel_gateway.chat.service import RunOutcome
 from carrel_gateway.chat.socket import ChatSocket
 from carrel_gateway.dependencies import (
     Chat,
@@ -16,6 +17,7 @@ from carrel_gateway.dependencies import (
     Gateway,
     GatewayOf,
     History,
+    IdempotencyKey,
     Offset,
     Sessions,
     Standing,
@@ -23,18 +25,27 @@ from carrel_gateway.dependencies import (
 )
 from carrel_gateway.errors import CarrelError, InvalidInput
 from carrel_gateway.history.routes import event_stream
+from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.identity.presented import bearer, from_subprotocols
 from carrel_gateway.web import sse
+from carrel_gateway.web.replies import JsonReply
 
-router = APIRouter(prefix="/api/sessions/{session_id}", tags=["chat"])
+router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions/{session_id}", tags=["chat"])
 sockets = APIRouter()
 RUN_HEADER = "Carrel-Run-Id"
 
 
 @router.post("/chat")
-async def chat(session_id: UUID, body: ChatIn, service: Chat) -> ChatOut:
-    """Send a message and wait for the end of its run. Going away does not stop the run."""
-    outcome = await service.outcome(session_id, await service.send(session_id, body.message))
+async def chat(session_id: UUID, body: ChatIn, service: Chat, idempotency_key: IdempotencyKey = None) -> ChatOut:
+    """Send a message and wait for the end of its run. Going away does not stop the run.
+
+    With `Idempotency-Key`, asking again waits for the same run.
+    """
+    started = await service.send(session_id, body.message, key=idempotency_key)
+    return _reply(await service.outcome(session_id, started))
+
+
+def _reply(outcome: RunOutcome) -> ChatOut:
     finished = outcome.finished
     return ChatOut.model_validate(
         {
@@ -62,11 +73,12 @@ async def chat_stream(
     standing: StandingOf,
     body: ChatIn | None = None,
     last_event_id: Annotated[str | None, Header()] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Send a message and follow its run as server-sent events, to `run.finished`.
 
     With `Last-Event-ID` nothing is sent: the stream goes on after that event, to the end of the run that is going on
-    or, when none is, of the last one.
+    or, when none is, of the last one. With `Idempotency-Key`, asking again follows the same run from its beginning.
     """
     resumed = sse.last_event_id(last_event_id)
     if resumed is None:
@@ -74,7 +86,7 @@ async def chat_stream(
             raise InvalidInput(
                 'send {"message": "…"}, or the header Last-Event-ID to go on with a run', code="message_required"
             )
-        started = await service.send(session_id, body.message)
+        started = await service.send(session_id, body.message, key=idempotency_key)
         return event_stream(
             gateway,
             history,
@@ -116,6 +128,40 @@ async def list_messages(
     return MessageList.model_validate(page)
 
 
+@router.put(
+    "/messages/{message_id}",
+    response_model=ChatOut,
+    responses={200: {"content": {sse.MEDIA_TYPE: {}}, "description": "JSON, or the run's events by Accept."}},
+)
+async def replace_message(
+    session_id: UUID,
+    message_id: UUID,
+    gateway: GatewayOf,
+    service: Chat,
+    history: History,
+    standing: StandingOf,
+    body: MessageIn | None = None,
+    accept: Annotated[str, Header()] = "application/json",
+) -> Response:
+    """Edit a question and have it answered, or, without `content`, have the answer to it made anew.
+
+    What followed leaves the conversation and stays in the log; the kernel keeps what its cells did (`stale_seq` of the
+    session). Answers when the run is over, or with its events by Accept, as `…/chat` and `…/chat/stream` do.
+    """
+    started = await service.replace(session_id, message_id, body.content if body else None)
+    if sse.MEDIA_TYPE in accept:
+        return event_stream(
+            gateway,
+            history,
+            session_id,
+            after=started.after,
+            run_id=started.run_id,
+            headers={RUN_HEADER: str(started.run_id)},
+            holds=standing.holds,
+        )
+    return JsonReply(_reply(await service.outcome(session_id, started)).model_dump())
+
+
 @sockets.websocket("/ws/chat/{session_id}")
 async def chat_socket(socket: WebSocket, session_id: UUID, after: int | None = None) -> None:
     """The conversation over one WebSocket; a ticket comes as subprotocol, or a key as header, never in the address."""
@@ -123,9 +169,18 @@ async def chat_socket(socket: WebSocket, session_id: UUID, after: int | None = N
     ticket, answer = from_subprotocols(socket.headers.get("sec-websocket-protocol"))
     standing = Standing(socket, presented=bearer(socket.headers.get("authorization")), ticket=ticket)
     try:
-        caller = await standing.now()
+        caller = await standing.enter()
     except CarrelError as error:
         await socket.close(code=4000 + error.status, reason=error.code)
         return
     await socket.accept(subprotocol=answer)
-    await ChatSocket(socket, gateway.context, caller, gateway.supervisor, session_id, standing.now).serve(after)
+    await ChatSocket(
+        socket,
+        gateway.context,
+        caller,
+        gateway.supervisor,
+        gateway.access,
+        gateway.rates,
+        session_id,
+        standing.now,
+    ).serve(after)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from carrel_gateway.web.fields import MessageText, ReplyBody, RequestBody
 
@@ -15,6 +15,20 @@ class ChatIn(RequestBody):
     """A message to the session's agent."""
 
     message: MessageText
+
+
+class MessageFrame(ChatIn):
+    """A message over a WebSocket, which has no headers of its own."""
+
+    type: Literal["message"]
+    idempotency_key: Annotated[str | None, StringConstraints(min_length=1, max_length=200)] = None
+    """The same as the header `Idempotency-Key`."""
+
+
+class MessageIn(RequestBody):
+    """What a question is now; without `content` its answer is made anew."""
+
+    content: MessageText | None = None
 
 
 class ProducedArtifact(ReplyBody):

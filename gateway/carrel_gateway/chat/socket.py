@@ -1,9 +1,9 @@
 """A conversation over one WebSocket: messages and cancels come in, the session's events go out.
 
-In: `{"type": "message", "message": "…"}`, `{"type": "cancel"}`. Out: events as in `…/events`, live ones with
-`"live": true`, and `{"type": "problem", "code": …, "detail": …}` for what could not be done. A reader that is too slow
-is cut with code 4408 and comes back with `after`; nothing is held for it. Whoever would not be let in any more is cut
-with 4401, 4403 or 4404.
+In: `{"type": "message", "message": "…"}`, with an `idempotency_key` if it may be sent again, and `{"type": "cancel"}`.
+Out: events as in `…/events`, live ones with `"live": true`, and `{"type": "problem", "code": …, "detail": …}` for what
+could not be done. A reader that is too slow is cut with code 4408 and comes back with `after`; nothing is held for it.
+Whoever would not be let in any more is cut with 4401, 4403 or 4404.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from uuid import UUID
 import orjson
 from pydantic import ValidationError
 
-from carrel_gateway.chat.schemas import ChatIn
+from carrel_gateway.chat.schemas import MessageFrame
 from carrel_gateway.chat.service import ChatService
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.context import Principal, ProcessContext
@@ -26,6 +26,7 @@ from carrel_gateway.history.schemas import event_document, live_document
 from carrel_gateway.history.service import HistoryService, StoredEvent
 from carrel_gateway.identity import policy
 from carrel_gateway.identity.policy import Rule
+from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
 
@@ -52,12 +53,16 @@ class ChatSocket:
         context: ProcessContext,
         principal: Principal,
         supervisor: RunSupervisor,
+        access: SessionAccess,
+        rates: RateLimits,
         session_id: UUID,
         again: Callable[[], Awaitable[Principal]],
     ) -> None:
         self._socket = socket
+        self._principal = principal
+        self._access = access
+        self._rates = rates
         self._again = again
-        self._access = SessionAccess(context.database)
         self._session_id = session_id
         self._sessions = SessionService(context, principal)
         self._history = HistoryService(context, principal)
@@ -100,6 +105,7 @@ class ChatSocket:
             if frame["type"] == "websocket.disconnect":
                 return
             try:
+                await self._rates.count(self._principal, message=True)
                 await self._take(frame)
             except CarrelError as error:
                 await self._problem(error)
@@ -114,14 +120,13 @@ class ChatSocket:
             await self._require(policy.CANCEL)
             await self._chat.cancel(self._session_id)
         elif kind == "message":
-            document = cast("dict[str, Any]", document)
             try:
-                body = ChatIn.model_validate({name: value for name, value in document.items() if name != "type"})
+                body = MessageFrame.model_validate(document)
             except ValidationError as error:
                 first = error.errors(include_url=False, include_input=False)[0]
                 raise InvalidInput(f"message: {first['msg']}", code="validation_failed") from error
             await self._require(policy.SEND)
-            await self._chat.send(self._session_id, body.message)
+            await self._chat.send(self._session_id, body.message, key=body.idempotency_key)
         else:
             raise InvalidInput('a frame must have "type": "message" or "cancel"', code="unknown_frame")
 
@@ -138,9 +143,9 @@ class ChatSocket:
 
     async def _require(self, rule: Rule) -> None:
         """Check that whoever is connected may do something at this moment."""
-        principal = await self._again()
-        policy.require(principal, rule)
-        await self._access.require(principal, self._session_id, changes=rule.changes)
+        self._principal = await self._again()
+        policy.require(self._principal, rule)
+        await self._access.require(self._principal, self._session_id, changes=rule.changes)
 
     async def _problem(self, error: CarrelError) -> None:
         await self._send(

@@ -8,8 +8,9 @@ from fastapi import APIRouter
 
 from carrel_gateway.config.schemas import ConfigUpdate, EffectiveConfig
 from carrel_gateway.dependencies import Config
+from carrel_gateway.idempotency.routes import IdempotentRoute
 
-router = APIRouter(prefix="/api/sessions/{session_id}", tags=["configuration"])
+router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions/{session_id}", tags=["configuration"])
 
 
 @router.get("/config")

@@ -10,17 +10,18 @@ import msgspec
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
 
-from carrel_gateway.dependencies import Executions
-from carrel_gateway.errors import CarrelError, InvalidInput, NotYet, Unavailable
+from carrel_gateway.dependencies import Executions, IdempotencyKey
+from carrel_gateway.errors import CarrelError, Conflict, InvalidInput, KeyReused, NotYet, Unavailable
 from carrel_gateway.execution.schemas import CompleteIn, ExecuteIn, ExecutionOut, ProducedFile
 from carrel_gateway.execution.service import ExecutionService
+from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.kernels.outputs import fold, output_of
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.web import sse
 from carrel_gateway.web.replies import JsonReply
 from carrel_wire.events import Artifact, ExecutionEvent, Finished, encode_event
 
-router = APIRouter(prefix="/api/sessions/{session_id}/kernel", tags=["kernel"])
+router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions/{session_id}/kernel", tags=["kernel"])
 NDJSON = "application/x-ndjson"
 
 
@@ -46,7 +47,7 @@ async def execute(
     body: ExecuteIn,
     executions: Executions,
     accept: Annotated[str, Header()] = "application/json",
-    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Run code in the session's kernel, which is started when there is none.
 
@@ -68,6 +69,8 @@ async def execute(
         durable=durable,
         silent=body.silent,
     )
+    if idempotency_key:
+        events = _of_key(events)
     # What is known already is told from the history, without a kernel.
     known = durable and await executions.is_known(execution_id)
     if NDJSON in accept or sse.MEDIA_TYPE in accept:
@@ -102,6 +105,17 @@ async def reset(session_id: UUID, executions: Executions) -> JsonReply:
 async def complete(session_id: UUID, body: CompleteIn, executions: Executions) -> JsonReply:
     """Return what the code at the cursor could be completed to."""
     return JsonReply(msgspec.to_builtins(await executions.complete(session_id, body.code, body.cursor_pos)))
+
+
+async def _of_key(events: AsyncIterator[ExecutionEvent]) -> AsyncIterator[ExecutionEvent]:
+    """Yield the events of an execution that a key names; other code under it is the key's misuse."""
+    try:
+        async for event in events:
+            yield event
+    except Conflict as error:
+        if error.code == "execution_id_taken":
+            raise KeyReused("this Idempotency-Key was used for other code; make a new key for each request") from error
+        raise
 
 
 async def _waking(executions: ExecutionService, session_id: UUID) -> AsyncIterator[NotYet] | None:

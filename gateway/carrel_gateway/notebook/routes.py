@@ -7,11 +7,12 @@ from uuid import UUID
 from fastapi import APIRouter
 
 from carrel_gateway.dependencies import Notebooks
+from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.notebook.schemas import NotebookIn, SyncOut
 from carrel_gateway.web.downloads import content_disposition
 from carrel_gateway.web.replies import JsonReply
 
-router = APIRouter(prefix="/api/sessions/{session_id}/notebook", tags=["notebook"])
+router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions/{session_id}/notebook", tags=["notebook"])
 
 
 @router.get("")

@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response, status
 
 from carrel_gateway.dependencies import Cursor, Teams, Users
+from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.people.schemas import (
     MemberIn,
     MemberOut,
@@ -21,7 +22,7 @@ from carrel_gateway.people.schemas import (
     UserUpdate,
 )
 
-router = APIRouter(tags=["people"])
+router = APIRouter(route_class=IdempotentRoute, tags=["people"])
 Limit = Annotated[int, Query(ge=1, le=200)]
 
 

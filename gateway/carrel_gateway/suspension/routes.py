@@ -7,9 +7,10 @@ from uuid import UUID
 from fastapi import APIRouter, status
 
 from carrel_gateway.dependencies import Suspensions
+from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.suspension.schemas import ForkedOut, ForkIn, ResumedOut, SuspendedOut
 
-router = APIRouter(prefix="/api/sessions/{session_id}", tags=["sessions"])
+router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions/{session_id}", tags=["sessions"])
 
 
 @router.post("/suspend")

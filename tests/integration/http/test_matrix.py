@@ -102,7 +102,9 @@ def test_route_by_role_by_owner_by_credential(everybody: World, operation: Opera
                 wanted = outcome(operation, caller, owner, rights_of(role))
                 assert status in wanted, (operation.name, role, kind, owner is caller, status, code)
                 if wanted == {404}:
-                    assert code in {f"{kind}_not_found" for kind in ("session", "artifact", "team", "user", "key")}
+                    assert code in {
+                        f"{kind}_not_found" for kind in ("session", "artifact", "team", "user", "key", "agent")
+                    }
                 if wanted == {403}:
                     assert code in {"permission_denied", "not_your_session"}
     assert everybody.ask(operation, everybody.colleague, None) == (401, "unauthenticated")

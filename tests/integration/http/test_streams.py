@@ -122,9 +122,13 @@ def test_websocket_conversation(api, gateway, session, sales):
     protocols = offer(api)
     with connect(address(gateway, session), subprotocols=protocols) as socket:
         assert socket.subprotocol == "carrel.v1"
-        socket.send(json.dumps({"type": "message", **QUESTION}))
+        keyed = json.dumps({"type": "message", "idempotency_key": "mine", **QUESTION})
+        socket.send(keyed)
         assert take(socket, "message.user")["payload"]["content"] == QUESTION["message"]
         last = take(socket, "run.finished")
+        socket.send(keyed)  # the same run, and so nothing new
+        socket.send(json.dumps({"type": "message", "idempotency_key": "mine", "message": "Something else?"}))
+        assert take(socket, "problem")["code"] == "idempotency_key_reused"
         assert last["payload"]["status"] == "succeeded"
         socket.send("not json")
         assert take(socket, "problem")["code"] == "invalid_json"
