@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection, Request
 
+from carrel_gateway.accounts.parts import Parts as AccountParts
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.audit.service import AuditService
@@ -57,6 +58,7 @@ class Gateway:
     keeper: SessionKeeper | None
     """Answers the platform's requests to save sessions; none where nobody makes any."""
     authenticator: Authenticator
+    accounts: AccountParts
     rates: RateLimits
     access: SessionAccess
     started_at: float

@@ -80,6 +80,7 @@ class World:
         session = mine.session if not operation.changes else mine.archived
         if operation.consumes:
             session = self.gateway.call(_new_session, self.context, owner)
+        login = self.gateway.call(_new_login, self.context, owner) if "{login_id}" in operation.path else None
         team, mate = self.gateway.call(_new_team, self.context, owner) if "team_id" in operation.path else (None, None)
         key = self.gateway.call(new_key, self.context.database, owner)[1] if "key_id" in operation.path else None
         agent = self.gateway.call(_new_agent, self.context, owner, team) if "agent_id" in operation.path else None
@@ -88,10 +89,11 @@ class World:
                 self.gateway.call(_store_key, self.context, caller)
         filled = operation.path.format(
             key_id=key,
+            login_id=login,
             agent_id=agent,
             provider="openai",
+            message_id=new_id(),
             session_id=session,
-            message_id=session,
             artifact_id=mine.artifact,
             team_id=team,
             mate_id=mate,
@@ -200,6 +202,12 @@ async def _row(context: ProcessContext, owner: Principal) -> Any:
 
 
 async def _log_in(context: ProcessContext, owner: Principal) -> str:
+    login_id = await _new_login(context, owner)
+    issued = context.tokens.issue(tenant_id=owner.tenant_id, user_id=owner.user_id, login_id=login_id)
+    return issued.token
+
+
+async def _new_login(context: ProcessContext, owner: Principal) -> UUID:
     login_id, now = new_id(), datetime.now(UTC)
     row = {
         "tenant_id": owner.tenant_id,
@@ -214,5 +222,4 @@ async def _log_in(context: ProcessContext, owner: Principal) -> str:
     }
     async with context.database.transaction(owner.tenant_id) as tx:
         await tx.connection.execute(insert(logins).values(**row))
-    issued = context.tokens.issue(tenant_id=owner.tenant_id, user_id=owner.user_id, login_id=login_id)
-    return issued.token
+    return login_id

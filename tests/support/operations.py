@@ -31,6 +31,8 @@ class Operation:
     """What it takes to do it with another person's object, where that is not what holds for sessions."""
     consumes: bool = False
     """Whether what its path names is gone afterwards."""
+    ends_login: bool = False
+    """Whether the credential is good for nothing afterwards, where it is of a login."""
 
     @property
     def template(self) -> str:
@@ -63,6 +65,7 @@ def _op(method: str, path: str, *rights: Right, **options: Any) -> Operation:
 
 
 READ, WRITE, EXECUTE = Right.SESSIONS_READ, Right.SESSIONS_WRITE, Right.KERNEL_EXECUTE
+ME = Right.PROFILE_WRITE
 NOTEBOOK = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}
 S = "/api/sessions/{session_id}"
 
@@ -71,6 +74,24 @@ OPERATIONS: list[Operation] = [
     _public("GET", "/health/ready"),
     _public("GET", "/info"),
     _public("GET", "/api/objects/{token}"),
+    _public("POST", "/api/auth/register"),
+    _public("POST", "/api/auth/verify"),
+    _public("POST", "/api/auth/login"),
+    _public("POST", "/api/auth/refresh"),
+    _public("POST", "/api/auth/forgot"),
+    _public("POST", "/api/auth/reset"),
+    _public("GET", "/api/auth/oidc/login"),
+    _public("GET", "/api/auth/oidc/callback"),
+    _op("POST", "/api/auth/logout", ME, ends_login=True),
+    _op("POST", "/api/auth/logout-everywhere", ME, ends_login=True),
+    _op("GET", "/api/auth/logins", Right.PROFILE_READ),
+    _op("DELETE", "/api/auth/logins/{login_id}", ME),
+    _op("PUT", "/api/auth/password", ME, json={"current": "x", "new": "x" * 10}, cheap={}),
+    _op("POST", "/api/auth/switch", ME, json={"tenant_id": "x"}),
+    _op("GET", "/api/me", Right.PROFILE_READ),
+    _op("PUT", "/api/me", ME, json={"name": "x"}),
+    _op("GET", "/api/me/preferences", Right.PROFILE_READ),
+    _op("PUT", "/api/me/preferences", ME, json={"preferences": {}}),
     _op("POST", "/api/sessions", WRITE, json={"title": "x"}, cheap={"title": ""}),
     _op("GET", "/api/sessions", READ),
     _op("GET", S, READ),
@@ -87,7 +108,7 @@ OPERATIONS: list[Operation] = [
     _op("POST", f"{S}/chat/stream", WRITE, EXECUTE, json={"message": "x"}, cheap={}),
     _op("POST", f"{S}/cancel", WRITE),
     _op("GET", f"{S}/messages", READ),
-    _op("PUT", f"{S}/messages/{{message_id}}", WRITE, EXECUTE, json={"content": "x"}, cheap={"content": ""}),
+    _op("PUT", f"{S}/messages/{{message_id}}", WRITE, EXECUTE, json={"content": "x"}, cheap={"content": 7}),
     _op("GET", f"{S}/events", READ),
     _op("GET", f"{S}/kernel", READ),
     _op("GET", f"{S}/kernel/variables", READ),

@@ -10,6 +10,8 @@ class Action(StrEnum):
 
     SESSION_ARCHIVED = "session.archived"
     SESSION_DELETED = "session.deleted"
+    SESSION_REMOVED = "session.removed"
+    """Nothing is left of it; the detail has the numbers of rows and objects."""
     AUDIT_EXPORTED = "audit.exported"
     USER_ADDED = "user.added"
     USER_CHANGED = "user.changed"

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Path, Query, Response, status
 
 from carrel_gateway.dependencies import ProviderKeys
 from carrel_gateway.errors import NotFound
+from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.provider_keys.schemas import ProviderKeyIn, ProviderKeyList, ProviderKeyOut
 
-router = APIRouter(prefix="/api/provider-keys", tags=["identity"])
+router = APIRouter(route_class=IdempotentRoute, prefix="/api/provider-keys", tags=["identity"])
 Provider = Annotated[str, Path(pattern="^[a-z0-9_-]{1,40}$", description="As in the names of models: `openai`.")]
 Scope = Annotated[Literal["own", "tenant"], Query(description="`tenant`: for everybody in it, by its administrators.")]
 

@@ -23,6 +23,7 @@ from carrel_gateway.identity.rights import ALL_RIGHTS, Right, Role, rights_of
 from carrel_gateway.main import create_app
 from carrel_gateway.settings import Settings
 
+KINDS = ("session", "artifact", "team", "user", "key", "agent", "login")
 GUARDED = [operation for operation in OPERATIONS if operation.rights is not None]
 
 
@@ -78,6 +79,8 @@ def outcome(operation: Operation, caller: Principal, owner: Principal, rights: f
     assert operation.rights is not None
     if not operation.rights <= rights:
         return {403}
+    if "login_id" in operation.path and owner.user_id != caller.user_id:
+        return {404}
     if operation.names_an_object and owner.tenant_id != caller.tenant_id:
         return {404}
     beyond = operation.right_beyond
@@ -90,21 +93,20 @@ def outcome(operation: Operation, caller: Principal, owner: Principal, rights: f
 def test_route_by_role_by_owner_by_credential(everybody: World, operation: Operation) -> None:
     before = everybody.rows()
     for role, caller in everybody.people.items():
-        key, token = everybody.key(caller), everybody.token(caller)
-        kinds = [("key", lambda key=key: key), ("token", lambda token=token: token)]
-        if operation.method == "WS":
-            kinds.append(("ticket", lambda key=key: everybody.ticket(key)))
-        for kind, credential in kinds:
+        made = {"key": everybody.key(caller), "token": everybody.token(caller)}
+        kinds = ["key", "token", *(["ticket"] if operation.method == "WS" else [])]
+        for kind in kinds:
             for owner in (caller, everybody.colleague, everybody.stranger):
                 if operation.consumes and role is Role.ADMIN and owner is everybody.colleague:
                     continue  # it would be gone, as it should; `test_an_administrator_may_delete` looks at it
-                status, code = everybody.ask(operation, owner, credential())
+                credential = everybody.ticket(made["key"]) if kind == "ticket" else made[kind]
+                status, code = everybody.ask(operation, owner, credential)
+                if operation.ends_login and kind == "token":
+                    made[kind] = everybody.token(caller)
                 wanted = outcome(operation, caller, owner, rights_of(role))
                 assert status in wanted, (operation.name, role, kind, owner is caller, status, code)
                 if wanted == {404}:
-                    assert code in {
-                        f"{kind}_not_found" for kind in ("session", "artifact", "team", "user", "key", "agent")
-                    }
+                    assert code in {f"{name}_not_found" for name in KINDS}
                 if wanted == {403}:
                     assert code in {"permission_denied", "not_your_session"}
     assert everybody.ask(operation, everybody.colleague, None) == (401, "unauthenticated")

@@ -12,7 +12,7 @@ OWN, SHARED, SERVER = "sk-own-0123456789abcdefWXYZ", "sk-all-0123456789abcdefQRS
 
 async def test_a_run_uses_the_nearest_key(tmp_path):
     replies = [Reply(f"<answer>\nanswer {place}\n</answer>") for place in range(3)]
-    async with fake_openai(*replies) as fake:
+    async with fake_openai(replies) as fake:
         settings = {"LLM_MODEL": "openai/fake-model", "LLM_API_BASE": fake.url, "LLM_API_KEY": SERVER}
         with running_gateway(tmp_path / "data", **settings) as running:
             headers = {"Authorization": f"Bearer {running.key}"}
