@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Header, Query, Security
@@ -32,6 +33,7 @@ from carrel_gateway.history.service import HistoryService
 from carrel_gateway.idempotency.service import Effect
 from carrel_gateway.identity import policy
 from carrel_gateway.identity.authenticator import Authenticator
+from carrel_gateway.identity.presented import bearer
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.people.service import TeamService, UserService
 from carrel_gateway.provider_keys.service import ProviderKeyService
@@ -85,20 +87,30 @@ class Standing:
         self._ticket = ticket
         self._by_ticket: Principal | None = None
 
-    async def enter(self) -> Principal:
-        """Return the caller as `now` does, and count the call for them, or else for the address.
+    async def known(self) -> Principal:
+        """Return who calls, and count the call for them, or else for the address; once for a request.
 
         Raises
         ------
+        Unauthenticated
+            It is not known who calls.
         TooMany
             They call too often.
         """
+        known: Principal | None = getattr(self._connection.state, "caller", None)
+        if known:
+            return known
         try:
             caller = await self._caller()
         except Unauthenticated:
             await _count_stranger(self._connection, self._gateway)
             raise
         await self._gateway.rates.count(caller)
+        return caller
+
+    async def enter(self) -> Principal:
+        """Return the caller as `now` does, when they come in; the call is counted."""
+        caller = await self.known()
         await _require_allowed(self._connection, self._gateway, caller)
         return caller
 
@@ -188,6 +200,27 @@ def _id(connection: HTTPConnection, name: str) -> UUID | None:
 
 
 Caller = Annotated[Principal, Depends(require_caller)]
+
+
+async def admit_body(scope: MutableMapping[str, Any]) -> bool:
+    """Look at who calls before anything of a body is read; return whether the route asks for it at all.
+
+    FastAPI parses bodies before it calls dependencies. What the caller may do is still decided by `require_caller`.
+
+    Raises
+    ------
+    Unauthenticated
+        The route wants a caller, and it is not known who calls.
+    TooMany
+        There were too many calls.
+    """
+    route = scope.get("route")
+    if not (isinstance(route, APIRoute) and _asks_for_caller(route.dependant)):
+        return False
+    connection = HTTPConnection(scope)
+    presented = bearer(connection.headers.get("authorization"))
+    connection.state.caller = await Standing(connection, presented=presented).known()
+    return True
 
 
 async def _sessions(gateway: GatewayOf, caller: Caller) -> SessionService:
