@@ -26,9 +26,11 @@ from carrel_gateway.execution.service import ExecutionService
 from carrel_gateway.history.search import SearchService
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.idempotency.service import Effect
+from carrel_gateway.identity import policy
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.people.service import TeamService, UserService
+from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import MAX_CURSOR
@@ -48,6 +50,7 @@ class Gateway:
     keeper: SessionKeeper | None
     """Answers the platform's requests to save sessions; none where nobody makes any."""
     authenticator: Authenticator
+    access: SessionAccess
     started_at: float
     """By the monotonic clock."""
     closing: asyncio.Event
@@ -63,10 +66,44 @@ GatewayOf = Annotated[Gateway, Depends(gateway_of)]
 
 
 async def require_caller(
-    gateway: GatewayOf, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+    connection: HTTPConnection,
+    gateway: GatewayOf,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> Principal:
-    """Return the caller, or raise `Unauthenticated`."""
-    return await gateway.authenticator.authenticate(credentials.credentials if credentials else None)
+    """Return the caller, who may do what the route does with what its path names.
+
+    Raises
+    ------
+    Unauthenticated
+        It is not known who calls.
+    PermissionDenied
+        A right is missing, or it is another person's session.
+    NotFound
+        There is no such session or artifact in the caller's tenant.
+    """
+    return await admit(connection, gateway, credentials.credentials if credentials else None)
+
+
+async def admit(connection: HTTPConnection, gateway: Gateway, presented: str | None) -> Principal:
+    """Do what `require_caller` says, with what somebody presents by whatever way."""
+    caller = await gateway.authenticator.authenticate(presented)
+    rule = policy.rule_of(connection.scope.get("method", "WS"), connection.scope["route"].path)
+    policy.require(caller, rule)
+    session_id = _id(connection, "session_id")
+    artifact_id = _id(connection, "artifact_id")
+    if artifact_id and not session_id:
+        session_id = (await ArtifactService(gateway.context, caller).get(artifact_id)).session_id
+    if session_id:
+        await gateway.access.require(caller, session_id, changes=rule.changes)
+    return caller
+
+
+def _id(connection: HTTPConnection, name: str) -> UUID | None:
+    """Return an id of the path; none where there is none, or none that the route itself will take."""
+    try:
+        return UUID(connection.path_params[name])
+    except (KeyError, ValueError):
+        return None
 
 
 Caller = Annotated[Principal, Depends(require_caller)]

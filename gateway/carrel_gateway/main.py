@@ -39,6 +39,7 @@ from carrel_gateway.opening import open_context
 from carrel_gateway.page import routes as page
 from carrel_gateway.people import routes as people
 from carrel_gateway.sessions import routes as sessions
+from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.settings import Settings
 from carrel_gateway.suspension import routes as suspension
 from carrel_gateway.suspension.checkpoints import Checkpoints
@@ -138,6 +139,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             models=registry,
             keeper=keeper,
             authenticator=authenticator,
+            access=SessionAccess(context.database),
             started_at=time.monotonic(),
             closing=asyncio.Event(),
         )

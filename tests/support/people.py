@@ -44,15 +44,15 @@ async def new_key(database: Database, owner: Principal, **columns: Any) -> tuple
     return key, key_id
 
 
-async def new_team(database: Database, member: Principal, role: Role = Role.USER) -> UUID:
-    """Make a team that a user is a member of."""
+async def new_team(database: Database, *members: Principal, role: Role = Role.USER) -> UUID:
+    """Make a team of users who have the same role in it."""
     team_id = new_id()
-    same = {"tenant_id": member.tenant_id, "created_at": datetime.now(UTC)}
-    async with database.transaction(member.tenant_id) as tx:
+    same = {"tenant_id": members[0].tenant_id, "created_at": datetime.now(UTC)}
+    async with database.transaction(members[0].tenant_id) as tx:
         await tx.connection.execute(insert(teams).values(**same, id=team_id, name=str(team_id)))
-        await tx.connection.execute(
-            insert(team_members).values(**same, team_id=team_id, user_id=member.user_id, role=role.value)
-        )
+        for member in members:
+            row = {**same, "team_id": team_id, "user_id": member.user_id, "role": role.value}
+            await tx.connection.execute(insert(team_members).values(**row))
     return team_id
 
 

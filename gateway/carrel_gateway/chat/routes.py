@@ -10,7 +10,17 @@ from fastapi.responses import StreamingResponse
 
 from carrel_gateway.chat.schemas import CancelOut, ChatIn, ChatOut, MessageList, ProducedArtifact
 from carrel_gateway.chat.socket import ChatSocket
-from carrel_gateway.dependencies import Chat, Cursor, Gateway, GatewayOf, History, IdempotencyKey, Offset, Sessions
+from carrel_gateway.dependencies import (
+    Chat,
+    Cursor,
+    Gateway,
+    GatewayOf,
+    History,
+    IdempotencyKey,
+    Offset,
+    Sessions,
+    admit,
+)
 from carrel_gateway.errors import CarrelError, InvalidInput
 from carrel_gateway.history.routes import event_stream
 from carrel_gateway.idempotency.routes import IdempotentRoute
@@ -113,9 +123,9 @@ async def chat_socket(socket: WebSocket, session_id: UUID, after: int | None = N
     gateway: Gateway = socket.app.state.gateway
     offered, answer = from_subprotocols(socket.headers.get("sec-websocket-protocol"))
     try:
-        caller = await gateway.authenticator.authenticate(bearer(socket.headers.get("authorization")) or offered)
+        caller = await admit(socket, gateway, bearer(socket.headers.get("authorization")) or offered)
     except CarrelError as error:
-        await socket.close(code=4401, reason=error.code)
+        await socket.close(code=4000 + error.status, reason=error.code)
         return
     await socket.accept(subprotocol=answer)
-    await ChatSocket(socket, gateway.context, caller, gateway.supervisor, session_id).serve(after)
+    await ChatSocket(socket, gateway.context, caller, gateway.supervisor, gateway.access, session_id).serve(after)

@@ -22,6 +22,9 @@ from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError, InvalidInput
 from carrel_gateway.history.schemas import event_document, live_document
 from carrel_gateway.history.service import HistoryService, StoredEvent
+from carrel_gateway.identity import policy
+from carrel_gateway.identity.policy import Rule
+from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
 
 _SEND_SECONDS = 30.0
@@ -45,9 +48,12 @@ class ChatSocket:
         context: ProcessContext,
         principal: Principal,
         supervisor: RunSupervisor,
+        access: SessionAccess,
         session_id: UUID,
     ) -> None:
         self._socket = socket
+        self._principal = principal
+        self._access = access
         self._session_id = session_id
         self._sessions = SessionService(context, principal)
         self._history = HistoryService(context, principal)
@@ -97,6 +103,7 @@ class ChatSocket:
             raise InvalidInput("a frame must be one JSON object", code="invalid_json") from error
         kind = cast("dict[str, Any]", document).get("type") if isinstance(document, dict) else None
         if kind == "cancel":
+            await self._require(policy.CANCEL)
             await self._chat.cancel(self._session_id)
         elif kind == "message":
             try:
@@ -104,9 +111,14 @@ class ChatSocket:
             except ValidationError as error:
                 first = error.errors(include_url=False, include_input=False)[0]
                 raise InvalidInput(f"message: {first['msg']}", code="validation_failed") from error
+            await self._require(policy.SEND)
             await self._chat.send(self._session_id, body.message, key=body.idempotency_key)
         else:
             raise InvalidInput('a frame must have "type": "message" or "cancel"', code="unknown_frame")
+
+    async def _require(self, rule: Rule) -> None:
+        policy.require(self._principal, rule)
+        await self._access.require(self._principal, self._session_id, changes=rule.changes)
 
     async def _problem(self, error: CarrelError) -> None:
         await self._send(

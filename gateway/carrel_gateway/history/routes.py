@@ -14,10 +14,11 @@ from carrel_gateway import metrics
 from carrel_gateway.dependencies import Cursor, Gateway, GatewayOf, History, Search, Sessions
 from carrel_gateway.history.schemas import EventList, HitList, event_document, live_document, text_document
 from carrel_gateway.history.service import HistoryService, StoredEvent
+from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.web import sse
 from carrel_gateway.web.replies import JsonReply
 
-router = APIRouter(prefix="/api/sessions/{session_id}", tags=["history"])
+router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions/{session_id}", tags=["history"])
 search_router = APIRouter(prefix="/api/search", tags=["history"])
 MAX_WAIT_SECONDS = 30.0
 """Longest long poll; proxies give up on longer ones."""

@@ -19,9 +19,10 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
-from carrel_gateway.dependencies import Caller, GatewayOf, IdempotencyKey
-from carrel_gateway.errors import CarrelError
+from carrel_gateway.dependencies import Caller, Gateway, GatewayOf, IdempotencyKey
+from carrel_gateway.errors import CarrelError, NotFound
 from carrel_gateway.idempotency.service import LEASE_SECONDS, Answer, Claim, Effect, IdempotencyService, fingerprint_of
+from carrel_gateway.identity.presented import bearer
 from carrel_gateway.web.multipart import boundary_of, read_parts
 
 WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -75,7 +76,7 @@ async def claim_key(
     service = IdempotencyService(gateway.context, caller)
     found = await service.begin(
         idempotency_key,
-        f"{request.method} {request.url.path}",
+        _operation(request),
         fingerprint,
         repeatable=request.method != "POST" or path in REPEATABLE,
     )
@@ -120,6 +121,12 @@ def _claiming(
             response = await handle(request)
         except Replayed as replayed:
             return _response(replayed.answer)
+        except NotFound as error:  # perhaps because the first request with this key has deleted it
+            await _undo(request, error)
+            before = await _answer_before(request)
+            if before is None:
+                raise
+            return _response(before)
         except Exception as error:
             await _undo(request, error)
             raise
@@ -131,6 +138,19 @@ def _claiming(
         return response
 
     return answer
+
+
+async def _answer_before(request: Request) -> Answer | None:
+    """Return what the caller was answered under this key, where the route cannot be asked any more."""
+    gateway: Gateway = request.app.state.gateway
+    caller = await gateway.authenticator.authenticate(bearer(request.headers.get("authorization")))
+    fingerprint = fingerprint_of(request.url.query.encode(), await request.body())
+    service = IdempotencyService(gateway.context, caller)
+    return await service.answer(request.headers["idempotency-key"], _operation(request), fingerprint)
+
+
+def _operation(request: Request) -> str:
+    return f"{request.method} {request.url.path}"
 
 
 async def _settle(request: Request, response: Response) -> None:

@@ -122,6 +122,15 @@ class IdempotencyService:
                 return claim
         raise _going_on()
 
+    async def answer(self, key: str, operation: str, fingerprint: str) -> Answer | None:
+        """Return the answer that a request got under a key; none where it got none, or another request did."""
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        async with self._database.transaction(self._tenant_id) as tx:
+            entry = await repository.find(tx, self._user_id, digest)
+        if entry is None or entry.expired or entry.state != "done":
+            return None
+        return _answer_of(entry) if (entry.operation, entry.fingerprint) == (operation, fingerprint) else None
+
     async def finish(self, claim: Claim, answer: Answer) -> None:
         """Settle a claim with the answer that its request gets; a large body is not kept."""
         kept = len(answer.body) <= MAX_ANSWER_BYTES

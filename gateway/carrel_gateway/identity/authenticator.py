@@ -2,15 +2,15 @@
 
 The key of the installation is compared in constant time, and is the administrator of the default tenant. A key of a
 user's is looked up by its digest in the tenant that it names, with its owner: the rights are those of the owner now,
-cut to the key's scopes. What may be done with them is not decided here.
+cut to the key's scopes. Of an access token the login is looked up, with its user. What may be done with the rights is
+`policy`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -25,7 +25,7 @@ from carrel_gateway.identity.lookups import Found
 from carrel_gateway.identity.presented import MAX_LENGTH, Kind, digest_of, tenant_of
 from carrel_gateway.identity.rights import Right, Role, rights_of
 from carrel_gateway.identity.service import default_principal
-from carrel_gateway.storage.database import Transaction
+from carrel_gateway.identity.tokens import is_token
 
 USED_PAUSE: Final = timedelta(minutes=1)
 """How exactly it is known when a key was used last."""
@@ -40,6 +40,7 @@ class Authenticator:
 
     def __init__(self, context: ProcessContext, installation: InstallationKey | None) -> None:
         self._database = context.database
+        self._tokens = context.tokens
         self._installation = installation
         self._cache = PrincipalCache(context.bus)
         self._used: dict[UUID, UUID] = {}
@@ -80,10 +81,18 @@ class Authenticator:
         if self._installation is not None and self._installation.matches(digest):
             _count("installation", "accepted")
             return default_principal()
-        tenant_id = tenant_of(Kind.KEY, presented)
-        if tenant_id is None:
-            raise _unknown()
-        return await self._looked_up("key", digest, tenant_id, lambda tx: lookups.find_key(tx, digest))
+        kind = "token" if is_token(presented) else "key"
+        known = self._cache.get(digest)
+        if known is not None:
+            _count(kind, "cached")
+            return known
+        try:
+            found = await (self._by_token if kind == "token" else self._by_key)(presented, digest)
+        except Unauthenticated:
+            _count(kind, "refused")
+            raise
+        _count(kind, "accepted")
+        return found
 
     async def note_used(self) -> None:
         """Write down when keys were used."""
@@ -92,26 +101,29 @@ class Authenticator:
             async with self._database.transaction(tenant_id) as tx:
                 await lookups.touch(tx, key_id, pause=USED_PAUSE)
 
-    async def _looked_up(
-        self, kind: str, digest: bytes, tenant_id: UUID, find: Callable[[Transaction], Awaitable[Found | None]]
-    ) -> Principal:
-        known = self._cache.get(digest)
-        if known is not None:
-            _count(kind, "cached")
-            return known
+    async def _by_key(self, presented: str, digest: bytes) -> Principal:
+        tenant_id = tenant_of(Kind.KEY, presented)
+        if tenant_id is None:
+            raise _not_known()
         mark = self._cache.mark(tenant_id)
         async with self._database.transaction(tenant_id, write=False) as tx:
-            found = await find(tx)
-        try:
-            principal = _principal(tenant_id, found)
-        except Unauthenticated:
-            _count(kind, "refused")
-            raise
-        assert found is not None  # noqa: S101  it has a principal; this tells the type checker
+            found = _standing(await lookups.find_key(tx, digest))
+        principal = _principal(tenant_id, found)
         self._cache.keep(digest, principal, mark, seconds=_seconds_left(found))
-        if kind == "key" and _is_to_be_noted(found) and len(self._used) < _MOST_USED:
+        if _is_to_be_noted(found) and len(self._used) < _MOST_USED:
             self._used[found.credential_id] = tenant_id
-        _count(kind, "accepted")
+        return principal
+
+    async def _by_token(self, presented: str, digest: bytes) -> Principal:
+        claims = self._tokens.verify(presented)
+        mark = self._cache.mark(claims.tenant_id)
+        async with self._database.transaction(claims.tenant_id, write=False) as tx:
+            found = _standing(await lookups.find_login(tx, claims.login_id))
+        if found.user_id != claims.user_id:
+            raise _not_known()
+        principal = _principal(claims.tenant_id, found)
+        left = (claims.expires_at - datetime.now(UTC)).total_seconds()
+        self._cache.keep(digest, principal, mark, seconds=min(left, _seconds_left(found)))
         return principal
 
     async def _note_for_ever(self) -> None:
@@ -125,15 +137,26 @@ class Authenticator:
                 _log.exception("use of keys not noted")
 
 
-def _principal(tenant_id: UUID, found: Found | None) -> Principal:
+def _standing(found: Found | None) -> Found:
+    """Return a credential that is in force.
+
+    Raises
+    ------
+    Unauthenticated
+        It is not; the message says why.
+    """
     if found is None:
-        raise Unauthenticated("that key is not known here", code="wrong_key")
+        raise _not_known()
     if found.revoked_at is not None:
         raise Unauthenticated("that key or login was revoked; use another one", code="revoked")
     if found.expires_at is not None and found.expires_at <= found.now:
         raise Unauthenticated("that key or login has expired; make a new one", code="expired")
     if found.disabled_at is not None:
         raise Unauthenticated("that account is disabled; ask an administrator of the tenant", code="disabled")
+    return found
+
+
+def _principal(tenant_id: UUID, found: Found) -> Principal:
     role = Role(found.role)
     rights = rights_of(role)
     if found.scopes is not None:
@@ -149,9 +172,13 @@ def _seconds_left(found: Found) -> float:
     return SECONDS if found.expires_at is None else (found.expires_at - found.now).total_seconds()
 
 
+def _not_known() -> Unauthenticated:
+    return Unauthenticated("that API key is not known here", code="wrong_key")
+
+
 def _unknown() -> Unauthenticated:
     _count("unknown", "refused")
-    return Unauthenticated("that API key is not known here", code="wrong_key")
+    return _not_known()
 
 
 def _count(kind: str, outcome: str) -> None:

@@ -1,16 +1,81 @@
-"""Whose sessions a principal may read: the one place that says it, for lists and searches over many sessions.
+"""Who may touch which session of their tenant: the one place that says so, for single ones and for lists.
 
-Everybody their own; whoever may read all of the tenant, all of them. Single sessions are `SessionService.get`'s.
+One's own, and with `tenant:read` or `tenant:admin` those of others. Other tenants' are not there at all: every query is
+bound to a tenant. Which rights a route takes is `identity.policy`'s.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import Final
 from uuid import UUID
 
+from sqlalchemy import ColumnElement, select, true
+
 from carrel_gateway.context import Principal
+from carrel_gateway.errors import NotFound, PermissionDenied
 from carrel_gateway.identity.rights import Right
+from carrel_gateway.sessions.tables import sessions
+from carrel_gateway.storage.database import Database
+
+_OWNERS: Final = 10_000
+
+
+class SessionAccess:
+    """Checks single sessions. Remembers whose they are, which never changes, so that running code asks nothing more."""
+
+    def __init__(self, database: Database, *, size: int = _OWNERS) -> None:
+        self._database = database
+        self._size = size
+        self._owners: OrderedDict[tuple[UUID, UUID], UUID] = OrderedDict()
+
+    async def require(self, principal: Principal, session_id: UUID, *, changes: bool) -> None:
+        """Check that somebody may read a session, or change it.
+
+        A session that is not there is not found by whoever may touch all of them, when it is used.
+
+        Raises
+        ------
+        NotFound
+            There is none, or it is another tenant's.
+        PermissionDenied
+            It is another person's.
+        """
+        if principal.may(Right.TENANT_ADMIN if changes else Right.TENANT_READ):
+            return
+        owner = await self._owner(principal.tenant_id, session_id)
+        if owner is None:
+            raise NotFound("there is no such session", code="session_not_found")
+        if owner != principal.user_id:
+            raise PermissionDenied(
+                "this session is another person's; ask its owner or an administrator of your tenant",
+                code="not_your_session",
+            )
+
+    async def _owner(self, tenant_id: UUID, session_id: UUID) -> UUID | None:
+        key = (tenant_id, session_id)
+        known = self._owners.get(key)
+        if known is not None:
+            self._owners.move_to_end(key)
+            return known
+        query = select(sessions.c.owner_id).where(
+            sessions.c.tenant_id == tenant_id, sessions.c.id == session_id, sessions.c.status != "deleted"
+        )
+        async with self._database.transaction(tenant_id, write=False) as tx:
+            owner = await tx.connection.scalar(query)
+        if owner is not None:
+            self._owners[key] = owner
+            while len(self._owners) > self._size:
+                self._owners.popitem(last=False)
+        return owner
 
 
 def only_owner(principal: Principal) -> UUID | None:
     """Return the owner to whose sessions a search is bound; none where all of the tenant's may be read."""
     return None if principal.may(Right.TENANT_READ) else principal.user_id
+
+
+def readable(principal: Principal) -> ColumnElement[bool]:
+    """Return the condition on rows of `sessions` that a list of a principal is held to."""
+    owner_id = only_owner(principal)
+    return true() if owner_id is None else sessions.c.owner_id == owner_id

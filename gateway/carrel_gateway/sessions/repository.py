@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, delete, insert, or_, select, update
 
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
@@ -54,9 +54,17 @@ async def find(tx: Transaction, session_id: UUID) -> Session | None:
     return _session(row) if row else None
 
 
-async def page(tx: Transaction, *, status: str | None, before: UUID | None, limit: int, offset: int) -> list[Session]:
+async def page(
+    tx: Transaction,
+    which: ColumnElement[bool],
+    *,
+    status: str | None,
+    before: UUID | None,
+    limit: int,
+    offset: int,
+) -> list[Session]:
     """Return sessions, newest first: ids sort by the time they were made."""
-    query = select(sessions).where(sessions.c.tenant_id == tx.tenant_id)
+    query = select(sessions).where(sessions.c.tenant_id == tx.tenant_id, which)
     query = query.where(sessions.c.status == status) if status else query.where(sessions.c.status != "deleted")
     if before is not None:
         query = query.where(sessions.c.id < before)

@@ -16,8 +16,9 @@ from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError, Conflict, NotFound
 from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.history.service import HistoryService
-from carrel_gateway.identity.service import DEFAULT_TENANT_ID
+from carrel_gateway.identity.service import DEFAULT_TENANT_ID, default_principal
 from carrel_gateway.sessions import repository
+from carrel_gateway.sessions.access import readable
 from carrel_gateway.sessions.repository import Session
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
@@ -126,7 +127,7 @@ class SessionService:
         offset: int = 0,
         cursor: str | None = None,
     ) -> Page[Session]:
-        """Return a page of sessions, newest first.
+        """Return a page of the sessions that the principal may read, newest first.
 
         Raises
         ------
@@ -135,7 +136,9 @@ class SessionService:
         """
         before = _CURSORS.read(cursor, status) if cursor else None
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
-            found = await repository.page(tx, status=status, before=before, limit=limit + 1, offset=offset)
+            found = await repository.page(
+                tx, readable(self._principal), status=status, before=before, limit=limit + 1, offset=offset
+            )
         return _CURSORS.page(found, limit, lambda last: last.id, status)
 
     async def update(
@@ -289,13 +292,13 @@ class SessionService:
         return len(orphans)
 
     async def _take_up(self, session_id: UUID) -> Session:
-        """Begin the history of a session that was made with kubectl; such a one is the default tenant's."""
+        """Begin the history of a session that was made with kubectl; such a one is the default user's."""
         own = self._principal.tenant_id == DEFAULT_TENANT_ID
         name = await self._context.executor.made_elsewhere(session_id) if own else None
         if name is None:
             raise _not_found()
         try:
-            session = await self.create(title=name, session_id=session_id)
+            session = await SessionService(self._context, default_principal()).create(title=name, session_id=session_id)
         except Conflict:  # deleted, or taken up by another gateway just now
             async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
                 return _required(await repository.find(tx, session_id))

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from carrel_gateway.migrations.postgres import protect
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,145 @@
+"""Which rights each route needs: one table for all of them. What is not in it is refused.
+
+A row is a method (`WS` for a WebSocket) and a path as the page of the API writes it. `changes` says whether the session
+that the path names is changed, which takes more than to read it; whose sessions somebody may touch is
+`sessions.access`'s. A rule names all rights that it takes, because a key may have any of them alone: whoever sends a
+message has an agent run code, and so needs both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from carrel_gateway.context import Principal
+from carrel_gateway.errors import PermissionDenied
+from carrel_gateway.identity.rights import Right
+
+PUBLIC: Final = None
+"""Nobody is asked who they are; the route answers everybody, or looks at what is presented itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a route takes."""
+
+    rights: frozenset[Right]
+    changes: bool = False
+
+
+def _rule(*rights: Right, changes: bool = False) -> Rule:
+    return Rule(frozenset(rights), changes)
+
+
+_READ: Final = _rule(Right.SESSIONS_READ)
+_WRITE: Final = _rule(Right.SESSIONS_WRITE, changes=True)
+_EXECUTE: Final = _rule(Right.KERNEL_EXECUTE, changes=True)
+SEND: Final = _rule(Right.SESSIONS_WRITE, Right.KERNEL_EXECUTE, changes=True)
+"""A message, over HTTP or over a WebSocket."""
+CANCEL: Final = _WRITE
+_SESSION: Final = "/api/sessions/{session_id}"
+
+RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
+    {
+        # pages, health
+        ("GET", "/"): PUBLIC,
+        ("GET", "/docs"): PUBLIC,
+        ("GET", "/openapi.json"): PUBLIC,
+        ("GET", "/page/{name}"): PUBLIC,
+        ("GET", "/health"): PUBLIC,
+        ("GET", "/health/ready"): PUBLIC,
+        ("GET", "/info"): PUBLIC,
+        ("GET", "/api/objects/{token}"): PUBLIC,  # the address is the key
+        # sessions
+        ("POST", "/api/sessions"): _rule(Right.SESSIONS_WRITE),
+        ("GET", "/api/sessions"): _READ,
+        ("GET", _SESSION): _READ,
+        ("PUT", _SESSION): _WRITE,
+        ("DELETE", _SESSION): _WRITE,
+        ("POST", f"{_SESSION}/archive"): _WRITE,
+        ("POST", f"{_SESSION}/suspend"): _WRITE,
+        ("POST", f"{_SESSION}/resume"): _EXECUTE,
+        ("POST", f"{_SESSION}/fork"): _WRITE,
+        ("GET", f"{_SESSION}/config"): _READ,
+        ("PUT", f"{_SESSION}/config"): _WRITE,
+        ("POST", f"{_SESSION}/reload"): _WRITE,
+        # conversation
+        ("POST", f"{_SESSION}/chat"): SEND,
+        ("POST", f"{_SESSION}/chat/stream"): SEND,
+        ("POST", f"{_SESSION}/cancel"): CANCEL,
+        ("GET", f"{_SESSION}/messages"): _READ,
+        ("GET", f"{_SESSION}/events"): _READ,
+        ("WS", "/ws/chat/{session_id}"): _READ,  # each frame that does something takes what its route does
+        # kernel
+        ("GET", f"{_SESSION}/kernel"): _READ,
+        ("GET", f"{_SESSION}/kernel/variables"): _READ,
+        ("POST", f"{_SESSION}/kernel/execute"): _EXECUTE,
+        ("POST", f"{_SESSION}/kernel/interrupt"): _EXECUTE,
+        ("POST", f"{_SESSION}/kernel/restart"): _EXECUTE,
+        ("POST", f"{_SESSION}/kernel/reset"): _EXECUTE,
+        ("POST", f"{_SESSION}/kernel/complete"): _EXECUTE,  # completing looks at objects, which runs their code
+        # files
+        ("POST", f"{_SESSION}/files"): _WRITE,
+        ("GET", f"{_SESSION}/files"): _READ,
+        ("GET", f"{_SESSION}/files/{{name}}"): _READ,
+        ("DELETE", f"{_SESSION}/files/{{name}}"): _WRITE,
+        ("GET", f"{_SESSION}/artifacts"): _READ,
+        ("GET", f"{_SESSION}/artifacts/{{name}}"): _READ,
+        ("GET", "/api/artifacts/{artifact_id}"): _READ,
+        ("GET", "/api/artifacts/{artifact_id}/versions"): _READ,
+        ("GET", f"{_SESSION}/notebook"): _READ,
+        ("POST", f"{_SESSION}/notebook/sync"): _WRITE,
+        ("GET", "/api/search"): _READ,
+        # people
+        ("GET", "/api/users"): _rule(Right.TEAMS_WRITE),  # whom one can take into a team
+        ("POST", "/api/users"): _rule(Right.PEOPLE_ADMIN),
+        ("PUT", "/api/users/{user_id}"): _rule(Right.PEOPLE_ADMIN),
+        ("GET", "/api/teams"): _rule(Right.PROFILE_READ),
+        ("POST", "/api/teams"): _rule(Right.TEAMS_WRITE),
+        ("GET", "/api/teams/{team_id}"): _rule(Right.PROFILE_READ),
+        ("PUT", "/api/teams/{team_id}"): _rule(Right.TEAMS_WRITE),
+        ("DELETE", "/api/teams/{team_id}"): _rule(Right.TEAMS_WRITE),
+        ("PUT", "/api/teams/{team_id}/members/{user_id}"): _rule(Right.TEAMS_WRITE),
+        ("DELETE", "/api/teams/{team_id}/members/{user_id}"): _rule(Right.PROFILE_WRITE),  # everybody may go
+        # administration
+        ("GET", "/api/audit"): _rule(Right.TENANT_READ),
+        ("GET", "/api/audit/export"): _rule(Right.TENANT_READ),
+        ("GET", "/api/audit/verify"): _rule(Right.TENANT_READ),
+        # models
+        ("GET", "/api/models"): _rule(Right.MODELS_READ),
+        ("GET", "/api/models/{name}/validate"): _rule(Right.MODELS_READ),
+    }
+)
+
+
+def rule_of(method: str, path: str) -> Rule:
+    """Return the rule of a route that asks who calls.
+
+    Parameters
+    ----------
+    path
+        The route's template, converters and all.
+
+    Raises
+    ------
+    PermissionDenied
+        It has none: whoever makes a route says here what it takes.
+    """
+    rule = RULES.get((method, path.replace(":path", "")))
+    if rule is None:
+        raise PermissionDenied(f"nobody may do this: {method} {path} has no rule", code="no_rule")
+    return rule
+
+
+def require(principal: Principal, rule: Rule) -> None:
+    """Check that a principal has all rights of a rule.
+
+    Raises
+    ------
+    PermissionDenied
+        One is missing; the message names it.
+    """
+    for right in sorted(rule.rights):
+        principal.require(right)

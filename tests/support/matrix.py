@@ -1,0 +1,179 @@
+"""The people and objects of the matrix of access: a gateway in this process, two tenants, and one object of each kind
+for every owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import insert, select
+from tests.support.inside import Inside, Refused, inside
+from tests.support.operations import Operation
+from tests.support.people import new_key, new_team, new_user
+from tests.support.state import chunks_of, new_principal
+from tests.support.tenancy import statements_without_tenant
+
+from carrel_gateway.artifacts.service import ArtifactService
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.identity.rights import Right, Role
+from carrel_gateway.identity.tables import logins
+from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.sessions.tables import sessions
+from carrel_gateway.settings import Settings
+from carrel_gateway.storage.ids import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """One of each kind, of one owner."""
+
+    session: UUID
+    archived: UUID
+    artifact: UUID
+
+
+@dataclass
+class World:
+    """Everybody, and what is theirs."""
+
+    gateway: Inside
+    people: dict[Role, Principal] = field(default_factory=dict)
+    colleague: Principal = field(init=False)
+    stranger: Principal = field(init=False)
+    objects: dict[UUID, Objects] = field(default_factory=dict)
+
+    @property
+    def context(self) -> ProcessContext:
+        return self.gateway.context
+
+    def key(self, owner: Principal, scopes: set[Right] | None = None) -> str:
+        """Return a new key of somebody."""
+        names = None if scopes is None else sorted(scopes)
+        return self.gateway.call(new_key, self.context.database, owner, scopes=names)[0]
+
+    def token(self, owner: Principal) -> str:
+        """Return an access token of somebody who has logged in."""
+        return self.gateway.call(_log_in, self.context, owner)
+
+    def path(self, operation: Operation, owner: Principal) -> str:
+        """Return the path of an operation on an owner's objects."""
+        mine = self.objects[owner.user_id]
+        session = mine.session if not operation.changes else mine.archived
+        if operation.consumes:
+            session = self.gateway.call(_new_session, self.context, owner)
+        team, mate = self.gateway.call(_new_team, self.context, owner) if "team_id" in operation.path else (None, None)
+        filled = operation.path.format(
+            session_id=session,
+            artifact_id=mine.artifact,
+            team_id=team,
+            mate_id=mate,
+            user_id=owner.user_id,
+            name="table.csv",
+            model="demo/analyst",
+            token="x",
+        )
+        assert "{" not in filled
+        return filled
+
+    def ask(self, operation: Operation, owner: Principal, credential: str | None) -> tuple[int, str]:
+        """Return status and code of a call."""
+        path = self.path(operation, owner)
+        if operation.method == "WS":
+            return self._ask_socket(path, credential)
+        body = operation.json
+        if operation.cheap is not None and owner.tenant_id != self.stranger.tenant_id:
+            body = operation.cheap
+        answer = self.gateway.request(operation.method, path, credential=credential, json=body)
+        is_problem = answer.headers.get("content-type", "").startswith("application/problem+json")
+        return answer.status_code, answer.json()["code"] if is_problem else ""
+
+    def _ask_socket(self, path: str, credential: str | None) -> tuple[int, str]:
+        try:
+            with self.gateway.socket(path, credential=credential) as socket:
+                socket.send({"type": "nothing"})
+                answer = socket.receive()
+        except Refused as refused:
+            return refused.code - 4000, refused.reason
+        return (200, "") if answer["code"] == "unknown_frame" else (answer["status"], answer["code"])
+
+    def rows(self) -> list[Any]:
+        """Return the sessions that nobody here may change, as they are."""
+        return [self.gateway.call(_row, self.context, owner) for owner in (self.colleague, self.stranger)]
+
+
+@contextmanager
+def world(settings: Settings) -> Iterator[World]:
+    """Start a gateway in this process, with everybody in it; every statement must be bound to a tenant."""
+    with inside(settings) as gateway:
+        made = World(gateway)
+        with statements_without_tenant(made.context.database) as found:
+            gateway.call(_people, made)
+            yield made
+        assert found == []
+
+
+async def _people(made: World) -> None:
+    database = made.context.database
+    tenant_id = (await new_principal(database)).tenant_id
+    for role in Role:
+        made.people[role] = await new_user(database, tenant_id, role)
+    made.colleague = await new_user(database, tenant_id)
+    made.stranger = await new_principal(database)
+    for owner in (*made.people.values(), made.colleague, made.stranger):
+        made.objects[owner.user_id] = await _objects(made.context, owner)
+
+
+async def _objects(context: ProcessContext, owner: Principal) -> Objects:
+    own = Principal(owner.tenant_id, owner.user_id)
+    sessions_of, artifacts = SessionService(context, own), ArtifactService(context, own)
+    session, archived = await _new_session(context, owner), await _new_session(context, owner)
+    for category in ("data", "artifacts"):
+        stored = await artifacts.store(
+            session, name="table.csv", category=category, content_type="text/csv", chunks=chunks_of(b"a\n1\n")
+        )
+    await sessions_of.archive(archived)
+    return Objects(session, archived, stored.id)
+
+
+async def _new_session(context: ProcessContext, owner: Principal) -> UUID:
+    return (await SessionService(context, Principal(owner.tenant_id, owner.user_id)).create()).id
+
+
+async def _new_team(context: ProcessContext, owner: Principal) -> tuple[UUID, UUID]:
+    """Make a team that the owner leads with somebody else."""
+    mate = await new_user(context.database, owner.tenant_id)
+    return await new_team(context.database, owner, mate, role=Role.ADMIN), mate.user_id
+
+
+async def _row(context: ProcessContext, owner: Principal) -> Any:
+    async with context.database.transaction(owner.tenant_id, write=False) as tx:
+        query = (
+            select(sessions)
+            .where(sessions.c.tenant_id == owner.tenant_id, sessions.c.owner_id == owner.user_id)
+            .order_by(sessions.c.id)
+        )
+        return [tuple(row) for row in await tx.connection.execute(query)]
+
+
+async def _log_in(context: ProcessContext, owner: Principal) -> str:
+    login_id, now = new_id(), datetime.now(UTC)
+    row = {
+        "tenant_id": owner.tenant_id,
+        "id": login_id,
+        "user_id": owner.user_id,
+        "digest": login_id.hex,
+        "generation": 1,
+        "client": "test",
+        "created_at": now,
+        "refreshed_at": now,
+        "expires_at": now + timedelta(days=1),
+    }
+    async with context.database.transaction(owner.tenant_id) as tx:
+        await tx.connection.execute(insert(logins).values(**row))
+    issued = context.tokens.issue(tenant_id=owner.tenant_id, user_id=owner.user_id, login_id=login_id)
+    return issued.token

@@ -1,0 +1,132 @@
+"""What each route of the API takes, written down a second time: the matrix of access compares the product with it.
+
+Whoever adds a route adds a row. It says which rights the route takes, and what to send so that whoever may is not
+refused, at little cost: a body that is refused as such (422), or an archived session, says as well as a kernel does
+that the caller was let through. Objects that a path names are made by `tests.support.matrix`, one of each owner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from carrel_gateway.identity.rights import Right
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One route."""
+
+    method: str
+    path: str
+    rights: frozenset[Right] | None
+    """None of a route that asks nobody who they are."""
+    changes: bool = False
+    """Whether it changes what its path names."""
+    json: Any = None
+    """A body that could be taken."""
+    cheap: Any = None
+    """One that cannot: sent where it would be, were it good."""
+    beyond: Right | None = None
+    """What it takes to do it with another person's object, where that is not what holds for sessions."""
+    consumes: bool = False
+    """Whether what its path names is gone afterwards."""
+
+    @property
+    def template(self) -> str:
+        """The path as the application has it."""
+        return self.path.partition("?")[0].replace("{model}", "{name}").replace("{mate_id}", "{user_id}")
+
+    @property
+    def names_an_object(self) -> bool:
+        return any(f"{{{kind}_id}}" in self.path for kind in ("session", "artifact", "team", "user"))
+
+    @property
+    def right_beyond(self) -> Right | None:
+        """What it takes to do it with another person's object."""
+        if "session_id" in self.path or "artifact_id" in self.path:
+            return Right.TENANT_ADMIN if self.changes else Right.TENANT_READ
+        return self.beyond
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+def _public(method: str, path: str) -> Operation:
+    return Operation(method, path, None)
+
+
+def _op(method: str, path: str, *rights: Right, **options: Any) -> Operation:
+    changes = options.pop("changes", method != "GET")
+    return Operation(method, path, frozenset(rights), changes, **options)
+
+
+READ, WRITE, EXECUTE = Right.SESSIONS_READ, Right.SESSIONS_WRITE, Right.KERNEL_EXECUTE
+NOTEBOOK = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}
+S = "/api/sessions/{session_id}"
+
+OPERATIONS: list[Operation] = [
+    _public("GET", "/health"),
+    _public("GET", "/health/ready"),
+    _public("GET", "/info"),
+    _public("GET", "/api/objects/{token}"),
+    _op("POST", "/api/sessions", WRITE, json={"title": "x"}, cheap={"title": ""}),
+    _op("GET", "/api/sessions", READ),
+    _op("GET", S, READ),
+    _op("PUT", S, WRITE, json={"title": "x"}, cheap={"title": ""}),
+    _op("DELETE", S, WRITE, consumes=True),
+    _op("POST", f"{S}/archive", WRITE),
+    _op("POST", f"{S}/suspend", WRITE),
+    _op("POST", f"{S}/resume", EXECUTE),
+    _op("POST", f"{S}/fork", WRITE, json={"title": "x"}, cheap={"title": ""}),
+    _op("GET", f"{S}/config", READ),
+    _op("PUT", f"{S}/config", WRITE, json={"model": None}, cheap={"model": ""}),
+    _op("POST", f"{S}/reload", WRITE),
+    _op("POST", f"{S}/chat", WRITE, EXECUTE, json={"message": "x"}, cheap={}),
+    _op("POST", f"{S}/chat/stream", WRITE, EXECUTE, json={"message": "x"}, cheap={}),
+    _op("POST", f"{S}/cancel", WRITE),
+    _op("GET", f"{S}/messages", READ),
+    _op("GET", f"{S}/events", READ),
+    _op("GET", f"{S}/kernel", READ),
+    _op("GET", f"{S}/kernel/variables", READ),
+    _op("POST", f"{S}/kernel/execute", EXECUTE, json={"code": "1"}, cheap={}),
+    _op("POST", f"{S}/kernel/interrupt", EXECUTE),
+    _op("POST", f"{S}/kernel/restart", EXECUTE),
+    _op("POST", f"{S}/kernel/reset", EXECUTE),
+    _op("POST", f"{S}/kernel/complete", EXECUTE, json={"code": "a", "cursor_pos": 1}, cheap={}),
+    _op("POST", f"{S}/files", WRITE),
+    _op("GET", f"{S}/files", READ),
+    _op("GET", f"{S}/files/{{name}}", READ),
+    _op("DELETE", f"{S}/files/{{name}}", WRITE),
+    _op("GET", f"{S}/artifacts", READ),
+    _op("GET", f"{S}/artifacts/{{name}}", READ),
+    _op("GET", "/api/artifacts/{artifact_id}", READ),
+    _op("GET", "/api/artifacts/{artifact_id}/versions", READ),
+    _op("GET", f"{S}/notebook", READ),
+    _op("POST", f"{S}/notebook/sync", WRITE, json={"notebook": NOTEBOOK}, cheap={}),
+    _op("GET", "/api/search?q=word", READ),
+    _op("GET", "/api/users", Right.TEAMS_WRITE),
+    _op("POST", "/api/users", Right.PEOPLE_ADMIN, json={"name": "x", "role": "readonly"}, cheap={"name": ""}),
+    _op("PUT", "/api/users/{user_id}", Right.PEOPLE_ADMIN, json={"name": "x"}),
+    _op("GET", "/api/teams", Right.PROFILE_READ),
+    _op("POST", "/api/teams", Right.TEAMS_WRITE, json={"name": "x"}, cheap={"name": ""}),
+    _op("GET", "/api/teams/{team_id}", Right.PROFILE_READ, beyond=Right.PEOPLE_ADMIN),
+    _op("PUT", "/api/teams/{team_id}", Right.TEAMS_WRITE, beyond=Right.PEOPLE_ADMIN, json={"name": "x"}),
+    _op("DELETE", "/api/teams/{team_id}", Right.TEAMS_WRITE, beyond=Right.PEOPLE_ADMIN),
+    _op(
+        "PUT",
+        "/api/teams/{team_id}/members/{mate_id}",
+        Right.TEAMS_WRITE,
+        beyond=Right.PEOPLE_ADMIN,
+        json={"role": "readonly"},
+    ),
+    # Everybody may leave; to take somebody else out is to lead.
+    _op("DELETE", "/api/teams/{team_id}/members/{user_id}", Right.PROFILE_WRITE, beyond=Right.PEOPLE_ADMIN),
+    _op("GET", "/api/audit", Right.TENANT_READ),
+    _op("GET", "/api/audit/export", Right.TENANT_READ),
+    _op("GET", "/api/audit/verify", Right.TENANT_READ),
+    _op("GET", "/api/models", Right.MODELS_READ),
+    _op("GET", "/api/models/{model}/validate", Right.MODELS_READ),
+    _op("WS", "/ws/chat/{session_id}", READ, changes=False),
+]
