@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from carrel_gateway.storage.bus import Bus
     from carrel_gateway.storage.database import Database
     from carrel_gateway.storage.objects import StorageBackend
+    from carrel_gateway.storage.windows import Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class ProcessContext:
     settings: Settings
     database: Database
     bus: Bus
+    windows: Windows
+    """Counters of calls."""
     objects: StorageBackend
     executor: Executor
     kernels: KernelPool
@@ -80,5 +83,6 @@ class ProcessContext:
         await self.kernels.aclose()
         await self.executor.aclose()
         await self.objects.aclose()
+        await self.windows.aclose()
         await self.bus.aclose()
         await self.database.aclose()

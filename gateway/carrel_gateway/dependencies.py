@@ -11,6 +11,8 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Header, Query, Security
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection, Request
 
@@ -21,7 +23,7 @@ from carrel_gateway.chat.service import ChatService
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config.service import ConfigService
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import Conflict
+from carrel_gateway.errors import Conflict, Unauthenticated
 from carrel_gateway.execution.service import ExecutionService
 from carrel_gateway.history.search import SearchService
 from carrel_gateway.history.service import HistoryService
@@ -30,12 +32,15 @@ from carrel_gateway.identity import policy
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.people.service import TeamService, UserService
+from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import MAX_CURSOR
+from carrel_gateway.stored_agents.service import AgentService
 from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.suspension.service import SuspensionService
+from carrel_gateway.web.address import client_address
 
 _bearer = HTTPBearer(auto_error=False, description="The API key, as `Authorization: Bearer <key>`.")
 
@@ -50,6 +55,7 @@ class Gateway:
     keeper: SessionKeeper | None
     """Answers the platform's requests to save sessions; none where nobody makes any."""
     authenticator: Authenticator
+    rates: RateLimits
     access: SessionAccess
     started_at: float
     """By the monotonic clock."""
@@ -76,6 +82,8 @@ async def require_caller(
     ------
     Unauthenticated
         It is not known who calls.
+    TooMany
+        They call too often.
     PermissionDenied
         A right is missing, or it is another person's session.
     NotFound
@@ -86,7 +94,7 @@ async def require_caller(
 
 async def admit(connection: HTTPConnection, gateway: Gateway, presented: str | None) -> Principal:
     """Do what `require_caller` says, with what somebody presents by whatever way."""
-    caller = await gateway.authenticator.authenticate(presented)
+    caller = await _known_caller(connection, gateway, presented)
     rule = policy.rule_of(connection.scope.get("method", "WS"), connection.scope["route"].path)
     policy.require(caller, rule)
     session_id = _id(connection, "session_id")
@@ -96,6 +104,33 @@ async def admit(connection: HTTPConnection, gateway: Gateway, presented: str | N
     if session_id:
         await gateway.access.require(caller, session_id, changes=rule.changes)
     return caller
+
+
+async def _known_caller(connection: HTTPConnection, gateway: Gateway, presented: str | None) -> Principal:
+    """Return who presents a key or token, and count the call for them, or else for the address."""
+    try:
+        caller = await gateway.authenticator.authenticate(presented)
+    except Unauthenticated:
+        await _count_stranger(connection, gateway)
+        raise
+    await gateway.rates.count(caller)
+    return caller
+
+
+async def count_open_call(connection: HTTPConnection, gateway: GatewayOf) -> None:
+    """Count a call for its address when the route asks nobody who they are; raises `TooMany`."""
+    route = connection.scope.get("route")
+    if isinstance(route, APIRoute) and not _asks_for_caller(route.dependant):  # WebSockets see to it themselves
+        await _count_stranger(connection, gateway)
+
+
+async def _count_stranger(connection: HTTPConnection, gateway: Gateway) -> None:
+    address = client_address(connection.scope, trusted_proxies=gateway.context.settings.trusted_proxies)
+    await gateway.rates.count_stranger(address, getattr(connection.scope.get("route"), "path", ""))
+
+
+def _asks_for_caller(dependant: Dependant) -> bool:
+    return dependant.call is require_caller or any(map(_asks_for_caller, dependant.dependencies))
 
 
 def _id(connection: HTTPConnection, name: str) -> UUID | None:
@@ -153,6 +188,10 @@ async def _teams(gateway: GatewayOf, caller: Caller) -> TeamService:
     return TeamService(gateway.context, caller)
 
 
+async def _agents(gateway: GatewayOf, caller: Caller) -> AgentService:
+    return AgentService(gateway.context, caller)
+
+
 async def _audit(gateway: GatewayOf, caller: Caller) -> AuditService:
     return AuditService(gateway.context, caller)
 
@@ -169,6 +208,7 @@ Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
 Audit = Annotated[AuditService, Depends(_audit)]
 Users = Annotated[UserService, Depends(_users)]
 Teams = Annotated[TeamService, Depends(_teams)]
+Agents = Annotated[AgentService, Depends(_agents)]
 
 IdempotencyKey = Annotated[
     str | None,

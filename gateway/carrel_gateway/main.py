@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, Final
 
 import structlog
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from carrel_gateway import metrics, problems
@@ -23,7 +23,7 @@ from carrel_gateway.audit import routes as audit
 from carrel_gateway.chat import routes as chat
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config import routes as config
-from carrel_gateway.dependencies import Gateway
+from carrel_gateway.dependencies import Gateway, count_open_call
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.execution import routes as execution
 from carrel_gateway.execution.startup import recover_left_behind
@@ -38,9 +38,11 @@ from carrel_gateway.notebook import routes as notebook
 from carrel_gateway.opening import open_context
 from carrel_gateway.page import routes as page
 from carrel_gateway.people import routes as people
+from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions import routes as sessions
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.settings import Settings
+from carrel_gateway.stored_agents import routes as stored_agents
 from carrel_gateway.suspension import routes as suspension
 from carrel_gateway.suspension.checkpoints import Checkpoints
 from carrel_gateway.suspension.keeping import SessionKeeper
@@ -63,6 +65,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     models.router,
     audit.router,
     people.router,
+    stored_agents.router,
     chat.sockets,
     artifacts.signed,
     page.router,
@@ -95,7 +98,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.openapi = cache(lambda: openapi.complete(describe()))
     problems.install(app)
     for router in _ROUTERS:
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(count_open_call)])
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -139,6 +142,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             models=registry,
             keeper=keeper,
             authenticator=authenticator,
+            rates=RateLimits(settings, context.windows),
             access=SessionAccess(context.database),
             started_at=time.monotonic(),
             closing=asyncio.Event(),

@@ -56,6 +56,34 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[list[str], NoDecode] = _setting(
         "allowed_hosts", [], "Host names, separated by commas, that requests may name; empty means any, but local."
     )
+    trusted_proxies: int = _setting(
+        "trusted_proxies",
+        0,
+        "Proxies that every request passes through; X-Forwarded-For is believed from so many.",
+        ge=0,
+        le=10,
+    )
+    rate_per_principal: float | None = _setting(
+        "rate_per_principal",
+        None,
+        "Calls a second of one user, over 10 s, with whichever keys; 0 means no limit, "
+        "empty means 100, or no limit with the local executor.",
+        ge=0,
+    )
+    rate_per_address: float | None = _setting(
+        "rate_per_address",
+        None,
+        "Calls a second, over 10 s, from one address without a valid key; 0 means no limit, "
+        "empty means 20, or no limit with the local executor.",
+        ge=0,
+    )
+    rate_of_logins: float | None = _setting(
+        "rate_of_logins",
+        None,
+        "Calls a minute of /api/auth from one address, by weight; 0 means no limit, "
+        "empty means 60, or no limit with the local executor.",
+        ge=0,
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "log_level", "info", "Least level that is logged."
     )
@@ -182,6 +210,25 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """URL of the database in force."""
         return self.database_url or f"sqlite:///{self.data_dir / 'carrel.db'}"
+
+    @property
+    def principal_rate(self) -> float:
+        """Calls a second of one user in force; 0 means no limit."""
+        return self._rate(self.rate_per_principal, 100)
+
+    @property
+    def address_rate(self) -> float:
+        """Calls a second of one address in force; 0 means no limit."""
+        return self._rate(self.rate_per_address, 20)
+
+    @property
+    def login_rate(self) -> float:
+        """Calls a minute of what people log in with, from one address, in force; 0 means no limit."""
+        return self._rate(self.rate_of_logins, 60)
+
+    def _rate(self, given: float | None, default: float) -> float:
+        # One person on their own machine is nobody to be protected from.
+        return given if given is not None else 0 if self.executor_type == "local" else default
 
     @property
     def objects_dir(self) -> Path:

@@ -26,6 +26,9 @@ class _Payload(msgspec.Struct, tag_field="type", frozen=True, kw_only=True, omit
 
 class SessionCreated(_Payload, tag="session.created", kw_only=True, frozen=True):
     title: str
+    agent_id: UUID | None = None
+    """Stored agent whose configuration it began with, and the version that it had then."""
+    agent_version: int | None = None
 
 
 class SessionChanged(_Payload, tag="session.changed", kw_only=True, frozen=True):
@@ -229,6 +232,18 @@ class SessionForked(_Payload, tag="session.forked", kw_only=True, frozen=True):
     """State that it begins with; none where the other session had no kernel."""
 
 
+class HeadMoved(_Payload, tag="head.moved", kw_only=True, frozen=True):
+    """The conversation goes on after an earlier event; what came between is in the log alone."""
+
+    message_id: UUID
+    """The question that was edited, or the question or answer for which another answer was asked."""
+    head: int
+    """Number of the last event that the conversation still has."""
+    reason: Literal["edit", "regenerate"]
+    kernel_stale: bool = False
+    """The kernel has run cells that the conversation does not have any more."""
+
+
 LogPayload: TypeAlias = (
     SessionCreated
     | SessionChanged
@@ -250,6 +265,7 @@ LogPayload: TypeAlias = (
     | SessionResumed
     | SessionRecovered
     | SessionForked
+    | HeadMoved
 )
 
 _decoder: msgspec.json.Decoder[LogPayload] = msgspec.json.Decoder(LogPayload)

@@ -165,6 +165,7 @@ class AgentLoop:
             turns=self._context.turns,
             exchanges=tuple(seen.exchanges),
             plan=seen.plan,
+            instructions=self._context.instructions,
         )
         began = time.monotonic()
         text, usage = await self._watched(self._stream(view, len(state.rounds)))

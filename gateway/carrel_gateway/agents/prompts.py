@@ -49,7 +49,7 @@ _MOST_FILES: Final = 100
 
 def messages(view: AgentView) -> list[Message]:
     """Return the chat: rules, earlier turns, the question with its files, and the exchanges of the run."""
-    chat: list[Message] = [{"role": "system", "content": SYSTEM}]
+    chat: list[Message] = [{"role": "system", "content": _rules(view.instructions)}]
     for turn in view.turns:
         chat.append({"role": "user", "content": cut_head(turn.question, _EARLIER_CHARACTERS)})
         answer = cut_head(turn.answer, _EARLIER_CHARACTERS)
@@ -59,6 +59,14 @@ def messages(view: AgentView) -> list[Message]:
         chat.append({"role": "assistant", "content": exchange.reply})
         chat.append({"role": "user", "content": _came_of_it(exchange)})
     return chat
+
+
+def _rules(instructions: str) -> str:
+    return (
+        f"{SYSTEM}\nFurther instructions, where they do not contradict the rules:\n{instructions}"
+        if instructions
+        else SYSTEM
+    )
 
 
 def _question(view: AgentView) -> str:

@@ -70,6 +70,7 @@ class AgentView:
     turns: tuple[Turn, ...] = ()
     exchanges: tuple[Exchange, ...] = ()
     plan: tuple[PlanStep, ...] = ()
+    instructions: str = ""
 
     @property
     def steps(self) -> tuple[StepRecord, ...]:
@@ -92,6 +93,8 @@ class RunContext:
     turns: tuple[Turn, ...] = ()
     started_at: datetime | None = None
     """When the run began (aware), for the limit of wall time after a takeover; none means now."""
+    instructions: str = ""
+    """What the session's agent is told beside its rules."""
 
 
 @dataclass(frozen=True, slots=True)

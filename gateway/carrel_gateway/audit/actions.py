@@ -18,6 +18,11 @@ class Action(StrEnum):
     TEAM_DELETED = "team.deleted"
     MEMBER_PUT = "member.put"
     MEMBER_REMOVED = "member.removed"
+    AGENT_STORED = "agent.stored"
+    AGENT_CHANGED = "agent.changed"
+    AGENT_DELETED = "agent.deleted"
+    AGENT_SHARED = "agent.shared"
+    AGENT_UNSHARED = "agent.unshared"
 
     @property
     def group(self) -> str:

@@ -44,10 +44,12 @@ async def prepare(context: ProcessContext, principal: Principal, run: Run, model
     return Prepared(
         run=RunContext(
             run_id=run.id,
-            question=next(item.content for item in messages if item.run_id == run.id and item.role == "user"),
+            # While a run goes on, nobody else asks; an answer that is made anew has an earlier run's question.
+            question=next(item.content for item in reversed(messages) if item.role == "user"),
             files=tuple(FileView(name=f"data/{item.name}", size=item.size) for item in files),
             turns=turns_before(messages, run),
             started_at=run.started_at,
+            instructions=config.system_prompt or "",
         ),
         model=models.client(run.model or config.model),
         limits=Limits(

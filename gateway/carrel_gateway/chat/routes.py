@@ -8,7 +8,8 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Response, WebSocket, status
 from fastapi.responses import StreamingResponse
 
-from carrel_gateway.chat.schemas import CancelOut, ChatIn, ChatOut, MessageList, ProducedArtifact
+from carrel_gateway.chat.schemas import CancelOut, ChatIn, ChatOut, MessageIn, MessageList, ProducedArtifact
+from carrel_gateway.chat.service import RunOutcome
 from carrel_gateway.chat.socket import ChatSocket
 from carrel_gateway.dependencies import (
     Chat,
@@ -27,6 +28,7 @@ from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.identity.keys import from_subprotocols
 from carrel_gateway.identity.presented import bearer
 from carrel_gateway.web import sse
+from carrel_gateway.web.replies import JsonReply
 
 router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions/{session_id}", tags=["chat"])
 sockets = APIRouter()
@@ -39,7 +41,11 @@ async def chat(session_id: UUID, body: ChatIn, service: Chat, idempotency_key: I
 
     With `Idempotency-Key`, asking again waits for the same run.
     """
-    outcome = await service.outcome(session_id, await service.send(session_id, body.message, key=idempotency_key))
+    started = await service.send(session_id, body.message, key=idempotency_key)
+    return _reply(await service.outcome(session_id, started))
+
+
+def _reply(outcome: RunOutcome) -> ChatOut:
     finished = outcome.finished
     return ChatOut.model_validate(
         {
@@ -117,6 +123,38 @@ async def list_messages(
     return MessageList.model_validate(page)
 
 
+@router.put(
+    "/messages/{message_id}",
+    response_model=ChatOut,
+    responses={200: {"content": {sse.MEDIA_TYPE: {}}, "description": "JSON, or the run's events by Accept."}},
+)
+async def replace_message(
+    session_id: UUID,
+    message_id: UUID,
+    gateway: GatewayOf,
+    service: Chat,
+    history: History,
+    body: MessageIn | None = None,
+    accept: Annotated[str, Header()] = "application/json",
+) -> Response:
+    """Edit a question and have it answered, or, without `content`, have the answer to it made anew.
+
+    What followed leaves the conversation and stays in the log; the kernel keeps what its cells did (`stale_seq` of the
+    session). Answers when the run is over, or with its events by Accept, as `…/chat` and `…/chat/stream` do.
+    """
+    started = await service.replace(session_id, message_id, body.content if body else None)
+    if sse.MEDIA_TYPE in accept:
+        return event_stream(
+            gateway,
+            history,
+            session_id,
+            after=started.after,
+            run_id=started.run_id,
+            headers={RUN_HEADER: str(started.run_id)},
+        )
+    return JsonReply(_reply(await service.outcome(session_id, started)).model_dump())
+
+
 @sockets.websocket("/ws/chat/{session_id}")
 async def chat_socket(socket: WebSocket, session_id: UUID, after: int | None = None) -> None:
     """The conversation over one WebSocket; the key comes as header or as subprotocol, never in the address."""
@@ -128,4 +166,6 @@ async def chat_socket(socket: WebSocket, session_id: UUID, after: int | None = N
         await socket.close(code=4000 + error.status, reason=error.code)
         return
     await socket.accept(subprotocol=answer)
-    await ChatSocket(socket, gateway.context, caller, gateway.supervisor, gateway.access, session_id).serve(after)
+    await ChatSocket(
+        socket, gateway.context, caller, gateway.supervisor, gateway.access, gateway.rates, session_id
+    ).serve(after)

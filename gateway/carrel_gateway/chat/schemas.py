@@ -25,6 +25,12 @@ class MessageFrame(ChatIn):
     """The same as the header `Idempotency-Key`."""
 
 
+class MessageIn(RequestBody):
+    """What a question is now; without `content` its answer is made anew."""
+
+    content: MessageText | None = None
+
+
 class ProducedArtifact(ReplyBody):
     """A file that the run made."""
 

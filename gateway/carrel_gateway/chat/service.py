@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import UUID, uuid5
@@ -10,10 +11,11 @@ from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import Conflict, KeyReused, NotFound, SessionBusy
 from carrel_gateway.history.service import HistoryService, StoredEvent
-from carrel_gateway.runs.service import RunService
-from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.runs.service import Beginning, RunService
+from carrel_gateway.sessions.service import Session, SessionService
+from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
-from carrel_wire.log import ArtifactStored, AssistantMessage, RunFinished, RunStarted, UserMessage
+from carrel_wire.log import ArtifactStored, AssistantMessage, LogPayload, RunFinished, RunStarted, UserMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,11 @@ class ChatService:
         run_id = uuid5(session_id, key) if key else new_id()
         if key and (known := await self._known(session_id, run_id, content)):
             return known
+        session = await self._usable(session_id)
+        question = UserMessage(message_id=new_id(), content=content, run_id=run_id)
+        started = RunStarted(run_id=run_id, kind="chat", model=session.model)
         try:
-            return await self._start(session_id, run_id, content)
+            return await self._start(session, run_id, [question, started])
         except SessionBusy:
             if key and (known := await self._known(session_id, run_id, content)):  # the same one, just now
                 return known
@@ -83,16 +88,45 @@ class ChatService:
             raise KeyReused("this idempotency key was used for another message; make a new key for each")
         return StartedRun(run_id=run_id, after=message.seq - 1)
 
-    async def _start(self, session_id: UUID, run_id: UUID, content: str) -> StartedRun:
+    async def replace(self, session_id: UUID, message_id: UUID, content: str | None) -> StartedRun:
+        """Have a question answered that was edited, or once more; what was said since leaves the conversation.
+
+        Parameters
+        ----------
+        content
+            The question as it is now; none to have the message's answer made anew, or the answer itself.
+
+        Raises
+        ------
+        NotFound
+            There is no such session or message.
+        Conflict
+            The session is archived, or the message was replaced already.
+        SessionBusy
+            A run is going on; the error names it.
+        InvalidInput
+            An answer cannot be edited, or the session's model cannot be used.
+        """
+        session, run_id = await self._usable(session_id), new_id()
+
+        async def first(tx: Transaction) -> list[LogPayload]:
+            moved = await self._history.plan_move(tx, session_id, message_id, edits=content is not None)
+            started = RunStarted(run_id=run_id, kind="chat", model=session.model)
+            if content is None:
+                return [moved, started]
+            return [moved, UserMessage(message_id=new_id(), content=content, run_id=run_id), started]
+
+        return await self._start(session, run_id, first)
+
+    async def _usable(self, session_id: UUID) -> Session:
         session = await self._sessions.get(session_id)
         if session.status == "archived":
             raise Conflict("the session is archived and takes no more messages; open a new one", code="archived")
         self._supervisor.require_usable(session.model)
-        first = [
-            UserMessage(message_id=new_id(), content=content, run_id=run_id),
-            RunStarted(run_id=run_id, kind="chat", model=session.model),
-        ]
-        run = await self._runs.start(session_id, kind="chat", first=first, model=session.model, run_id=run_id)
+        return session
+
+    async def _start(self, session: Session, run_id: UUID, first: Sequence[LogPayload] | Beginning) -> StartedRun:
+        run = await self._runs.start(session.id, kind="chat", first=first, model=session.model, run_id=run_id)
         self._supervisor.launch(self._principal, run)
         return StartedRun(run_id=run.id, after=session.last_seq)
 

@@ -24,6 +24,7 @@ from carrel_gateway.history.schemas import event_document, live_document
 from carrel_gateway.history.service import HistoryService, StoredEvent
 from carrel_gateway.identity import policy
 from carrel_gateway.identity.policy import Rule
+from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
 
@@ -49,11 +50,13 @@ class ChatSocket:
         principal: Principal,
         supervisor: RunSupervisor,
         access: SessionAccess,
+        rates: RateLimits,
         session_id: UUID,
     ) -> None:
         self._socket = socket
         self._principal = principal
         self._access = access
+        self._rates = rates
         self._session_id = session_id
         self._sessions = SessionService(context, principal)
         self._history = HistoryService(context, principal)
@@ -92,6 +95,7 @@ class ChatSocket:
             if frame["type"] == "websocket.disconnect":
                 return
             try:
+                await self._rates.count(self._principal, message=True)
                 await self._take(frame)
             except CarrelError as error:
                 await self._problem(error)

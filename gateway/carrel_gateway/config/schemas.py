@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from carrel_gateway.web.fields import ModelName, RequestBody
+from carrel_gateway.web.fields import ModelName, RequestBody, Text
+
+MAX_SYSTEM_PROMPT: Final = 20_000
+"""Characters; they are sent with every call of the model."""
 
 
 class SessionConfig(RequestBody):
-    """Limits of a session's runs; what is left out is as the settings say, and none may go beyond them."""
+    """A session's own instructions and limits of its runs; no limit may go beyond that of the settings."""
+
+    system_prompt: Annotated[Text, StringConstraints(max_length=MAX_SYSTEM_PROMPT)] | None = None
+    """What its agent is told beside its rules; `demo/analyst` reads none."""
 
     max_steps: Annotated[int | None, Field(ge=1, le=500, description="Model calls of one run.")] = None
     max_retries: Annotated[
@@ -34,6 +40,7 @@ class EffectiveConfig(RequestBody):
     """What the next run of the session goes by."""
 
     model: str
+    system_prompt: str | None
     max_steps: int
     max_retries: int
     timeout_seconds: float

@@ -17,6 +17,7 @@ def effective(session: Session, settings: Settings) -> EffectiveConfig:
     own = SessionConfig.model_validate(session.config)
     return EffectiveConfig(
         model=session.model,
+        system_prompt=own.system_prompt,
         max_steps=min(own.max_steps or settings.agent_max_steps, settings.agent_max_steps),
         max_retries=settings.agent_max_retries
         if own.max_retries is None

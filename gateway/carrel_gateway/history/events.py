@@ -11,12 +11,14 @@ import msgspec
 
 from carrel_wire.log import (
     ArtifactStored,
+    AssistantMessage,
     CellEdited,
     CellFinished,
     CellIntended,
     CellOutputs,
     LogPayload,
     RunStarted,
+    UserMessage,
     decode_payload,
 )
 
@@ -95,6 +97,8 @@ class Message:
     run_id: UUID | None
     artifact_ids: list[UUID]
     created_at: datetime
+    superseded_seq: int | None = None
+    """Event with which HEAD moved away from it; none while the conversation has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +126,10 @@ def event_id_of(payload: LogPayload) -> UUID | None:
     match payload:
         case RunStarted(run_id=begun) | ArtifactStored(artifact_id=begun) | CellIntended(execution_id=begun):
             return begun
+        case UserMessage(message_id=begun) | AssistantMessage(message_id=begun):
+            return begun
         case _:
-            return getattr(payload, "message_id", None)
+            return None
 
 
 def parent_id_of(payload: LogPayload) -> UUID | None:

@@ -1,6 +1,6 @@
 """How events fill the read models, in the transaction that appends them.
 
-Each event becomes at most one statement. Whoever adds an event type that a read model shows adds it here. Statements
+Each event becomes a statement or a few. Whoever adds an event type that a read model shows adds it here. Statements
 are built once and kept: building one takes longer than SQLite takes to carry it out.
 """
 
@@ -16,8 +16,18 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from carrel_gateway.history.events import StoredEvent
 from carrel_gateway.history.tables import cells, messages
+from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
-from carrel_wire.log import AssistantMessage, CellEdited, CellFinished, CellIntended, CellOutputs, UserMessage
+from carrel_wire.log import (
+    AssistantMessage,
+    CellEdited,
+    CellFinished,
+    CellIntended,
+    CellOutputs,
+    HeadMoved,
+    KernelChanged,
+    UserMessage,
+)
 
 Change: TypeAlias = tuple[Executable, dict[str, Any]]
 """A statement and its values."""
@@ -44,8 +54,11 @@ async def project(tx: Transaction, events: Sequence[StoredEvent]) -> None:
         if isinstance(event.payload, CellOutputs) and event.payload.execution_id in ends:
             began.setdefault(event.payload.execution_id, event)
             continue  # the end says all of it, but when it began
-        change = _change(tx, event, began)
-        if change is not None:
+        if isinstance(event.payload, HeadMoved):
+            await _leave_behind(tx, event, event.payload)
+        elif isinstance(event.payload, KernelChanged):
+            await _mark_kernel(tx, event.session_id, None)
+        elif (change := _change(tx, event, began)) is not None:
             await tx.connection.execute(*change)
 
 
@@ -56,6 +69,27 @@ async def rebuild(tx: Transaction, session_id: UUID, events: AsyncIterator[Store
         await tx.connection.execute(delete(table).where(*mine))
     async for event in events:
         await project(tx, [event])
+
+
+async def _leave_behind(tx: Transaction, event: StoredEvent, payload: HeadMoved) -> None:
+    """Take what came between HEAD and this event out of the conversation."""
+    for table in (messages, cells):
+        statement = update(table).where(
+            table.c.tenant_id == tx.tenant_id,
+            table.c.session_id == event.session_id,
+            table.c.seq > payload.head,
+            table.c.seq < event.seq,
+            table.c.superseded_seq.is_(None),
+        )
+        await tx.connection.execute(statement.values(superseded_seq=event.seq))
+    if payload.kernel_stale:
+        await _mark_kernel(tx, event.session_id, event.seq)
+
+
+async def _mark_kernel(tx: Transaction, session_id: UUID, seq: int | None) -> None:
+    """Say since which event the kernel remembers what the conversation does not have; a new one remembers nothing."""
+    statement = update(sessions).where(sessions.c.tenant_id == tx.tenant_id, sessions.c.id == session_id)
+    await tx.connection.execute(statement.values(stale_seq=seq))
 
 
 def _change(tx: Transaction, event: StoredEvent, began: Mapping[UUID, StoredEvent]) -> Change | None:
@@ -108,6 +142,7 @@ def _message(tenant_id: UUID, event: StoredEvent, payload: UserMessage | Assista
         "content": payload.content,
         "run_id": payload.run_id,
         "artifact_ids": [str(artifact_id) for artifact_id in artifacts],
+        "superseded_seq": None,
         "created_at": event.created_at,
     }
 
@@ -136,6 +171,7 @@ def _cell(
         "bytes_out": 0,
         "message": None,
         "outputs_after": 0,
+        "superseded_seq": None,
         "created_at": event.created_at,
         "finished_at": None,
     }

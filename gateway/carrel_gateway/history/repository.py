@@ -147,10 +147,14 @@ async def last_messages(
     before_id: UUID | None = None,
     before_seq: int | None = None,
     offset: int = 0,
+    role: str | None = None,
 ) -> list[Message]:
-    """Return the last messages, or the last before one, the newest first."""
+    """Return the last messages that the conversation has, or the last before one, the newest first."""
     mine = (messages.c.tenant_id == tx.tenant_id) & (messages.c.session_id == session_id)
-    query = select(messages).where(mine).order_by(messages.c.seq.desc()).limit(limit).offset(offset)
+    query = select(messages).where(mine, messages.c.superseded_seq.is_(None))
+    query = query.order_by(messages.c.seq.desc()).limit(limit).offset(offset)
+    if role is not None:
+        query = query.where(messages.c.role == role)
     if before_seq is not None:
         query = query.where(messages.c.seq < before_seq)
     if before_id is not None:
@@ -170,6 +174,27 @@ async def question_of(tx: Transaction, session_id: UUID, run_id: UUID) -> Messag
     )
     row = (await tx.connection.execute(query)).mappings().first()
     return _message(row) if row else None
+
+
+async def message(tx: Transaction, session_id: UUID, message_id: UUID) -> Message | None:
+    """Return a message, also one that was replaced."""
+    query = select(messages).where(
+        messages.c.tenant_id == tx.tenant_id, messages.c.session_id == session_id, messages.c.id == message_id
+    )
+    row = (await tx.connection.execute(query)).mappings().first()
+    return _message(row) if row else None
+
+
+async def last_cell(tx: Transaction, session_id: UUID, *, after: int) -> int | None:
+    """Return the number of the last cell that began after an event and that a kernel was given."""
+    query = select(func.max(cells.c.seq)).where(
+        cells.c.tenant_id == tx.tenant_id,
+        cells.c.session_id == session_id,
+        cells.c.seq > after,
+        cells.c.superseded_seq.is_(None),
+        (cells.c.status != "edited") | cells.c.finished_at.is_not(None),
+    )
+    return await tx.connection.scalar(query)
 
 
 async def cells_of(tx: Transaction, session_id: UUID, *, execution_id: UUID | None = None) -> list[Cell]:
@@ -252,6 +277,7 @@ def _message(row: Any) -> Message:
         content=row["content"],
         run_id=row["run_id"],
         artifact_ids=msgspec.convert(row["artifact_ids"], list[UUID]),
+        superseded_seq=row["superseded_seq"],
         created_at=row["created_at"],
     )
 

@@ -18,7 +18,7 @@ import msgspec
 
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import NotFound, StaleRun
-from carrel_gateway.history import metrics, projections, repository
+from carrel_gateway.history import branching, metrics, projections, repository
 from carrel_gateway.history.events import (
     Actor,
     Cell,
@@ -44,7 +44,7 @@ from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.dialect import NewEvents
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import Cursors, Number, Page
-from carrel_wire.log import LogPayload, type_of
+from carrel_wire.log import HeadMoved, LogPayload, type_of
 
 __all__ = ["Actor", "Cell", "EventText", "Fence", "HistoryService", "LiveEvent", "Message", "StoredEvent"]
 
@@ -108,6 +108,20 @@ class HistoryService:
         if events:
             await repository.insert_events(tx, events)
             await projections.project(tx, events)
+
+    async def plan_move(self, tx: Transaction, session_id: UUID, message_id: UUID, *, edits: bool) -> HeadMoved:
+        """Return the event that takes a question and what follows, or an answer, out of the conversation.
+
+        Raises
+        ------
+        NotFound
+            The session has no such message.
+        Conflict
+            It was replaced already, or is an answer without a question.
+        InvalidInput
+            It is an answer, and those cannot be edited.
+        """
+        return await branching.plan_move(tx, session_id, message_id, edits=edits)
 
     async def hold(self, tx: Transaction, session_id: UUID, fence: Fence | None = None) -> None:
         """Lock what an append would lock, in the same order, for a transaction that reads before it appends.

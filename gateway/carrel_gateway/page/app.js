@@ -98,13 +98,29 @@ async function openSession(session) {
 
 const eventsOf = (session, run) => `/api/sessions/${session.id}/events?after=${state.seen}${run ? `&run=${run}` : ""}`;
 
+// A run without a question of its own answers the last one once more.
+function askAgain(turns, run) {
+  const [key, turn] = [...turns].at(-1) ?? [];
+  if (!turn) return;
+  turn.root.remove();
+  turns.delete(key);
+  turns.set(run, new Turn(at("log"), turn.question, turn.seq));
+}
+
 function place(turns, event, running) {
   const run = event.payload.run_id || running;
   if (event.type === "message.user") {
-    turns.set(run, new Turn(at("log"), event.payload.content));
+    turns.set(run, new Turn(at("log"), event.payload.content, event.seq));
     return running;
   }
-  if (event.type === "run.started") return event.payload.run_id;
+  if (event.type === "head.moved") {
+    for (const [key, turn] of turns) if (turn.seq > event.payload.head) { turn.root.remove(); turns.delete(key); }
+    return running;
+  }
+  if (event.type === "run.started") {
+    if (!turns.has(run)) askAgain(turns, run);
+    return run;
+  }
   turns.get(run)?.take(event);
   return event.type === "run.finished" && event.payload.run_id === running ? null : running;
 }

@@ -15,7 +15,9 @@ export function element(tag, attributes = {}, ...children) {
 const plain = (text) => text.replace(/\u001b\[[0-9;?]*[ -/]*[@-~]/g, "");
 
 export class Turn {
-  constructor(log, question) {
+  constructor(log, question, seq = 0) {
+    this.question = question;
+    this.seq = seq;  // of the question, in the log
     this.root = element("article", { class: "turn" });
     if (question) this.root.append(element("h2", { class: "asked" }, question));
     this.plan = element("ul", { class: "plan" });

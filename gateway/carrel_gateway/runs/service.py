@@ -5,9 +5,9 @@ Times of leases are the database's, so that gateways' clocks need not agree. Dri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from carrel_gateway.context import Principal, ProcessContext
@@ -16,11 +16,13 @@ from carrel_gateway.history.service import Fence, HistoryService
 from carrel_gateway.runs import repository
 from carrel_gateway.runs.repository import Run
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
 from carrel_wire.log import LogPayload, RunFinished, RunKind, RunTakenOver
 
-__all__ = ["Fence", "Run", "RunService", "claim_expired"]
+__all__ = ["Beginning", "Fence", "Run", "RunService", "claim_expired"]
 
+Beginning: TypeAlias = Callable[[Transaction], Awaitable[Sequence[LogPayload]]]
 CLAIMS: Final = 50
 """Runs that one look takes over at most; the others go to other gateways, or to the next look."""
 
@@ -39,11 +41,16 @@ class RunService:
         session_id: UUID,
         *,
         kind: RunKind,
-        first: Sequence[LogPayload],
+        first: Sequence[LogPayload] | Beginning,
         model: str | None,
         run_id: UUID | None = None,
     ) -> Run:
         """Start a run, owned by this gateway, and append its first events; both or nothing.
+
+        Parameters
+        ----------
+        first
+            The events, or what gives them within the transaction: nobody else can start a run from then on.
 
         Raises
         ------
@@ -76,7 +83,8 @@ class RunService:
                     retry_after_seconds=1,
                     run_id=str(other.id) if other else None,
                 )
-            await self._history.append(session_id, first, actor="user", tx=tx)
+            payloads = await first(tx) if callable(first) else first
+            await self._history.append(session_id, payloads, actor="user", tx=tx)
             found = await repository.active(tx, session_id)
         if found is None:
             raise NotFound("there is no such session", code="session_not_found")

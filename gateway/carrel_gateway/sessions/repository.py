@@ -35,6 +35,8 @@ class Session:
     forked_from: UUID | None
     boot_id: str | None
     """Boot of the kernel host that has its state, where no snapshot has."""
+    stale_seq: int | None
+    """Event since which its kernel remembers cells that the conversation does not have any more."""
     created_at: datetime
     updated_at: datetime
 

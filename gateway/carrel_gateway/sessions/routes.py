@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
 
-from carrel_gateway.dependencies import Config, Cursor, EffectOf, Offset, Sessions
+from carrel_gateway.dependencies import Agents, Config, Cursor, EffectOf, Offset, Sessions
 from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.sessions.schemas import SessionCreate, SessionList, SessionOut, SessionUpdate
 
@@ -16,18 +16,24 @@ router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions", tags=["s
 
 @router.post("", status_code=status.HTTP_201_CREATED)
 async def create_session(
-    sessions: Sessions, config: Config, effect: EffectOf, body: SessionCreate | None = None
+    sessions: Sessions, agents: Agents, config: Config, effect: EffectOf, body: SessionCreate | None = None
 ) -> SessionOut:
     """Open a conversation. Its kernel starts when it is first needed."""
     wanted = body or SessionCreate()
     if effect.again and (made := await sessions.recorded(effect.id)):
         return SessionOut.model_validate(made)
-    if wanted.model is not None:
-        config.require_model(wanted.model)
+    model, chosen = wanted.model, wanted.config.model_dump(exclude_none=True) if wanted.config else {}
+    agent = None
+    if wanted.agent_id is not None:
+        agent = (await agents.get(wanted.agent_id)).agent
+        model, chosen = model or agent.model, {**agent.config, **chosen}
+    if model is not None:
+        config.require_model(model)
     session = await sessions.create(
         title=wanted.title,
-        model=wanted.model,
-        config=wanted.config.model_dump(exclude_none=True) if wanted.config else None,
+        model=model,
+        config=chosen,
+        agent=(agent.id, agent.version) if agent else None,
         session_id=effect.id,
     )
     return SessionOut.model_validate(session)

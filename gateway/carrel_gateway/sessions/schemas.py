@@ -14,8 +14,11 @@ class SessionCreate(RequestBody):
     """A new conversation; everything may be left out."""
 
     title: Title | None = None
+    agent_id: UUID | None = None
+    """A stored agent, whose configuration of now the session begins with."""
     model: ModelName | None = None
     config: SessionConfig | None = None
+    """With an agent: what is named goes before the agent's."""
 
 
 class SessionUpdate(RequestBody):
@@ -38,6 +41,8 @@ class SessionOut(ReplyBody):
     """Number of the last event of its log."""
     suspended_at: datetime | None
     """When its kernel was given back; it gets one with the state of then when code is run."""
+    stale_seq: int | None
+    """Event with which cells left the conversation that its kernel has run and remembers; a restart forgets them."""
     forked_from: UUID | None
     """Session whose history and state it began with."""
     created_at: datetime

@@ -59,8 +59,14 @@ class SessionService:
         model: str | None = None,
         config: dict[str, Any] | None = None,
         session_id: UUID | None = None,
+        agent: tuple[UUID, int] | None = None,
     ) -> Session:
         """Open a session; its log begins with `session.created`.
+
+        Parameters
+        ----------
+        agent
+            Id and version of the stored agent that model and configuration come from.
 
         Raises
         ------
@@ -81,13 +87,15 @@ class SessionService:
             suspended_at=None,
             forked_from=None,
             boot_id=None,
+            stale_seq=None,
             created_at=now,
             updated_at=now,
         )
         try:
             async with self._database.transaction(self._principal.tenant_id) as tx:
                 await repository.add(tx, session)
-                created = SessionCreated(title=session.title)
+                agent_id, agent_version = agent or (None, None)
+                created = SessionCreated(title=session.title, agent_id=agent_id, agent_version=agent_version)
                 await self._history.append(session.id, [created], actor="user", tx=tx)
                 return _required(await repository.find(tx, session.id))
         except IntegrityError as error:
@@ -207,6 +215,7 @@ class SessionService:
             suspended_at=None,
             forked_from=source.id,
             boot_id=None,
+            stale_seq=None,
             created_at=now,
             updated_at=now,
         )

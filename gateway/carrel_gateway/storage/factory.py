@@ -1,10 +1,11 @@
-"""Opens the bus and the object store that the settings name."""
+"""Opens the bus, the counters and the object store that the settings name."""
 
 from __future__ import annotations
 
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage.bus import Bus, InProcessBus
 from carrel_gateway.storage.objects import StorageBackend
+from carrel_gateway.storage.windows import MemoryWindows, Windows
 
 
 async def open_bus(settings: Settings) -> Bus:
@@ -14,6 +15,15 @@ async def open_bus(settings: Settings) -> Bus:
     from carrel_gateway.storage.redis_bus import RedisBus  # noqa: PLC0415  needs an extra
 
     return RedisBus(settings.redis_url)
+
+
+async def open_windows(settings: Settings) -> Windows:
+    """Return the counters of calls; a Redis that is away is no reason not to have any."""
+    if settings.redis_url is None:
+        return MemoryWindows()
+    from carrel_gateway.storage.redis_windows import RedisWindows  # noqa: PLC0415  needs an extra
+
+    return RedisWindows(settings.redis_url)
 
 
 async def open_objects(settings: Settings) -> StorageBackend:

@@ -15,3 +15,6 @@ LOSSES: Final = Counter(
 )
 RECONNECTS: Final = Counter("carrel_bus_reconnects", "Times that the bus heard Redis again after a cut.", ["result"])
 HEALTHY: Final = Gauge("carrel_bus_healthy", "1 while news of other processes get through, 0 while they do not.")
+WINDOW_FALLBACKS: Final = Counter(
+    "carrel_rate_fallbacks", "Times that calls began to be counted by this process alone, because Redis was away."
+)

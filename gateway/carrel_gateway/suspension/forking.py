@@ -19,7 +19,15 @@ from carrel_gateway.sessions.service import Session, SessionService
 from carrel_gateway.snapshots.service import Snapshot, SnapshotService
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
-from carrel_wire.log import ArtifactStored, AssistantMessage, FileDeleted, LogPayload, SessionForked, UserMessage
+from carrel_wire.log import (
+    ArtifactStored,
+    AssistantMessage,
+    FileDeleted,
+    HeadMoved,
+    LogPayload,
+    SessionForked,
+    UserMessage,
+)
 from carrel_wire.snapshots import Manifest
 
 _PAGE: Final = 500
@@ -94,6 +102,8 @@ def _renamed(payload: LogPayload, ids: dict[UUID, UUID]) -> LogPayload:
         case AssistantMessage(message_id=message_id, artifact_ids=artifact_ids):
             files = [ids.get(artifact_id, artifact_id) for artifact_id in artifact_ids]
             changes = {"message_id": ids.setdefault(message_id, new_id()), "artifact_ids": files}
+        case HeadMoved(message_id=message_id):
+            changes = {"message_id": ids.setdefault(message_id, new_id())}
         case ArtifactStored(artifact_id=artifact_id) | FileDeleted(artifact_id=artifact_id):
             changes = {"artifact_id": ids.get(artifact_id, artifact_id)}
         case _:

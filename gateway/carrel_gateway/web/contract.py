@@ -62,7 +62,7 @@ EVERYWHERE: Final[Problems] = {
     400: ("host_not_allowed", "invalid_address"),
     403: ("origin_not_allowed",),
     413: ("too_large",),
-    429: ("too_many",),
+    429: ("too_many", "rate_limited"),
     500: ("internal",),
     503: ("unavailable", "database_away"),
 }
@@ -78,7 +78,7 @@ WITH_A_KEY: Final[Problems] = {
         "expired",
         "disabled",
     ),
-    403: ("permission_denied",),
+    403: ("permission_denied", "no_rule"),
 }
 """What an operation that wants a key adds."""
 
@@ -93,7 +93,8 @@ IDEMPOTENT: Final[Problems] = {
 """What an operation that takes `Idempotency-Key` adds; a multipart body under a key that is known is read for it."""
 
 RULES: Final = (
-    Rule(".*", _SESSION + "(/.*)?", {404: ("session_not_found",), 503: ("executor_failed",)}),
+    Rule(".*", _SESSION + "(/.*)?", {
+        403: ("not_your_session",), 404: ("session_not_found",), 503: ("executor_failed",)}),
     Rule("POST|PUT", "/api/sessions|" + _SESSION + "|" + _SESSION + "/(config|reload)", {
         400: ("invalid_input",), 404: ("not_found",), 502: ("model_failed",)}),
     Rule("POST", "/api/sessions", {409: ("session_exists",)}),
@@ -130,6 +131,15 @@ RULES: Final = (
     Rule(".*", "/api/users(/.*)?|/api/teams(/.*)?", {
         400: ("invalid_cursor", "invalid_input"), 404: ("user_not_found", "team_not_found", "member_not_found"),
         409: ("last_administrator", "team_exists", "conflict")}),
+    Rule(".*", "/api/agents.*", {
+        400: ("invalid_cursor", "invalid_input"), 404: ("agent_not_found", "share_not_found", "team_not_found"),
+        409: ("agent_changed", "conflict"), 502: ("model_failed",)}),
+    Rule("POST", "/api/sessions", {404: ("agent_not_found",)}),
+    Rule("PUT", _SESSION + r"/messages/\{message_id\}", {
+        400: ("not_a_question", "invalid_input"), 404: ("message_not_found",),
+        409: ("busy", "archived", "superseded", "no_question", "conflict"), 502: ("model_failed",)}),
+    Rule("GET", "/api/search.*", {400: ("invalid_query", "invalid_cursor")}),
+    Rule("GET", "/api/artifacts/.*", {403: ("not_your_session",), 404: ("session_not_found",)}),
     Rule("GET", "/api/audit.*", {400: ("invalid_cursor",)}),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The history over HTTP: search."""
+"""The history over HTTP: search, edited questions and answers made anew."""
 
 from __future__ import annotations
 
@@ -16,3 +16,32 @@ def test_search(api, session):
     assert (refused.status_code, refused.json()["code"]) == (400, "invalid_query")
     elsewhere = {"q": "zebra", "session_id": "00000000-0000-7000-8000-00000000dead"}
     assert api.get("/api/search", params=elsewhere).status_code == 404
+
+
+def test_edit_and_regenerate(api, session, sales):
+    def ask(method, path, **body):
+        answered = api.request(method, path, json=body)
+        assert answered.status_code == 200, answered.text
+        assert answered.json()["status"] == "succeeded", answered.text
+        return answered.json()
+
+    ask("POST", f"{session}/chat", message="What is the total of units per region?")
+    question, answer = api.get(f"{session}/messages").json()["items"]
+    edited = ask("PUT", f"{session}/messages/{question['id']}", content="What is the average price per region?")
+    said = api.get(f"{session}/messages").json()["items"]
+    assert [item["content"] for item in said] == ["What is the average price per region?", edited["answer"]]
+    assert edited["answer"] != answer["content"]
+    assert api.get(session).json()["stale_seq"] is not None, "the kernel ran the first question's code"
+    again = api.put(f"{session}/messages/{said[1]['id']}", headers={"Accept": "text/event-stream"})
+    assert again.status_code == 200
+    assert again.headers["carrel-run-id"] in again.text
+    assert [item["content"] for item in api.get(f"{session}/messages").json()["items"]] == [
+        "What is the average price per region?",
+        edited["answer"],
+    ]
+    events = api.get(f"{session}/events", params={"limit": 1000}).json()["items"]
+    kept = [event["payload"]["content"] for event in events if event["type"] == "message.assistant"]
+    assert kept == [answer["content"], edited["answer"], edited["answer"]]
+    assert [event["payload"]["reason"] for event in events if event["type"] == "head.moved"] == ["edit", "regenerate"]
+    gone = api.put(f"{session}/messages/{question['id']}", json={"content": "x"})
+    assert (gone.status_code, gone.json()["code"]) == (409, "superseded")

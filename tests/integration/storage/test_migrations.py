@@ -37,12 +37,14 @@ from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
 from carrel_gateway.runs import tables as _runs  # noqa: F401
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.settings import Settings
+from carrel_gateway.sharing import tables as _sharing  # noqa: F401
 from carrel_gateway.snapshots import tables as _snapshots  # noqa: F401
 from carrel_gateway.storage.database import Database, DatabaseAway
 from carrel_gateway.storage.engine import InvalidDatabaseUrl, database_url, make_engine
 from carrel_gateway.storage.folder import DataFolderInUse, DataFolderUnusable
 from carrel_gateway.storage.migrate import HEAD, KNOWN, MigrationFailed, SchemaMismatch, configuration, upgrade
 from carrel_gateway.storage.schema import metadata
+from carrel_gateway.stored_agents import tables as _stored_agents  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[3]
 

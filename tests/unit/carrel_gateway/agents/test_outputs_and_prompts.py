@@ -39,6 +39,9 @@ def test_chat_without_cells() -> None:
     assert [message["role"] for message in chat] == ["system", "user"]
     assert "- data/99.csv (99 bytes)\n- and 2 more" in chat[1]["content"]
     assert messages(AgentView("Q?"))[1]["content"].endswith("- none")
+    told = messages(AgentView("Q?", instructions="Be brief."))[0]["content"]
+    assert told.startswith(chat[0]["content"])
+    assert told.endswith("\nBe brief.")
 
 
 def test_cell_and_notice_come_back() -> None:

@@ -31,8 +31,8 @@ INTERNAL = {
     "schema_mismatch", "migration_failed", "data_folder_in_use", "data_folder_unusable", "secret_keys_unusable",
     # between parts of the gateway; whoever asks turns them into something else
     "stale_run", "bus_away", "snapshot_not_found", "unsealable", "not_yet", "waking",
-    # frames of the WebSocket; searching has no route yet
-    "unknown_frame", "invalid_query",
+    # frames of the WebSocket
+    "unknown_frame",
 }  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def test_the_page_names_every_code_under_its_status():
         named = set(re.findall(r"`([a-z_]+)`", rows.get(str(status), "")))
         assert codes - KERNEL_HOSTS - named == set(), status
     for status, row in rows.items():
-        members = {"run_id", "errors", "field", "message", "detail", "first_status", "right"}
+        members = {"reason", "rate", "run_id", "errors", "field", "message", "detail", "first_status", "right"}
         named = set(re.findall(r"`([a-z_]+)`", row)) - members
         assert named - declared().get(int(status), set()) - KERNEL_HOSTS == set(), status
 

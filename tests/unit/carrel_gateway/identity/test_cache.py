@@ -128,7 +128,7 @@ async def test_news_that_cannot_be_read_end_all_of_the_tenants(cache, bus, data)
 
 async def test_lost_news_end_all_of_the_tenants(cache, bus):
     keep(cache, b"a", principal())
-    bus._readers.lose_all()
+    bus._readers.lose_all("cut")
     await settled()
     assert cache.get(b"a") is None
     keep(cache, b"a", principal())

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from carrel_gateway.migrations.postgres import protect
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 

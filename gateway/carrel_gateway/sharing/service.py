@@ -1,0 +1,10 @@
+"""What other features use of sharing."""
+
+from __future__ import annotations
+
+from carrel_gateway.sharing.tables import agent_shares
+from carrel_gateway.sharing.teams import Access, Level, TeamShare, TeamShares, require_team
+
+__all__ = ["AGENTS", "Access", "Level", "TeamShare", "TeamShares", "require_team"]
+
+AGENTS = TeamShares(agent_shares)
