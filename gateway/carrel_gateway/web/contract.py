@@ -138,9 +138,10 @@ RULES: Final = (
     Rule("PUT", _SESSION + r"/messages/\{message_id\}", {
         400: ("not_a_question", "invalid_input"), 404: ("message_not_found",),
         409: ("busy", "archived", "superseded", "no_question", "conflict"), 502: ("model_failed",)}),
-    Rule("GET", "/api/search.*", {400: ("invalid_query", "invalid_cursor")}),
+    Rule("GET", "/api/search", {
+        400: ("invalid_query", "invalid_cursor"), 403: ("not_your_session",), 404: ("session_not_found",)}),
     Rule("GET", "/api/artifacts/.*", {403: ("not_your_session",), 404: ("session_not_found",)}),
-    Rule("GET", "/api/audit.*", {400: ("invalid_cursor",)}),
+    Rule("GET", "/api/audit.*", {400: ("invalid_cursor", "invalid_input")}),
 )  # fmt: skip
 
 OFF_THE_TABLE: Final[Problems] = {404: ("route_not_found",), 405: ("method_not_allowed",)}
