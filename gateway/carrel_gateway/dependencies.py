@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection, Request
 
+from carrel_gateway.accounts.parts import Parts as AccountParts
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.audit.service import AuditService
@@ -32,6 +33,7 @@ from carrel_gateway.identity import policy
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.people.service import TeamService, UserService
+from carrel_gateway.provider_keys.service import ProviderKeyService
 from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
@@ -55,6 +57,7 @@ class Gateway:
     keeper: SessionKeeper | None
     """Answers the platform's requests to save sessions; none where nobody makes any."""
     authenticator: Authenticator
+    accounts: AccountParts
     rates: RateLimits
     access: SessionAccess
     started_at: float
@@ -192,6 +195,10 @@ async def _agents(gateway: GatewayOf, caller: Caller) -> AgentService:
     return AgentService(gateway.context, caller)
 
 
+async def _provider_keys(gateway: GatewayOf, caller: Caller) -> ProviderKeyService:
+    return ProviderKeyService(gateway.context, caller)
+
+
 async def _audit(gateway: GatewayOf, caller: Caller) -> AuditService:
     return AuditService(gateway.context, caller)
 
@@ -208,6 +215,7 @@ Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
 Audit = Annotated[AuditService, Depends(_audit)]
 Users = Annotated[UserService, Depends(_users)]
 Teams = Annotated[TeamService, Depends(_teams)]
+ProviderKeys = Annotated[ProviderKeyService, Depends(_provider_keys)]
 Agents = Annotated[AgentService, Depends(_agents)]
 
 IdempotencyKey = Annotated[

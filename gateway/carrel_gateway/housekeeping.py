@@ -1,4 +1,4 @@
-"""What has to be looked at now and then: objects and rows that a crash or a store that was away left behind.
+"""What has to be looked at now and then: sessions that are older than any are kept, and what faults left behind.
 
 Every gateway does it; each sweep takes what it finds in its own transactions, so two of them do not disturb each other.
 """
@@ -10,6 +10,8 @@ from typing import Final
 
 import structlog
 
+from carrel_gateway.accounts.parts import Parts as AccountParts
+from carrel_gateway.accounts.service import LoginService
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.idempotency.service import IdempotencyService
@@ -18,6 +20,8 @@ from carrel_gateway.snapshots.service import SnapshotService
 
 SWEEP_SECONDS: Final = 600.0
 """Leftovers harm nobody; they only take space."""
+ACCOUNTS_SECONDS: Final = 6 * 3600.0
+"""What ended a month ago may as well be there some hours longer."""
 
 _log = structlog.get_logger(__name__)
 
@@ -26,12 +30,32 @@ async def sweep_for_ever(context: ProcessContext, principal: Principal) -> None:
     """Sweep at once, and then every `SWEEP_SECONDS`, until cancelled."""
     while True:
         try:
+            expired = await SessionService(context, principal).expire()
             sessions = await SessionService(context, principal).sweep()
             artifacts = await ArtifactService(context, principal).sweep()
             contents = await SnapshotService(context, principal).sweep()
             keys = await IdempotencyService(context, principal).sweep()
-            if sessions or artifacts or contents or keys:
-                _log.info("swept", sessions=sessions, artifacts=artifacts, contents=contents, keys=keys)
+            found = {
+                "expired": expired,
+                "sessions": sessions,
+                "artifacts": artifacts,
+                "contents": contents,
+                "keys": keys,
+            }
+            if any(found.values()):
+                _log.info("swept", **found)
         except Exception:  # noqa: BLE001 - the next sweep must come
             _log.exception("not swept")
         await asyncio.sleep(SWEEP_SECONDS)
+
+
+async def sweep_accounts(parts: AccountParts) -> None:
+    """Sweep the logins of all tenants at once, and then every `ACCOUNTS_SECONDS`, until cancelled."""
+    while True:
+        try:
+            logins = await LoginService(parts).sweep()
+            if logins:
+                _log.info("swept", logins=logins)
+        except Exception:  # noqa: BLE001 - the next sweep must come
+            _log.exception("logins not swept")
+        await asyncio.sleep(ACCOUNTS_SECONDS)

@@ -20,7 +20,9 @@ _SECRET_NAME: Final = re.compile(r"(?i)(authorization|password|passwd|secret|tok
 _SECRET_VALUE: Final = re.compile(
     r"(?i)(bearer\s+)[^\s\"',]+"
     r"|(#key=|carrel\.key\.)[^\s\"',]+"
-    r"|\b(crl_)[A-Za-z0-9_-]{20,}"
+    r"|\b(cr[a-z]_)[A-Za-z0-9_-]{20,}"
+    r"|\b(eyJ)[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_.-]{10,}"
+    r"|(#setup=|#reset=)[^\s\"',]+"
     r"|\b(sk-)[A-Za-z0-9_-]{16,}"
     r"|(\b\w+://[^\s:/@]+:)[^\s@]+(?=@)"
     r"|(X-Amz-Signature=)[0-9a-fA-F]+"
@@ -96,6 +98,9 @@ def configure(settings: Settings) -> None:
         logger.handlers.clear()
         logger.propagate = name != "uvicorn.access"  # the middleware writes that line, without query strings
     logging.getLogger("uvicorn.error").setLevel(max(root.level, logging.WARNING))
+    # These write, at their lowest level, what goes to the database and to servers of mail.
+    for name in ("aiosqlite", "aiosmtplib", "sqlalchemy"):
+        logging.getLogger(name).setLevel(max(root.level, logging.INFO))
 
 
 def _json_renderer(_: Any, __: str, event: MutableMapping[str, Any]) -> str:

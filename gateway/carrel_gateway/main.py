@@ -17,6 +17,8 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from carrel_gateway import metrics, problems
+from carrel_gateway.accounts import routes as accounts
+from carrel_gateway.accounts.parts import open_parts as open_accounts
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.artifacts import routes as artifacts
 from carrel_gateway.audit import routes as audit
@@ -29,7 +31,7 @@ from carrel_gateway.execution import routes as execution
 from carrel_gateway.execution.startup import recover_left_behind
 from carrel_gateway.health import routes as health
 from carrel_gateway.history import routes as history
-from carrel_gateway.housekeeping import sweep_for_ever
+from carrel_gateway.housekeeping import sweep_accounts, sweep_for_ever
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.identity.keys import InstallationKey, installation_key
 from carrel_gateway.identity.service import default_principal
@@ -38,6 +40,7 @@ from carrel_gateway.notebook import routes as notebook
 from carrel_gateway.opening import open_context
 from carrel_gateway.page import routes as page
 from carrel_gateway.people import routes as people
+from carrel_gateway.provider_keys import routes as provider_keys
 from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions import routes as sessions
 from carrel_gateway.sessions.access import SessionAccess
@@ -53,6 +56,8 @@ from carrel_wire import __version__
 
 _ROUTERS: Final[tuple[APIRouter, ...]] = (
     health.router,
+    accounts.router,
+    accounts.me,
     sessions.router,
     suspension.router,
     chat.router,
@@ -66,6 +71,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     audit.router,
     people.router,
     stored_agents.router,
+    provider_keys.router,
     chat.sockets,
     artifacts.signed,
     page.router,
@@ -136,12 +142,14 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         authenticator = Authenticator(context, InstallationKey(installation_key(settings)))
         authenticator.start()
         stack.push_async_callback(authenticator.aclose)
+        opened = await stack.enter_async_context(open_accounts(context))
         app.state.gateway = Gateway(
             context=context,
             supervisor=supervisor,
             models=registry,
             keeper=keeper,
             authenticator=authenticator,
+            accounts=opened,
             rates=RateLimits(settings, context.windows),
             access=SessionAccess(context.database),
             started_at=time.monotonic(),
@@ -157,6 +165,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             _watch_lag(),
             sweep_for_ever(context, default_principal()),
             Checkpoints(context, default_principal()).run(),
+            sweep_accounts(opened),
         ]
         if keeper:
             works.append(keeper.run())

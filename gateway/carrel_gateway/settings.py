@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -98,7 +99,35 @@ class Settings(BaseSettings):
     )
     db_pool_size: int = _setting("db_pool_size", 5, "Connections kept open to Postgres.", ge=1, le=1000)
     db_max_overflow: int = _setting("db_max_overflow", 10, "Further connections under load.", ge=0, le=1000)
+    retention_days: int = _setting(
+        "retention_days", 0, "Days after its last event at which a session is deleted; 0 keeps all.", ge=0, le=36_500
+    )
     redis_url: str | None = _setting("redis_url", None, "redis://…; empty means the bus is in this process.")
+
+    # people
+    registration: str = _setting(
+        "registration",
+        "closed",
+        "Who may register by mail: `closed` is nobody, `open` everybody, or domains of mail, separated by commas.",
+    )
+    login_days: float = _setting("login_days", 30.0, "Days after which a login that is not used ends.", gt=0, le=365)
+    smtp_url: SecretStr | None = _setting(
+        "smtp_url",
+        None,
+        "smtp://user:password@host:587 or smtps://… to send mail by; empty means into `outbox` of the data folder.",
+    )
+    mail_from: str = _setting("mail_from", "Carrel <carrel@localhost>", "Sender of the mails.")
+    oidc_issuer: str | None = _setting(
+        "oidc_issuer", None, "OpenID provider that people sign in with, as it names itself."
+    )
+    oidc_client_id: str | None = _setting("oidc_client_id", None, "Name of this gateway at the provider.")
+    oidc_client_secret: SecretStr | None = _setting("oidc_client_secret", None, "Its secret there, if it has one.")
+    oidc_client_secret_file: Path | None = _setting("oidc_client_secret_file", None, "File that holds the secret.")
+    oidc_scopes: str = _setting("oidc_scopes", "openid email profile", "What the provider is asked for.")
+    oidc_tenant: UUID | None = _setting(
+        "oidc_tenant", None, "Tenant that whoever signs in for the first time joins; empty means the default tenant."
+    )
+    oidc_role: Literal["readonly", "user"] = _setting("oidc_role", "user", "Their role in it.")
 
     # artifacts
     storage_type: Literal["local", "s3"] = _setting("storage_type", "local", "Where artifacts are kept.")

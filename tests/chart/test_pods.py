@@ -8,13 +8,15 @@ operator never sees the gateway's private key nor the gateway's containers the r
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from tests.chart.rendering import MINIMAL, merged, of_kind, one, pod_specs, render
+from tests.chart.rendering import MINIMAL, NAMESPACE, merged, of_kind, one, pod_specs, render
 
+from carrel_gateway.identity.secrets import load_master_keys
 from carrel_gateway.settings import Settings
 
 
@@ -124,3 +126,23 @@ def test_an_image_can_be_pinned_by_digest() -> None:
     values = merged(MINIMAL, {"images": {"operator": {"repository": "images.test/op", "digest": digest}}})
     container = one(render(values), "Deployment", "-operator")["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == f"images.test/op@{digest}"
+
+
+def test_keys_that_sign_are_made_once_and_kept(
+    objects: list[dict[str, Any]], documents: dict[str, dict[str, Any]], upgrade: Callable[[dict[str, Any]], Any]
+) -> None:
+    """With others, an upgrade would end all logins and make what is encrypted unreadable."""
+    made = one(objects, "Secret", "-gateway")["stringData"]["CARREL_SECRET_KEYS"]
+    keys = load_master_keys(Settings(_env_file=None, secret_keys=made))
+    assert keys.newest.kid == "k1"
+    again = one(render(), "Secret", "-gateway")["stringData"]["CARREL_SECRET_KEYS"]
+    assert again != made
+    name = one(objects, "Secret", "-gateway")["metadata"]["name"]
+    data = {"CARREL_SECRET_KEYS": base64.b64encode(made.encode()).decode()}
+    documents[f"/api/v1/namespaces/{NAMESPACE}/secrets/{name}"] = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "data": data,
+    }
+    assert one(upgrade({}), "Secret", "-gateway")["stringData"]["CARREL_SECRET_KEYS"] == made

@@ -22,10 +22,12 @@ from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.identity.rights import Right, Role
 from carrel_gateway.identity.tables import logins
+from carrel_gateway.provider_keys.service import ProviderKeyService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage.ids import new_id
+from carrel_gateway.stored_agents.service import AgentService
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,17 @@ class World:
         session = mine.session if not operation.changes else mine.archived
         if operation.consumes:
             session = self.gateway.call(_new_session, self.context, owner)
+        login = self.gateway.call(_new_login, self.context, owner) if "{login_id}" in operation.path else None
         team, mate = self.gateway.call(_new_team, self.context, owner) if "team_id" in operation.path else (None, None)
+        agent = self.gateway.call(_new_agent, self.context, owner, team) if "agent_id" in operation.path else None
+        if "{provider}" in operation.path:
+            for caller in (*self.people.values(), self.colleague):
+                self.gateway.call(_store_key, self.context, caller)
         filled = operation.path.format(
+            login_id=login,
+            agent_id=agent,
+            provider="openai",
+            message_id=new_id(),
             session_id=session,
             artifact_id=mine.artifact,
             team_id=team,
@@ -150,6 +161,20 @@ async def _new_team(context: ProcessContext, owner: Principal) -> tuple[UUID, UU
     return await new_team(context.database, owner, mate, role=Role.ADMIN), mate.user_id
 
 
+async def _new_agent(context: ProcessContext, owner: Principal, team_id: UUID | None) -> UUID:
+    """Make an agent, shared with a team where there is one."""
+    agents = AgentService(context, Principal(owner.tenant_id, owner.user_id))
+    agent_id = (await agents.store(name="x", description="", model="demo/analyst", config={})).agent.id
+    if team_id is not None:
+        await agents.share(agent_id, team_id, "read")
+    return agent_id
+
+
+async def _store_key(context: ProcessContext, owner: Principal) -> None:
+    own = Principal(owner.tenant_id, owner.user_id)
+    await ProviderKeyService(context, own).put("openai", "sk-0123456789abcdefghij", tenant=False)
+
+
 async def _row(context: ProcessContext, owner: Principal) -> Any:
     async with context.database.transaction(owner.tenant_id, write=False) as tx:
         query = (
@@ -161,6 +186,12 @@ async def _row(context: ProcessContext, owner: Principal) -> Any:
 
 
 async def _log_in(context: ProcessContext, owner: Principal) -> str:
+    login_id = await _new_login(context, owner)
+    issued = context.tokens.issue(tenant_id=owner.tenant_id, user_id=owner.user_id, login_id=login_id)
+    return issued.token
+
+
+async def _new_login(context: ProcessContext, owner: Principal) -> UUID:
     login_id, now = new_id(), datetime.now(UTC)
     row = {
         "tenant_id": owner.tenant_id,
@@ -175,5 +206,4 @@ async def _log_in(context: ProcessContext, owner: Principal) -> str:
     }
     async with context.database.transaction(owner.tenant_id) as tx:
         await tx.connection.execute(insert(logins).values(**row))
-    issued = context.tokens.issue(tenant_id=owner.tenant_id, user_id=owner.user_id, login_id=login_id)
-    return issued.token
+    return login_id

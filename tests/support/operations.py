@@ -31,6 +31,8 @@ class Operation:
     """What it takes to do it with another person's object, where that is not what holds for sessions."""
     consumes: bool = False
     """Whether what its path names is gone afterwards."""
+    ends_login: bool = False
+    """Whether the credential is good for nothing afterwards, where it is of a login."""
 
     @property
     def template(self) -> str:
@@ -39,7 +41,7 @@ class Operation:
 
     @property
     def names_an_object(self) -> bool:
-        return any(f"{{{kind}_id}}" in self.path for kind in ("session", "artifact", "team", "user"))
+        return any(f"{{{kind}_id}}" in self.path for kind in ("session", "artifact", "team", "user", "agent"))
 
     @property
     def right_beyond(self) -> Right | None:
@@ -63,6 +65,7 @@ def _op(method: str, path: str, *rights: Right, **options: Any) -> Operation:
 
 
 READ, WRITE, EXECUTE = Right.SESSIONS_READ, Right.SESSIONS_WRITE, Right.KERNEL_EXECUTE
+ME = Right.PROFILE_WRITE
 NOTEBOOK = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}
 S = "/api/sessions/{session_id}"
 
@@ -71,6 +74,24 @@ OPERATIONS: list[Operation] = [
     _public("GET", "/health/ready"),
     _public("GET", "/info"),
     _public("GET", "/api/objects/{token}"),
+    _public("POST", "/api/auth/register"),
+    _public("POST", "/api/auth/verify"),
+    _public("POST", "/api/auth/login"),
+    _public("POST", "/api/auth/refresh"),
+    _public("POST", "/api/auth/forgot"),
+    _public("POST", "/api/auth/reset"),
+    _public("GET", "/api/auth/oidc/login"),
+    _public("GET", "/api/auth/oidc/callback"),
+    _op("POST", "/api/auth/logout", ME, ends_login=True),
+    _op("POST", "/api/auth/logout-everywhere", ME, ends_login=True),
+    _op("GET", "/api/auth/logins", Right.PROFILE_READ),
+    _op("DELETE", "/api/auth/logins/{login_id}", ME),
+    _op("PUT", "/api/auth/password", ME, json={"current": "x", "new": "x" * 10}, cheap={}),
+    _op("POST", "/api/auth/switch", ME, json={"tenant_id": "x"}),
+    _op("GET", "/api/me", Right.PROFILE_READ),
+    _op("PUT", "/api/me", ME, json={"name": "x"}),
+    _op("GET", "/api/me/preferences", Right.PROFILE_READ),
+    _op("PUT", "/api/me/preferences", ME, json={"preferences": {}}),
     _op("POST", "/api/sessions", WRITE, json={"title": "x"}, cheap={"title": ""}),
     _op("GET", "/api/sessions", READ),
     _op("GET", S, READ),
@@ -87,6 +108,7 @@ OPERATIONS: list[Operation] = [
     _op("POST", f"{S}/chat/stream", WRITE, EXECUTE, json={"message": "x"}, cheap={}),
     _op("POST", f"{S}/cancel", WRITE),
     _op("GET", f"{S}/messages", READ),
+    _op("PUT", f"{S}/messages/{{message_id}}", WRITE, EXECUTE, json={"content": "x"}, cheap={"content": 7}),
     _op("GET", f"{S}/events", READ),
     _op("GET", f"{S}/kernel", READ),
     _op("GET", f"{S}/kernel/variables", READ),
@@ -123,6 +145,17 @@ OPERATIONS: list[Operation] = [
     ),
     # Everybody may leave; to take somebody else out is to lead.
     _op("DELETE", "/api/teams/{team_id}/members/{user_id}", Right.PROFILE_WRITE, beyond=Right.PEOPLE_ADMIN),
+    _op("GET", "/api/agents", Right.AGENTS_READ),
+    _op("POST", "/api/agents", Right.AGENTS_WRITE, json={"name": "x"}, cheap={"name": ""}),
+    _op("GET", "/api/agents/{agent_id}", Right.AGENTS_READ, beyond=Right.TENANT_READ),
+    _op("PUT", "/api/agents/{agent_id}", Right.AGENTS_WRITE, beyond=Right.TENANT_ADMIN, json={"name": "x"}),
+    _op("DELETE", "/api/agents/{agent_id}", Right.AGENTS_WRITE, beyond=Right.TENANT_ADMIN),
+    _op("PUT", "/api/agents/{agent_id}/teams/{team_id}", Right.AGENTS_WRITE, beyond=Right.TENANT_ADMIN, json={}),
+    _op("DELETE", "/api/agents/{agent_id}/teams/{team_id}", Right.AGENTS_WRITE, beyond=Right.TENANT_ADMIN),
+    _op("GET", "/api/provider-keys", Right.PROFILE_READ),
+    _op("GET", "/api/provider-keys/{provider}", Right.PROFILE_READ),
+    _op("PUT", "/api/provider-keys/{provider}", Right.KEYS_WRITE, json={"key": "x" * 20}, cheap={"key": ""}),
+    _op("DELETE", "/api/provider-keys/{provider}", Right.KEYS_WRITE),
     _op("GET", "/api/audit", Right.TENANT_READ),
     _op("GET", "/api/audit/export", Right.TENANT_READ),
     _op("GET", "/api/audit/verify", Right.TENANT_READ),

@@ -14,7 +14,7 @@ from carrel_gateway.storage.database import Database
 WITHOUT_TENANT = re.compile(
     r"BEGIN( IMMEDIATE)?$|SELECT 1$|SELECT set_config\('role', 'carrel_(worker|login)', true\)$"
     # the lookup of accounts, which comes before there is a tenant
-    r"|(SELECT [^;]* FROM|INSERT INTO|UPDATE) accounts\b(?![^;]*\b(FROM|JOIN|SELECT)\b)"
+    r"|(SELECT [^;]*\sFROM|INSERT INTO|UPDATE) accounts\b(?![^;]*\b(FROM|JOIN|SELECT)\b)"
     # the worker's: expired runs of all tenants
     r"|SELECT runs\.tenant_id, runs\.id\s+FROM runs\s+WHERE runs\.status = \S+ AND [^;]*runs\.lease_until <"
 )

@@ -10,6 +10,8 @@ class Action(StrEnum):
 
     SESSION_ARCHIVED = "session.archived"
     SESSION_DELETED = "session.deleted"
+    SESSION_REMOVED = "session.removed"
+    """Nothing is left of it; the detail has the numbers of rows and objects."""
     AUDIT_EXPORTED = "audit.exported"
     USER_ADDED = "user.added"
     USER_CHANGED = "user.changed"
@@ -18,6 +20,8 @@ class Action(StrEnum):
     TEAM_DELETED = "team.deleted"
     MEMBER_PUT = "member.put"
     MEMBER_REMOVED = "member.removed"
+    PROVIDER_KEY_STORED = "provider-key.stored"
+    PROVIDER_KEY_REMOVED = "provider-key.removed"
     AGENT_STORED = "agent.stored"
     AGENT_CHANGED = "agent.changed"
     AGENT_DELETED = "agent.deleted"

@@ -12,6 +12,7 @@ from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.config.service import effective
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.history.service import HistoryService, Message
+from carrel_gateway.provider_keys.service import ProviderKeyService
 from carrel_gateway.runs.service import Run
 from carrel_gateway.sessions.service import SessionService
 
@@ -39,6 +40,7 @@ async def prepare(context: ProcessContext, principal: Principal, run: Run, model
     """
     session = await SessionService(context, principal).get(run.session_id)
     config = effective(session, context.settings)
+    model = run.model or config.model
     messages = await HistoryService(context, principal).messages(run.session_id, limit=_EARLIER_MESSAGES)
     files = await ArtifactService(context, principal).list(run.session_id, category="data")
     return Prepared(
@@ -51,7 +53,7 @@ async def prepare(context: ProcessContext, principal: Principal, run: Run, model
             started_at=run.started_at,
             instructions=config.system_prompt or "",
         ),
-        model=models.client(run.model or config.model),
+        model=models.client(model, api_key=await ProviderKeyService(context, principal).key_for(model)),
         limits=Limits(
             max_steps=config.max_steps, max_retries=config.max_retries, timeout_seconds=config.timeout_seconds
         ),

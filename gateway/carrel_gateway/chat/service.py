@@ -122,7 +122,7 @@ class ChatService:
         session = await self._sessions.get(session_id)
         if session.status == "archived":
             raise Conflict("the session is archived and takes no more messages; open a new one", code="archived")
-        self._supervisor.require_usable(session.model)
+        await self._supervisor.require_usable(self._principal, session.model)
         return session
 
     async def _start(self, session: Session, run_id: UUID, first: Sequence[LogPayload] | Beginning) -> StartedRun:

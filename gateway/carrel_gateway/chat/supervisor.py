@@ -24,6 +24,7 @@ from carrel_gateway.chat.runner import SessionCodeRunner
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError, StaleRun
 from carrel_gateway.execution.service import ExecutionService
+from carrel_gateway.provider_keys.service import ProviderKeyService
 from carrel_gateway.runs.service import Fence, Run, RunService, claim_expired
 from carrel_wire.log import RunFinished
 
@@ -68,9 +69,10 @@ class RunSupervisor:
             asyncio.create_task(self._hear_cancels(), name="hear-cancels"),
         ]
 
-    def require_usable(self, model: str) -> None:
-        """Raise when a run with this model could not begin: unknown name, or no key for it."""
-        self._models.require(model)
+    async def require_usable(self, principal: Principal, model: str) -> None:
+        """Raise when a run of the caller's with this model could not begin: unknown name, or no key for it."""
+        key = await ProviderKeyService(self._context, principal).key_for(model)
+        self._models.require(model, has_key=key is not None)
 
     def launch(self, principal: Principal, run: Run) -> None:
         """Drive a run from the state its log is in."""

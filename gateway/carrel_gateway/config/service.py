@@ -8,6 +8,7 @@ from uuid import UUID
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.config.schemas import EffectiveConfig, SessionConfig
 from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.provider_keys.service import ProviderKeyService
 from carrel_gateway.sessions.service import Session, SessionService
 from carrel_gateway.settings import Settings
 
@@ -36,10 +37,11 @@ class ConfigService:
         self._settings = context.settings
         self._sessions = SessionService(context, principal)
         self._models = models
+        self._keys = ProviderKeyService(context, principal)
 
-    def require_model(self, name: str) -> None:
-        """Raise when sessions may not choose a model of this name."""
-        self._models.require(name)
+    async def require_model(self, name: str) -> None:
+        """Raise when the caller's sessions may not choose a model of this name, or nobody has a key for it."""
+        self._models.require(name, has_key=await self._keys.key_for(name) is not None)
 
     async def get(self, session_id: UUID) -> EffectiveConfig:
         """Return what the session's next run goes by."""
@@ -56,7 +58,7 @@ class ConfigService:
         session = await self._sessions.get(session_id)
         model = named.pop("model", None)
         if model is not None:
-            self.require_model(model)
+            await self.require_model(model)
         config = {name: value for name, value in {**session.config, **named}.items() if value is not None}
         changed: dict[str, Any] = {"config": config} if named else {}
         if model is not None:
@@ -74,5 +76,5 @@ class ConfigService:
             The model is not there any more.
         """
         session = await self._sessions.get(session_id)
-        self.require_model(session.model)
+        await self.require_model(session.model)
         return effective(session, self._settings)

@@ -51,6 +51,8 @@ REPEATABLE: Final = frozenset(
 """POSTs that may be done again after a crash: what they make has the claim's id, or is the same the second time.
 
 So are PUT and DELETE, by their definition (RFC 9110, 9.2.2)."""
+ONCE: Final = frozenset({"/api/sessions/{session_id}/messages/{message_id}"})
+"""PUTs that are no such: an answer that is made anew twice is two answers."""
 _KEPT_HEADERS: Final = frozenset({"content-type", "content-disposition", "etag", "location"})
 
 _log = structlog.get_logger(__name__)
@@ -78,7 +80,7 @@ async def claim_key(
         idempotency_key,
         _operation(request),
         fingerprint,
-        repeatable=request.method != "POST" or path in REPEATABLE,
+        repeatable=_is_repeatable(request.method, path),
     )
     if isinstance(found, Answer):
         if fingerprint is None:
@@ -149,6 +151,10 @@ async def _answer_before(request: Request) -> Answer | None:
     return await service.answer(request.headers["idempotency-key"], _operation(request), fingerprint)
 
 
+def _is_repeatable(method: str, path: str) -> bool:
+    return path in REPEATABLE or (method != "POST" and path not in ONCE)
+
+
 def _operation(request: Request) -> str:
     return f"{request.method} {request.url.path}"
 
@@ -178,7 +184,7 @@ async def _undo(request: Request, error: Exception) -> None:
     refused = isinstance(error, RequestValidationError | HTTPException) or (
         isinstance(error, CarrelError) and error.status < 500
     )
-    repeatable = request.method != "POST" or request.scope["route"].path in REPEATABLE
+    repeatable = _is_repeatable(request.method, request.scope["route"].path)
     try:
         await (service.release(claim) if refused or repeatable else service.doubt(claim))
     except CarrelError as away:

@@ -52,6 +52,25 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("GET", "/health/ready"): PUBLIC,
         ("GET", "/info"): PUBLIC,
         ("GET", "/api/objects/{token}"): PUBLIC,  # the address is the key
+        # people: the first ones show by themselves who calls
+        ("POST", "/api/auth/register"): PUBLIC,
+        ("POST", "/api/auth/verify"): PUBLIC,
+        ("POST", "/api/auth/login"): PUBLIC,
+        ("POST", "/api/auth/refresh"): PUBLIC,
+        ("POST", "/api/auth/forgot"): PUBLIC,
+        ("POST", "/api/auth/reset"): PUBLIC,
+        ("GET", "/api/auth/oidc/login"): PUBLIC,
+        ("GET", "/api/auth/oidc/callback"): PUBLIC,
+        ("POST", "/api/auth/logout"): _rule(Right.PROFILE_WRITE),
+        ("POST", "/api/auth/logout-everywhere"): _rule(Right.PROFILE_WRITE),
+        ("GET", "/api/auth/logins"): _rule(Right.PROFILE_READ),
+        ("DELETE", "/api/auth/logins/{login_id}"): _rule(Right.PROFILE_WRITE),
+        ("PUT", "/api/auth/password"): _rule(Right.PROFILE_WRITE),
+        ("POST", "/api/auth/switch"): _rule(Right.PROFILE_WRITE),
+        ("GET", "/api/me"): _rule(Right.PROFILE_READ),
+        ("PUT", "/api/me"): _rule(Right.PROFILE_WRITE),
+        ("GET", "/api/me/preferences"): _rule(Right.PROFILE_READ),
+        ("PUT", "/api/me/preferences"): _rule(Right.PROFILE_WRITE),
         # sessions
         ("POST", "/api/sessions"): _rule(Right.SESSIONS_WRITE),
         ("GET", "/api/sessions"): _READ,
@@ -70,6 +89,7 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("POST", f"{_SESSION}/chat/stream"): SEND,
         ("POST", f"{_SESSION}/cancel"): CANCEL,
         ("GET", f"{_SESSION}/messages"): _READ,
+        ("PUT", f"{_SESSION}/messages/{{message_id}}"): SEND,
         ("GET", f"{_SESSION}/events"): _READ,
         ("WS", "/ws/chat/{session_id}"): _READ,  # each frame that does something takes what its route does
         # kernel
@@ -103,6 +123,19 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("DELETE", "/api/teams/{team_id}"): _rule(Right.TEAMS_WRITE),
         ("PUT", "/api/teams/{team_id}/members/{user_id}"): _rule(Right.TEAMS_WRITE),
         ("DELETE", "/api/teams/{team_id}/members/{user_id}"): _rule(Right.PROFILE_WRITE),  # everybody may go
+        # agents
+        ("GET", "/api/agents"): _rule(Right.AGENTS_READ),
+        ("POST", "/api/agents"): _rule(Right.AGENTS_WRITE),
+        ("GET", "/api/agents/{agent_id}"): _rule(Right.AGENTS_READ),
+        ("PUT", "/api/agents/{agent_id}"): _rule(Right.AGENTS_WRITE),
+        ("DELETE", "/api/agents/{agent_id}"): _rule(Right.AGENTS_WRITE),
+        ("PUT", "/api/agents/{agent_id}/teams/{team_id}"): _rule(Right.AGENTS_WRITE),
+        ("DELETE", "/api/agents/{agent_id}/teams/{team_id}"): _rule(Right.AGENTS_WRITE),
+        # keys of model providers; those of the tenant take more
+        ("GET", "/api/provider-keys"): _rule(Right.PROFILE_READ),
+        ("GET", "/api/provider-keys/{provider}"): _rule(Right.PROFILE_READ),
+        ("PUT", "/api/provider-keys/{provider}"): _rule(Right.KEYS_WRITE),
+        ("DELETE", "/api/provider-keys/{provider}"): _rule(Right.KEYS_WRITE),
         # administration
         ("GET", "/api/audit"): _rule(Right.TENANT_READ),
         ("GET", "/api/audit/export"): _rule(Right.TENANT_READ),

@@ -12,7 +12,7 @@ class ModelOut(ReplyBody):
     provider: str
     default: bool
     key_present: bool
-    """Whether the server has the key that the provider wants; always true where none is needed."""
+    """Whether the server, the tenant or the caller has the key that the provider wants; true where none is needed."""
 
 
 class ModelList(ReplyBody):

@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, insert, or_, select, update
 
+from carrel_gateway.runs.tables import runs
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
+from carrel_gateway.storage.schema import metadata
 
 _AT_ONCE: Final = 1000
 """Databases limit the parameters of a statement."""
@@ -179,11 +181,51 @@ async def end_lease(tx: Transaction, session_id: UUID, keeper: UUID) -> None:
     )
 
 
-async def remove(tx: Transaction, session_id: UUID) -> None:
-    """Delete the rows of a session, and with them all that belong to it."""
-    await tx.connection.execute(
-        delete(sessions).where(sessions.c.tenant_id == tx.tenant_id, sessions.c.id == session_id)
+async def quiet(tx: Transaction, *, before: datetime, limit: int) -> list[Session]:
+    """Return sessions in which nothing has happened since a time and nothing goes on, the quietest first."""
+    goes_on = exists().where(
+        runs.c.tenant_id == sessions.c.tenant_id, runs.c.session_id == sessions.c.id, runs.c.status == "running"
     )
+    query = (
+        select(sessions)
+        .where(sessions.c.tenant_id == tx.tenant_id, sessions.c.status != "deleted", sessions.c.updated_at < before)
+        .where(~goes_on)
+        .order_by(sessions.c.updated_at)
+        .limit(limit)
+    )
+    return [_session(row) for row in (await tx.connection.execute(query)).mappings()]
+
+
+async def expire(tx: Transaction, session_id: UUID, *, before: datetime) -> bool:
+    """Begin to delete a session in which nothing has happened since a time; false when something has."""
+    statement = (
+        update(sessions)
+        .where(
+            sessions.c.tenant_id == tx.tenant_id,
+            sessions.c.id == session_id,
+            sessions.c.status != "deleted",
+            sessions.c.updated_at < before,
+        )
+        .values(status="deleted")
+        .returning(sessions.c.id)
+    )
+    return await tx.connection.scalar(statement) is not None
+
+
+async def count_rows(tx: Transaction, session_id: UUID) -> dict[str, int]:
+    """Return how many rows belong to a session, by table; those go with it."""
+    found: dict[str, int] = {}
+    for table in metadata.sorted_tables:
+        if table is not sessions and any(key.column.table is sessions for key in table.foreign_keys):
+            mine = (table.c.tenant_id == tx.tenant_id, table.c.session_id == session_id)
+            found[table.name] = await tx.connection.scalar(select(func.count()).select_from(table).where(*mine)) or 0
+    return found
+
+
+async def remove(tx: Transaction, session_id: UUID) -> bool:
+    """Delete the row of a session, and with it all that belong to it; false when it is gone already."""
+    statement = delete(sessions).where(sessions.c.tenant_id == tx.tenant_id, sessions.c.id == session_id)
+    return await tx.connection.scalar(statement.returning(sessions.c.id)) is not None
 
 
 def _session(row: Any) -> Session:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response, status
+from fastapi import APIRouter, Query, status
 
 from carrel_gateway.dependencies import Agents, Config, Cursor, EffectOf, Offset, Sessions
 from carrel_gateway.idempotency.routes import IdempotentRoute
-from carrel_gateway.sessions.schemas import SessionCreate, SessionList, SessionOut, SessionUpdate
+from carrel_gateway.sessions.schemas import DeletionOut, SessionCreate, SessionList, SessionOut, SessionUpdate
 
 router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions", tags=["sessions"])
 
@@ -28,7 +28,7 @@ async def create_session(
         agent = (await agents.get(wanted.agent_id)).agent
         model, chosen = model or agent.model, {**agent.config, **chosen}
     if model is not None:
-        config.require_model(model)
+        await config.require_model(model)
     session = await sessions.create(
         title=wanted.title,
         model=model,
@@ -61,7 +61,7 @@ async def get_session(session_id: UUID, sessions: Sessions) -> SessionOut:
 async def update_session(session_id: UUID, body: SessionUpdate, sessions: Sessions, config: Config) -> SessionOut:
     """Change title, model or limits."""
     if body.model is not None:
-        config.require_model(body.model)
+        await config.require_model(body.model)
     changes: dict[str, Any] = {}
     if body.title is not None:
         changes["title"] = body.title
@@ -72,11 +72,10 @@ async def update_session(session_id: UUID, body: SessionUpdate, sessions: Sessio
     return SessionOut.model_validate(await sessions.update(session_id, **changes))
 
 
-@router.delete("/{session_id}", status_code=status.HTTP_204_NO_CONTENT)
-async def delete_session(session_id: UUID, sessions: Sessions) -> Response:
-    """Delete a conversation with its kernel, files, artifacts and history. There is no way back."""
-    await sessions.delete(session_id)
-    return Response(status_code=status.HTTP_204_NO_CONTENT)
+@router.delete("/{session_id}")
+async def delete_session(session_id: UUID, sessions: Sessions) -> DeletionOut:
+    """Delete a conversation with its kernel, files, artifacts and history, and say what went. There is no way back."""
+    return DeletionOut.model_validate(await sessions.delete(session_id))
 
 
 @router.post("/{session_id}/archive")

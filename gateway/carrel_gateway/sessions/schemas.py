@@ -49,6 +49,18 @@ class SessionOut(ReplyBody):
     updated_at: datetime
 
 
+class DeletionOut(ReplyBody):
+    """What was removed of a session, in numbers."""
+
+    session_id: UUID
+    complete: bool
+    """False while a part that is needed for it is away: nobody sees the session any more, and the rest goes soon."""
+    rows: dict[str, int]
+    """Table → rows."""
+    objects: int
+    """Files and saved state in the object store."""
+
+
 class SessionList(ReplyBody):
     """A page, newest first; `next_cursor` is absent on the last one."""
 

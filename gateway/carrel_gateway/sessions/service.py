@@ -13,19 +13,20 @@ from sqlalchemy.exc import IntegrityError
 
 from carrel_gateway.audit.service import Action, AuditService
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import CarrelError, Conflict, NotFound
+from carrel_gateway.errors import Conflict, NotFound
 from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID, default_principal
 from carrel_gateway.sessions import repository
 from carrel_gateway.sessions.access import readable
+from carrel_gateway.sessions.removal import DELETED, DeletionReason, Removal, Remover, object_prefix
 from carrel_gateway.sessions.repository import Session
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import Cursors, Page
 from carrel_wire.log import SessionChanged, SessionCreated
 
-__all__ = ["Page", "Session", "SessionService", "object_prefix"]
+__all__ = ["Page", "Removal", "Session", "SessionService", "object_prefix"]
 
 UNTITLED: Final = "Untitled"
 MAX_TITLE: Final = 200
@@ -37,11 +38,6 @@ _CURSORS: Final = Cursors[UUID]("sessions", UUID)
 _log = structlog.get_logger(__name__)
 
 
-def object_prefix(tenant_id: UUID, session_id: UUID) -> str:
-    """Return what the keys of all objects of a session begin with."""
-    return f"{tenant_id}/{session_id}"
-
-
 class SessionService:
     """Sessions of one tenant."""
 
@@ -51,6 +47,7 @@ class SessionService:
         self._database = context.database
         self._history = HistoryService(context, principal)
         self._audit = AuditService(context, principal)
+        self._remover = Remover(context, principal)
 
     async def create(
         self,
@@ -247,10 +244,11 @@ class SessionService:
         await self._context.kernels.release(self._ref(session))
         return session
 
-    async def delete(self, session_id: UUID) -> None:
+    async def delete(self, session_id: UUID) -> Removal:
         """Delete a session with its kernel, files, artifacts and history.
 
-        It is gone for callers at once; what cannot be removed now, because a part is away, is removed by `sweep`.
+        Returns what was removed. It is gone for callers at once; what cannot be removed now, because a part is away, is
+        removed by `sweep`.
 
         Raises
         ------
@@ -262,11 +260,35 @@ class SessionService:
             if not await repository.change(tx, session_id, {"status": "deleted"}):
                 raise _not_found()
             await self._audit.record(tx, Action.SESSION_DELETED, session_id, owner=session.owner_id)
-        await self._history.publish_gone(session_id)
-        try:
-            await self._remove(session)
-        except CarrelError as error:
-            _log.warning("session_not_removed_yet", session=str(session_id), code=error.code)
+        return await self._removed(session, "asked")
+
+    async def expire(self) -> int:
+        """Delete the sessions that are older than the settings keep any, and return how many; archived ones too.
+
+        A session is as old as its last event; one in which a run goes on is kept.
+        """
+        days = self._context.settings.retention_days
+        if not days:
+            return 0
+        before, count = datetime.now(UTC) - timedelta(days=days), 0
+        async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
+            found = await repository.quiet(tx, before=before, limit=_SWEEP)
+        for session in found:
+            async with self._database.transaction(self._principal.tenant_id) as tx:
+                expired = await repository.expire(tx, session.id, before=before)
+                if expired:
+                    await self._audit.record(
+                        tx, Action.SESSION_DELETED, session.id, owner=session.owner_id, reason="retention", days=days
+                    )
+            if expired:
+                await self._removed(session, "retention")
+                count += 1
+        return count
+
+    async def _removed(self, session: Session, reason: DeletionReason) -> Removal:
+        DELETED.labels(reason).inc()
+        await self._history.publish_gone(session.id)
+        return await self._remover.remove(self._ref(session))
 
     async def sweep(self) -> int:
         """Remove what is left of deleted sessions, and return of how many; the rest is tried again.
@@ -280,11 +302,7 @@ class SessionService:
             found = await repository.deleted(tx, forks_before=datetime.now(UTC) - FORK_AGE, limit=_SWEEP)
         removed = await self._release_orphans()
         for session in found:
-            try:
-                await self._remove(session)
-                removed += 1
-            except CarrelError as error:
-                _log.warning("session_not_removed_yet", session=str(session.id), code=error.code)
+            removed += (await self._remover.remove(self._ref(session))).complete
         return removed
 
     async def _release_orphans(self) -> int:
@@ -313,13 +331,6 @@ class SessionService:
                 return _required(await repository.find(tx, session_id))
         _log.info("session_taken_up", session=str(session_id), name=name)
         return session
-
-    async def _remove(self, session: Session) -> None:
-        """Remove kernel and objects, then the rows: a row is what says that something may be left."""
-        await self._context.kernels.release(self._ref(session))
-        await self._context.objects.delete_prefix(object_prefix(session.tenant_id, session.id))
-        async with self._database.transaction(session.tenant_id) as tx:
-            await repository.remove(tx, session.id)
 
     async def _change(self, session_id: UUID, changes: dict[str, Any], told: Action | None = None) -> Session:
         async with self._database.transaction(self._principal.tenant_id) as tx:

@@ -7,8 +7,9 @@ violated comes out as it is: a repository knows what it means.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
@@ -21,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from carrel_gateway.errors import Unavailable
 from carrel_gateway.settings import Settings
-from carrel_gateway.storage import migrate
+from carrel_gateway.storage import migrate, sqlite
 from carrel_gateway.storage.dialect import Dialect, PostgresDialect, SqliteDialect
 from carrel_gateway.storage.engine import WRITE, connect_errors, database_url, make_engine, sqlite_file
 from carrel_gateway.storage.folder import FolderLock
@@ -164,6 +165,16 @@ class Database:
         """
         async with self.worker_transaction() as connection:
             await connection.execute(text("SELECT 1"))
+
+    async def forget(self) -> None:
+        """Have what was deleted leave the files too: SQLite's log of writes holds it for a time.
+
+        Postgres vacuums by itself.
+        """
+        file = sqlite_file(self._engine.url)
+        if file:
+            with suppress(sqlite3.OperationalError):  # somebody reads; the next deletion does it
+                await asyncio.to_thread(sqlite.checkpoint, str(file))
 
     async def aclose(self) -> None:
         """Close all connections and give the data folder back."""

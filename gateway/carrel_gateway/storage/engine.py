@@ -103,6 +103,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
         "journal_mode=WAL",
         "synchronous=FULL",  # what was acknowledged outlives a power cut
         "foreign_keys=ON",
+        "secure_delete=ON",  # what is deleted is overwritten
         f"busy_timeout={_BUSY_MILLISECONDS}",
         "temp_store=MEMORY",
         "cache_size=-16384",

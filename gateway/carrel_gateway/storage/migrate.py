@@ -28,9 +28,9 @@ from carrel_gateway.settings import Settings
 from carrel_gateway.storage.dialect import APP_ROLE, LOGIN_ROLE, WORKER_ROLE
 from carrel_gateway.storage.engine import connect_errors, database_url, make_engine
 
-HEAD: Final = "0008"
+HEAD: Final = "0009"
 """Revision of this version's schema."""
-KNOWN: Final = frozenset({"0001", "0002", "0003", "0004", "0005", "0006", "0007", HEAD})
+KNOWN: Final = frozenset({"0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", HEAD})
 """Revisions that this version can start from."""
 _LOCK: Final = 0x63617272656C  # "carrel": number of the advisory lock
 
@@ -63,7 +63,7 @@ async def upgrade(url: str) -> None:
         async with engine.begin() as connection:
             if parsed.get_backend_name() != "sqlite":
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
-                await _require_rights(connection)
+                await require_all_tenants(connection)
             revision = await connection.run_sync(revision_of)
             if revision is not None and revision not in KNOWN:
                 raise _unknown(revision)
@@ -125,7 +125,14 @@ def _upgrade(connection: Connection) -> None:
     command.upgrade(configuration(connection), HEAD)
 
 
-async def _require_rights(connection: AsyncConnection) -> None:
+async def require_all_tenants(connection: AsyncConnection) -> None:
+    """Check that the role sees the rows of all tenants.
+
+    Raises
+    ------
+    MigrationFailed
+        Row-level security hides them from it.
+    """
     may = await connection.scalar(text("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"))
     if not may:
         raise MigrationFailed(

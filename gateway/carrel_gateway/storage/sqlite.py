@@ -10,10 +10,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import aiosqlite
 from aiosqlite.context import contextmanager
+
+_CHECKPOINT_SECONDS: Final = 1.0
+"""Longest wait for readers; the next checkpoint is as good."""
 
 
 class Cursor(aiosqlite.Cursor):
@@ -78,6 +81,15 @@ def connect(path: str) -> Connection:
     connection = Connection(lambda: sqlite3.connect(path, check_same_thread=False), iter_chunk_size=64)
     connection._thread.daemon = True  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  as SQLAlchemy does: a connection left open must not hold the exit up
     return connection
+
+
+def checkpoint(path: str) -> None:
+    """Write what is in the write-ahead log to the database and empty the log, where nobody reads from it just now."""
+    connection = sqlite3.connect(path, timeout=_CHECKPOINT_SECONDS)
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()
 
 
 def _run(cursor: sqlite3.Cursor, sql: str, parameters: Iterable[Any]) -> list[Any]:

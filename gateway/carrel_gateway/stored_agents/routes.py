@@ -27,7 +27,7 @@ async def list_agents(
 async def store_agent(body: AgentCreate, agents: Agents, config: Config, gateway: GatewayOf) -> AgentOut:
     """Store an agent under a name."""
     model = body.model or gateway.context.settings.llm_model
-    config.require_model(model)
+    await config.require_model(model)
     stored = await agents.store(
         name=body.name, description=body.description, model=model, config=body.config.model_dump(exclude_none=True)
     )
@@ -44,7 +44,7 @@ async def get_agent(agent_id: UUID, agents: Agents) -> AgentOut:
 async def update_agent(agent_id: UUID, body: AgentUpdate, agents: Agents, config: Config) -> AgentOut:
     """Change an agent; sessions that began with it keep what they began with."""
     if body.model is not None:
-        config.require_model(body.model)
+        await config.require_model(body.model)
     changes: dict[str, Any] = body.model_dump(exclude_none=True, include={"name", "description", "model"})
     if body.config is not None:
         changes["config"] = body.config.model_dump(exclude_none=True)

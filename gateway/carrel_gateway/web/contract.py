@@ -135,6 +135,15 @@ RULES: Final = (
         400: ("invalid_cursor", "invalid_input"), 404: ("agent_not_found", "share_not_found", "team_not_found"),
         409: ("agent_changed", "conflict"), 502: ("model_failed",)}),
     Rule("POST", "/api/sessions", {404: ("agent_not_found",)}),
+    Rule(".*", "/api/provider-keys.*", {400: ("invalid_input",), 404: ("provider_key_not_found",)}),
+    # accounts: whether a caller is known is what most of these are about
+    Rule(".*", "/api/auth/.*", {
+        400: ("invalid_input", "invalid_password", "link_not_valid", "no_refresh_token"),
+        401: ("wrong_login", "login_ended", "oidc_refused", "unauthenticated", "disabled"),
+        403: ("registration_closed", "wrong_password", "address_taken", "disabled", "permission_denied"),
+        404: ("login_not_found", "tenant_not_found", "no_oidc_provider"),
+        409: ("already_registered", "refresh_raced", "not_a_login", "no_password", "password_changed", "conflict"),
+        429: ("too_many_attempts",), 503: ("oidc_provider_away",)}),
     Rule("PUT", _SESSION + r"/messages/\{message_id\}", {
         400: ("not_a_question", "invalid_input"), 404: ("message_not_found",),
         409: ("busy", "archived", "superseded", "no_question", "conflict"), 502: ("model_failed",)}),

@@ -18,13 +18,16 @@ from tests.support.serving import environment
 def deleted(api):
     session_id = api.post("/api/sessions", json={"title": "x"}).json()["id"]
     api.post(f"/api/sessions/{session_id}/archive")
-    assert api.delete(f"/api/sessions/{session_id}").status_code == 204
+    assert api.delete(f"/api/sessions/{session_id}").status_code == 200
     return session_id
 
 
 def test_list_export_and_verify(api, deleted):
-    page = api.get("/api/audit", params={"target": deleted, "limit": 1}).json()
-    (newest,) = page["items"]
+    (removed,) = api.get("/api/audit", params={"target": deleted, "action": "session.removed"}).json()["items"]
+    assert removed["detail"]["rows"]["events"] == 2
+    page = api.get("/api/audit", params={"target": deleted, "limit": 2}).json()
+    assert page["items"][0] == removed
+    newest = page["items"][1]
     assert (newest["action"], newest["target"]) == ("session.deleted", deleted)
     assert newest["detail"] == {"owner": newest["actor"]}
     (before,) = api.get("/api/audit", params={"target": deleted, "cursor": page["next_cursor"]}).json()["items"]
@@ -34,7 +37,7 @@ def test_list_export_and_verify(api, deleted):
     exported = api.get("/api/audit/export", params={"target": deleted})
     assert exported.headers["content-type"] == "application/x-ndjson"
     lines = [json.loads(line) for line in exported.text.splitlines()]
-    assert [line["digest"] for line in lines] == [before["digest"], newest["digest"]]
+    assert [line["digest"] for line in lines] == [before["digest"], newest["digest"], removed["digest"]]
     verdict = api.get("/api/audit/verify").json()
     assert verdict["valid"]
     noted = {"seq": newest["seq"], "digest": newest["digest"]}

@@ -90,7 +90,9 @@ def test_question_without_data(api, session):
 
 def test_deleted_session_is_gone(api, gateway, sales, session):
     assert api.post(f"{session}/kernel/execute", json={"code": "1"}).status_code == 200
-    assert api.delete(session).status_code == 204
+    deleted = api.delete(session)
+    assert (deleted.status_code, deleted.json()["complete"]) == (200, True)
+    assert deleted.json()["rows"]["events"] > 0
     for path in ("", "/messages", "/files", "/events", "/kernel", "/notebook", "/config", "/artifacts"):
         assert api.get(session + path).json()["code"] == "session_not_found"
     assert api.get(f"/api/artifacts/{sales['id']}").json()["code"] == "artifact_not_found"

@@ -78,6 +78,8 @@ def outcome(operation: Operation, caller: Principal, owner: Principal, rights: f
     assert operation.rights is not None
     if not operation.rights <= rights:
         return {403}
+    if "login_id" in operation.path and owner.user_id != caller.user_id:
+        return {404}
     if operation.names_an_object and owner.tenant_id != caller.tenant_id:
         return {404}
     beyond = operation.right_beyond
@@ -90,15 +92,19 @@ def outcome(operation: Operation, caller: Principal, owner: Principal, rights: f
 def test_route_by_role_by_owner_by_credential(everybody: World, operation: Operation) -> None:
     before = everybody.rows()
     for role, caller in everybody.people.items():
-        for kind, credential in (("key", everybody.key(caller)), ("token", everybody.token(caller))):
+        for kind, made in (("key", everybody.key(caller)), ("token", everybody.token(caller))):
+            credential = made
             for owner in (caller, everybody.colleague, everybody.stranger):
                 if operation.consumes and role is Role.ADMIN and owner is everybody.colleague:
                     continue  # it would be gone, as it should; `test_an_administrator_may_delete` looks at it
                 status, code = everybody.ask(operation, owner, credential)
+                if operation.ends_login and kind == "token":
+                    credential = everybody.token(caller)
                 wanted = outcome(operation, caller, owner, rights_of(role))
                 assert status in wanted, (operation.name, role, kind, owner is caller, status, code)
                 if wanted == {404}:
-                    assert code in {f"{kind}_not_found" for kind in ("session", "artifact", "team", "user")}
+                    kinds = ("session", "artifact", "team", "user", "agent", "login")
+                    assert code in {f"{kind}_not_found" for kind in kinds}
                 if wanted == {403}:
                     assert code in {"permission_denied", "not_your_session"}
     assert everybody.ask(operation, everybody.colleague, None) == (401, "unauthenticated")

@@ -52,16 +52,17 @@ async def test_what_was_done_is_told(audit: AuditService, context: ProcessContex
     before = instant(datetime.now(UTC))
     await sessions.archive(session.id)
     await sessions.delete(session.id)
-    deleted, archived = (await audit.list(Filter())).items
-    assert [(item.seq, item.action, item.target) for item in (archived, deleted)] == [
+    removed, deleted, archived = (await audit.list(Filter())).items
+    assert [(item.seq, item.action, item.target) for item in (archived, deleted, removed)] == [
         (1, "session.archived", str(session.id)),
         (2, "session.deleted", str(session.id)),
+        (3, "session.removed", str(session.id)),
     ]
     assert (deleted.actor, deleted.credential) == (str(principal.user_id), None)
     assert msgspec.json.decode(deleted.detail) == {"owner": str(principal.user_id)}
     assert before <= archived.at <= deleted.at <= instant(datetime.now(UTC))
     verdict = await audit.verify()
-    assert (verdict.valid, verdict.entries, verdict.digest) == (True, 2, deleted.digest)
+    assert (verdict.valid, verdict.entries, verdict.digest) == (True, 3, removed.digest)
 
 
 async def test_the_credential_is_told(context: ProcessContext, principal: Principal) -> None:

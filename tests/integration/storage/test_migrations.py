@@ -34,6 +34,7 @@ from carrel_gateway.execution import tables as _execution  # noqa: F401
 from carrel_gateway.history import tables as _history  # noqa: F401
 from carrel_gateway.idempotency import tables as _idempotency  # noqa: F401
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
+from carrel_gateway.provider_keys import tables as _provider_keys  # noqa: F401
 from carrel_gateway.runs import tables as _runs  # noqa: F401
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.settings import Settings

@@ -36,13 +36,21 @@ class LitellmClient:
     """One language model."""
 
     def __init__(
-        self, name: str, *, worker: LitellmWorker, api_key: str | None, api_base: str | None, max_tokens: int
+        self,
+        name: str,
+        *,
+        worker: LitellmWorker,
+        api_key: str | None,
+        api_base: str | None,
+        max_tokens: int,
+        own_key: bool = False,
     ) -> None:
         self.name = name
         self._worker = worker
         self._api_key = api_key
         self._api_base = api_base
         self._max_tokens = max_tokens
+        self._own_key = own_key
 
     async def stream(self, view: AgentView) -> AsyncIterator[ModelChunk]:
         """Yield the reply in parts.
@@ -70,6 +78,8 @@ class LitellmClient:
         if self._api_key:
             message = message.replace(self._api_key, "[key]")
         variables = " or ".join(["LLM_API_KEY", *key_names(self.name)])
+        if self._own_key:
+            variables = "the key that is stored under /api/provider-keys"
         said = {
             "key": f"The provider refused the key of model {self.name}: check {variables}.",
             "rate": f"The provider of model {self.name} limits how often it may be asked. Wait a little and ask again.",

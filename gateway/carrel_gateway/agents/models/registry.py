@@ -51,8 +51,13 @@ class ModelRegistry:
             for name in self._names
         ]
 
-    def require(self, name: str) -> None:
+    def require(self, name: str, *, has_key: bool = False) -> None:
         """Return when a run with the model could begin; asks no provider.
+
+        Parameters
+        ----------
+        has_key
+            Whoever asks has a key of the provider's.
 
         Raises
         ------
@@ -68,22 +73,24 @@ class ModelRegistry:
                 f"The provider of model {name!r} is not known: set LLM_MODEL to a name like openai/{name}, or to "
                 f"{ANALYST}, which needs no provider."
             )
-        if not self._has_key(name):
+        if not has_key and not self._has_key(name):
             raise ModelFailed(
                 f"Model {name} has no key: set LLM_API_KEY (or {' or '.join(key_names(name))}) and start the server "
-                f"again, or choose {ANALYST}, which needs none."
+                f"again, store a key of yours (PUT /api/provider-keys/{provider_of(name)}), or choose {ANALYST}, "
+                "which needs none."
             )
 
-    def client(self, name: str) -> ModelClient:
-        """Return the model of this name; raises as `require` does."""
-        self.require(name)
+    def client(self, name: str, *, api_key: str | None = None) -> ModelClient:
+        """Return the model of this name, with a key of the caller's or else the server's; raises as `require` does."""
+        self.require(name, has_key=api_key is not None)
         if name == ANALYST:
             return AnalystModel()
         key = self._settings.llm_api_key
         return LitellmClient(
             name,
             worker=self._worker,
-            api_key=key.get_secret_value() if key else None,
+            api_key=api_key or (key.get_secret_value() if key else None),
+            own_key=api_key is not None,
             api_base=self._settings.llm_api_base,
             max_tokens=self._settings.max_tokens_per_request,
         )

@@ -29,6 +29,7 @@ INTERNAL = {
     # the process does not start, and says so in one line
     "exposed_local_executor", "key_file_unusable", "cannot_listen", "invalid_redis_url", "invalid_database_url",
     "schema_mismatch", "migration_failed", "data_folder_in_use", "data_folder_unusable", "secret_keys_unusable",
+    "oidc_settings_unusable", "mail_settings_unusable",
     # between parts of the gateway; whoever asks turns them into something else
     "stale_run", "bus_away", "snapshot_not_found", "unsealable", "not_yet", "waking",
     # frames of the WebSocket
@@ -50,7 +51,8 @@ def declared() -> dict[int, set[str]]:
 def test_every_operation_declares_its_problems(method, path, operation):
     for status, codes in contract.EVERYWHERE.items():
         assert openapi.codes_of(operation, status) >= set(codes)
-    assert ("security" in operation) == ("unauthenticated" in openapi.codes_of(operation, 401))
+    if "security" in operation:
+        assert "unauthenticated" in openapi.codes_of(operation, 401)
     if "session_id" in path:
         assert "session_not_found" in openapi.codes_of(operation, 404)
     for status, response in operation["responses"].items():
@@ -58,7 +60,7 @@ def test_every_operation_declares_its_problems(method, path, operation):
             assert "application/problem+json" in response["content"]
         if (status in {"202", "429", "503"} and method != "post") or status in {"429", "503"}:
             assert "Retry-After" in response["headers"]
-    assert any(status[0] == "2" for status in operation["responses"])
+    assert any(status[0] in "23" for status in operation["responses"])
 
 
 def test_the_frameworks_own_errors_are_gone():
@@ -78,12 +80,12 @@ def test_every_code_of_the_source_is_declared():
 
 
 def test_the_page_names_every_code_under_its_status():
-    page = (ROOT / "docs" / "reference" / "http-api.md").read_text("utf-8").partition("## Problems")[2]
-    rows = dict(re.findall(r"^\| (\d{3}) \| (.*) \|$", page, re.MULTILINE))
+    page = (ROOT / "docs" / "reference" / "http-api.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d{3}) \| (.*) \|$", page, re.MULTILINE)
     for status, codes in declared().items():
-        named = set(re.findall(r"`([a-z_]+)`", rows.get(str(status), "")))
+        named = {code for found, row in rows if found == str(status) for code in re.findall(r"`([a-z_]+)`", row)}
         assert codes - KERNEL_HOSTS - named == set(), status
-    for status, row in rows.items():
+    for status, row in re.findall(r"^\| (\d{3}) \| (.*) \|$", page.partition("## Problems")[2], re.MULTILINE):
         members = {"reason", "rate", "run_id", "errors", "field", "message", "detail", "first_status", "right"}
         named = set(re.findall(r"`([a-z_]+)`", row)) - members
         assert named - declared().get(int(status), set()) - KERNEL_HOSTS == set(), status

@@ -1,0 +1,1 @@
+"""Keys of model providers that people and tenants bring along."""
