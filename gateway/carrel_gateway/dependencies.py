@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Header, Query, Security
@@ -31,6 +32,7 @@ from carrel_gateway.history.service import HistoryService
 from carrel_gateway.idempotency.service import Effect
 from carrel_gateway.identity import policy
 from carrel_gateway.identity.authenticator import Authenticator
+from carrel_gateway.identity.presented import bearer
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.people.service import TeamService, UserService
 from carrel_gateway.provider_keys.service import ProviderKeyService
@@ -110,7 +112,10 @@ async def admit(connection: HTTPConnection, gateway: Gateway, presented: str | N
 
 
 async def _known_caller(connection: HTTPConnection, gateway: Gateway, presented: str | None) -> Principal:
-    """Return who presents a key or token, and count the call for them, or else for the address."""
+    """Return who presents a key or token, and count the call for them, or else for the address; once per request."""
+    known: Principal | None = getattr(connection.state, "caller", None)
+    if known:
+        return known
     try:
         caller = await gateway.authenticator.authenticate(presented)
     except Unauthenticated:
@@ -145,6 +150,27 @@ def _id(connection: HTTPConnection, name: str) -> UUID | None:
 
 
 Caller = Annotated[Principal, Depends(require_caller)]
+
+
+async def admit_body(scope: MutableMapping[str, Any]) -> bool:
+    """Look at who calls before anything of a body is read; return whether the route asks for it at all.
+
+    FastAPI parses bodies before it calls dependencies. What the caller may do is still decided by `require_caller`.
+
+    Raises
+    ------
+    Unauthenticated
+        The route wants a caller, and it is not known who calls.
+    TooMany
+        There were too many calls.
+    """
+    route = scope.get("route")
+    if not (isinstance(route, APIRoute) and _asks_for_caller(route.dependant)):
+        return False
+    connection = HTTPConnection(scope)
+    presented = bearer(connection.headers.get("authorization"))
+    connection.state.caller = await _known_caller(connection, connection.app.state.gateway, presented)
+    return True
 
 
 async def _sessions(gateway: GatewayOf, caller: Caller) -> SessionService:

@@ -18,6 +18,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from carrel_gateway import metrics, problems
 from carrel_gateway.accounts import routes as accounts
+from carrel_gateway.accounts.first import make_first_administrator
 from carrel_gateway.accounts.parts import open_parts as open_accounts
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.artifacts import routes as artifacts
@@ -25,7 +26,7 @@ from carrel_gateway.audit import routes as audit
 from carrel_gateway.chat import routes as chat
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config import routes as config
-from carrel_gateway.dependencies import Gateway, count_open_call
+from carrel_gateway.dependencies import Gateway, admit_body, count_open_call
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.execution import routes as execution
 from carrel_gateway.execution.startup import recover_left_behind
@@ -113,7 +114,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "Accept", "Last-Event-ID", "Idempotency-Key"],
             expose_headers=["X-Request-Id", "Retry-After", "Carrel-Run-Id", "Content-Disposition"],
         )
-    app.add_middleware(Envelope, settings=settings)  # added last, so it is the outermost
+    app.add_middleware(Envelope, settings=settings, admit=admit_body)  # added last, so it is the outermost
     return app
 
 
@@ -155,6 +156,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             started_at=time.monotonic(),
             closing=asyncio.Event(),
         )
+        await make_first_administrator(opened)
         await recover_left_behind(context)
         await supervisor.start()
         stack.push_async_callback(supervisor.aclose)

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from carrel_gateway.errors import CarrelError
-from carrel_gateway.web.problem import MEDIA_TYPE, problem_body
+from carrel_gateway.web.problem import MEDIA_TYPE, headers_of, problem_body
 
 _log = structlog.get_logger(__name__)
 
@@ -44,16 +44,6 @@ def problem_response(
     request_id = getattr(request.state, "request_id", None)
     body = problem_body(status, code, message, request_id=request_id, extra=extra)
     return Response(body, status, dict(headers or {}), MEDIA_TYPE)
-
-
-def headers_of(error: CarrelError) -> dict[str, str]:
-    """Return the headers that an error asks for: Retry-After, and WWW-Authenticate for 401."""
-    headers: dict[str, str] = {}
-    if error.retry_after_seconds is not None:
-        headers["Retry-After"] = str(error.retry_after_seconds)
-    if error.status == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="carrel"'
-    return headers
 
 
 async def _carrel_error(request: Request, error: Exception) -> Response:

@@ -97,7 +97,13 @@ class Settings(BaseSettings):
     database_url: str | None = _setting(
         "database_url", None, "postgresql://… or sqlite:///…; empty means SQLite in the data folder."
     )
-    db_pool_size: int = _setting("db_pool_size", 5, "Connections kept open to Postgres.", ge=1, le=1000)
+    db_pool_size: int = _setting(
+        "db_pool_size",
+        5,
+        "Connections kept open to Postgres; as many again serve what every request does.",
+        ge=1,
+        le=1000,
+    )
     db_max_overflow: int = _setting("db_max_overflow", 10, "Further connections under load.", ge=0, le=1000)
     retention_days: int = _setting(
         "retention_days", 0, "Days after its last event at which a session is deleted; 0 keeps all.", ge=0, le=36_500
@@ -109,6 +115,11 @@ class Settings(BaseSettings):
         "registration",
         "closed",
         "Who may register by mail: `closed` is nobody, `open` everybody, or domains of mail, separated by commas.",
+    )
+    admin_email: str | None = _setting(
+        "admin_email",
+        None,
+        "Address of the first administrator of the default tenant, who is made at the start and gets a mail.",
     )
     login_days: float = _setting("login_days", 30.0, "Days after which a login that is not used ends.", gt=0, le=365)
     smtp_url: SecretStr | None = _setting(

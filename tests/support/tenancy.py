@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import event
 
+from carrel_gateway.storage.compiled import Compiled
 from carrel_gateway.storage.database import Database
 
 WITHOUT_TENANT = re.compile(
@@ -31,9 +32,18 @@ def statements_without_tenant(database: Database) -> Generator[list[str]]:
         if not (rows and bound) and not WITHOUT_TENANT.match(statement):
             found.append(statement)
 
+    arguments = Compiled.arguments
+
+    def look_at_step(step: Compiled, values: Mapping[str, Any]) -> list[Any]:
+        if not any(name.startswith("tenant_id") and values[name] is not None for name in values):
+            found.append(step.sql)
+        return arguments(step, values)
+
     engine = database._engine.sync_engine  # pyright: ignore[reportPrivateUsage]
     event.listen(engine, "before_cursor_execute", look)
+    Compiled.arguments = look_at_step  # of steps that go to the driver itself
     try:
         yield found
     finally:
+        Compiled.arguments = arguments
         event.remove(engine, "before_cursor_execute", look)

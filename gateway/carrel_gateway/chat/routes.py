@@ -8,7 +8,15 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Response, WebSocket, status
 from fastapi.responses import StreamingResponse
 
-from carrel_gateway.chat.schemas import CancelOut, ChatIn, ChatOut, MessageIn, MessageList, ProducedArtifact
+from carrel_gateway.chat.schemas import (
+    CancelOut,
+    ChatIn,
+    ChatOut,
+    MessageIn,
+    MessageList,
+    ProducedArtifact,
+    message_document,
+)
 from carrel_gateway.chat.service import RunOutcome
 from carrel_gateway.chat.socket import ChatSocket
 from carrel_gateway.dependencies import (
@@ -107,7 +115,7 @@ async def cancel(session_id: UUID, service: Chat) -> CancelOut:
     return CancelOut(run_id=await service.cancel(session_id))
 
 
-@router.get("/messages")
+@router.get("/messages", response_model=MessageList)
 async def list_messages(
     session_id: UUID,
     sessions: Sessions,
@@ -116,11 +124,13 @@ async def list_messages(
     before_id: UUID | None = None,
     offset: Offset = 0,
     cursor: Cursor = None,
-) -> MessageList:
+) -> JsonReply:
     """List the last messages of the conversation, in order."""
-    await sessions.get(session_id)
-    page = await history.message_page(session_id, limit=limit, before_id=before_id, offset=offset, cursor=cursor)
-    return MessageList.model_validate(page)
+    page = await history.conversation(session_id, limit=limit, before_id=before_id, offset=offset, cursor=cursor)
+    if page is None:
+        await sessions.get(session_id)  # one that was made with kubectl gets its log now
+    items = [message_document(message) for message in page.items] if page else []
+    return JsonReply({"items": items, "next_cursor": page and page.next_cursor})
 
 
 @router.put(

@@ -13,8 +13,9 @@ from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.execution import repository
 from carrel_gateway.execution.cell import Cell, RecordedElsewhereError
-from carrel_gateway.history.service import Actor, HistoryService
+from carrel_gateway.history.service import Actor, Appended, HistoryService
 from carrel_gateway.storage.database import DatabaseAway
+from carrel_gateway.storage.steps import Steps
 from carrel_wire.events import Finished
 from carrel_wire.log import CellFinished, CellIntended, CellOutputs, CellStatus, KernelChanged, LogPayload
 
@@ -42,8 +43,9 @@ class Ledger:
 
     async def row(self) -> repository.ExecutionRow | None:
         """Return the execution's row, and remember how far it is."""
-        async with self._context.database.transaction(self._tenant_id, write=False) as tx:
-            row = await repository.find(tx, self._cell.execution_id)
+        row = await self._context.database.run(
+            self._tenant_id, lambda: repository.find(self._tenant_id, self._cell.execution_id), write=False
+        )
         if row:
             self._known, self.last_n = True, row.last_n
         return row
@@ -146,23 +148,31 @@ class Ledger:
         self._known, self.last_n = True, last_n
 
     async def _commit(self, payloads: list[LogPayload], last_n: int, status: CellStatus, actor: Actor) -> None:
-        cell = self._cell
-        async with self._context.database.transaction(self._tenant_id) as tx:
-            if self._known:
-                mine = await repository.mark(tx, cell.execution_id, status=status, last_n=last_n, seen_n=self.last_n)
-            else:
-                mine = await repository.intend(
-                    tx,
-                    cell.execution_id,
-                    session_id=cell.session.session_id,
-                    run_id=cell.run_id,
-                    code=cell.code,
-                    last_n=last_n,
-                    status=status,
-                )
-            if not mine:
-                raise RecordedElsewhereError
-            await self._history.append(cell.session.session_id, payloads, actor=actor, fence=cell.fence, tx=tx)
+        appended = await self._context.database.run(
+            self._tenant_id, lambda: self._steps(payloads, last_n, status, actor)
+        )
+        await self._history.announce(self._cell.session.session_id, appended)
+
+    def _steps(self, payloads: list[LogPayload], last_n: int, status: CellStatus, actor: Actor) -> Steps[Appended]:
+        cell, tenant_id = self._cell, self._tenant_id
+        if self._known:
+            mine = yield from repository.mark(
+                tenant_id, cell.execution_id, status=status, last_n=last_n, seen_n=self.last_n
+            )
+        else:
+            mine = yield from repository.intend(
+                self._context.database.dialect.name,
+                tenant_id,
+                cell.execution_id,
+                session_id=cell.session.session_id,
+                run_id=cell.run_id,
+                code=cell.code,
+                last_n=last_n,
+                status=status,
+            )
+        if not mine:
+            raise RecordedElsewhereError
+        return (yield from self._history.appending(cell.session.session_id, payloads, actor=actor, fence=cell.fence))
 
 
 def ended(row: repository.ExecutionRow) -> Finished:

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from carrel_gateway.execution.tables import executions
 from carrel_gateway.storage.database import Transaction
+from carrel_gateway.storage.steps import Steps, scalar
 from carrel_wire.log import CellStatus
 
 _UNFINISHED: Final = frozenset({"intended", "running"})
@@ -49,11 +50,15 @@ class ExecutionRow:
         return self.finished_at is not None
 
 
-async def find(tx: Transaction, execution_id: UUID) -> ExecutionRow | None:
+_FIND: Final = select(*(executions.c[name] for name in ExecutionRow.__slots__)).where(
+    executions.c.tenant_id == bindparam("tenant_id"), executions.c.id == bindparam("execution_id")
+)
+
+
+def find(tenant_id: UUID, execution_id: UUID) -> Steps[ExecutionRow | None]:
     """Return an execution of the tenant."""
-    query = select(executions).where(executions.c.tenant_id == tx.tenant_id, executions.c.id == execution_id)
-    row = (await tx.connection.execute(query)).mappings().first()
-    return _row(row) if row else None
+    rows = yield _FIND, {"tenant_id": tenant_id, "execution_id": execution_id}
+    return ExecutionRow(*rows[0]) if rows else None
 
 
 async def open_of_session(tx: Transaction, session_id: UUID) -> list[ExecutionRow]:
@@ -70,8 +75,9 @@ async def open_of_session(tx: Transaction, session_id: UUID) -> list[ExecutionRo
     return [_row(row) for row in (await tx.connection.execute(query)).mappings()]
 
 
-async def intend(
-    tx: Transaction,
+def intend(
+    dialect: str,
+    tenant_id: UUID,
     execution_id: UUID,
     *,
     session_id: UUID,
@@ -79,11 +85,11 @@ async def intend(
     run_id: UUID | None = None,
     status: CellStatus = "intended",
     last_n: int = 0,
-) -> bool:
+) -> Steps[bool]:
     """Begin the record of an execution; false when the id is taken."""
     now = datetime.now(UTC)
     row = {
-        "tenant_id": tx.tenant_id,
+        "tenant_id": tenant_id,
         "id": execution_id,
         "session_id": session_id,
         "run_id": run_id,
@@ -93,12 +99,12 @@ async def intend(
         "created_at": now,
         "finished_at": None if status in _UNFINISHED else now,
     }
-    return await tx.connection.scalar(_insert(tx.dialect.name), row) is not None
+    return (yield from scalar(_insert(dialect), row)) is not None
 
 
-async def mark(
-    tx: Transaction, execution_id: UUID, *, status: CellStatus, last_n: int, seen_n: int | None = None
-) -> bool:
+def mark(
+    tenant_id: UUID, execution_id: UUID, *, status: CellStatus, last_n: int, seen_n: int | None = None
+) -> Steps[bool]:
     """Move the record of an unfinished execution on; false when it is finished.
 
     Parameters
@@ -107,15 +113,15 @@ async def mark(
         Number up to which the caller has seen it recorded; when it is further by now, nothing is changed.
     """
     values = {
-        "tenant_id_of": tx.tenant_id,
+        "tenant_id_of": tenant_id,
         "of_execution": execution_id,
         "status": status,
         "last_n": last_n,
         "finished_at": None if status in _UNFINISHED else datetime.now(UTC),
     }
     if seen_n is None:
-        return await tx.connection.scalar(_MARK, values) is not None
-    return await tx.connection.scalar(_MARK_SEEN, {**values, "seen_n": seen_n}) is not None
+        return (yield from scalar(_MARK, values)) is not None
+    return (yield from scalar(_MARK_SEEN, {**values, "seen_n": seen_n})) is not None
 
 
 @cache

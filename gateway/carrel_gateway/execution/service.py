@@ -176,8 +176,9 @@ class ExecutionService:
         """Return whether an execution of this id has begun, and so is not run again."""
         if self._context.kernels.in_flight.get(execution_id):
             return True
-        async with self._context.database.transaction(self._principal.tenant_id, write=False) as tx:
-            return await repository.find(tx, execution_id) is not None
+        tenant_id = self._principal.tenant_id
+        find = self._context.database.run(tenant_id, lambda: repository.find(tenant_id, execution_id), write=False)
+        return await find is not None
 
     async def recover(self, session_id: UUID) -> None:
         """Read on everything that a gateway left unacknowledged, and record what cannot be known any more.

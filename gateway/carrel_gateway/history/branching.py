@@ -33,7 +33,7 @@ async def plan_move(tx: Transaction, session_id: UUID, message_id: UUID, *, edit
     InvalidInput
         It is an answer, and those cannot be edited.
     """
-    message = await repository.message(tx, session_id, message_id)
+    message = await tx.run(repository.message(tx.tenant_id, session_id, message_id))
     if message is None:
         raise NotFound("there is no such message in this session", code="message_not_found")
     if message.superseded_seq is not None:
@@ -54,8 +54,8 @@ async def plan_move(tx: Transaction, session_id: UUID, message_id: UUID, *, edit
 async def _question_of(tx: Transaction, session_id: UUID, message: Message) -> Message:
     if message.role == "user":
         return message
-    earlier = await repository.last_messages(
-        tx, session_id, limit=1, before_id=None, before_seq=message.seq, role="user"
+    earlier = await tx.run(
+        repository.last_messages(tx.tenant_id, session_id, limit=1, before_seq=message.seq, role="user")
     )
     if not earlier:
         raise Conflict("this answer has no question that it could be made anew for", code="no_question")

@@ -18,6 +18,7 @@ from carrel_gateway.history.events import StoredEvent
 from carrel_gateway.history.tables import cells, messages
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
+from carrel_gateway.storage.steps import Steps
 from carrel_wire.log import (
     AssistantMessage,
     CellEdited,
@@ -42,8 +43,22 @@ _FINISH: Final = update(cells).where(
     cells.c.execution_id == bindparam("of_execution"),
 )
 
+_LEAVE_BEHIND: Final = tuple(
+    update(table).where(
+        table.c.tenant_id == bindparam("tenant_id_of"),
+        table.c.session_id == bindparam("of_session"),
+        table.c.seq > bindparam("head"),
+        table.c.seq < bindparam("moved"),
+        table.c.superseded_seq.is_(None),
+    )
+    for table in (messages, cells)
+)
+_MARK_KERNEL: Final = update(sessions).where(
+    sessions.c.tenant_id == bindparam("tenant_id_of"), sessions.c.id == bindparam("of_session")
+)
 
-async def project(tx: Transaction, events: Sequence[StoredEvent]) -> None:
+
+def project(dialect: str, tenant_id: UUID, events: Sequence[StoredEvent]) -> Steps[None]:
     """Bring the read models up to these events, which are the last of the session's log.
 
     The rows do not depend on which events come together.
@@ -55,11 +70,11 @@ async def project(tx: Transaction, events: Sequence[StoredEvent]) -> None:
             began.setdefault(event.payload.execution_id, event)
             continue  # the end says all of it, but when it began
         if isinstance(event.payload, HeadMoved):
-            await _leave_behind(tx, event, event.payload)
+            yield from _leave_behind(tenant_id, event, event.payload)
         elif isinstance(event.payload, KernelChanged):
-            await _mark_kernel(tx, event.session_id, None)
-        elif (change := _change(tx, event, began)) is not None:
-            await tx.connection.execute(*change)
+            yield from _mark_kernel(tenant_id, event.session_id, None)
+        elif (change := _change(dialect, tenant_id, event, began)) is not None:
+            yield change
 
 
 async def rebuild(tx: Transaction, session_id: UUID, events: AsyncIterator[StoredEvent]) -> None:
@@ -68,52 +83,45 @@ async def rebuild(tx: Transaction, session_id: UUID, events: AsyncIterator[Store
         mine = (table.c.tenant_id == tx.tenant_id, table.c.session_id == session_id)
         await tx.connection.execute(delete(table).where(*mine))
     async for event in events:
-        await project(tx, [event])
+        await tx.run(project(tx.dialect.name, tx.tenant_id, [event]))
 
 
-async def _leave_behind(tx: Transaction, event: StoredEvent, payload: HeadMoved) -> None:
+def _leave_behind(tenant_id: UUID, event: StoredEvent, payload: HeadMoved) -> Steps[None]:
     """Take what came between HEAD and this event out of the conversation."""
-    for table in (messages, cells):
-        statement = update(table).where(
-            table.c.tenant_id == tx.tenant_id,
-            table.c.session_id == event.session_id,
-            table.c.seq > payload.head,
-            table.c.seq < event.seq,
-            table.c.superseded_seq.is_(None),
-        )
-        await tx.connection.execute(statement.values(superseded_seq=event.seq))
+    key = {"tenant_id_of": tenant_id, "of_session": event.session_id, "head": payload.head, "moved": event.seq}
+    for statement in _LEAVE_BEHIND:
+        yield statement, {**key, "superseded_seq": event.seq}
     if payload.kernel_stale:
-        await _mark_kernel(tx, event.session_id, event.seq)
+        yield from _mark_kernel(tenant_id, event.session_id, event.seq)
 
 
-async def _mark_kernel(tx: Transaction, session_id: UUID, seq: int | None) -> None:
+def _mark_kernel(tenant_id: UUID, session_id: UUID, seq: int | None) -> Steps[None]:
     """Say since which event the kernel remembers what the conversation does not have; a new one remembers nothing."""
-    statement = update(sessions).where(sessions.c.tenant_id == tx.tenant_id, sessions.c.id == session_id)
-    await tx.connection.execute(statement.values(stale_seq=seq))
+    yield _MARK_KERNEL, {"tenant_id_of": tenant_id, "of_session": session_id, "stale_seq": seq}
 
 
-def _change(tx: Transaction, event: StoredEvent, began: Mapping[UUID, StoredEvent]) -> Change | None:
+def _change(dialect: str, tenant_id: UUID, event: StoredEvent, began: Mapping[UUID, StoredEvent]) -> Change | None:
     match event.payload:
         case UserMessage() | AssistantMessage() as payload:
-            return _ADD_MESSAGE, _message(tx.tenant_id, event, payload)
+            return _ADD_MESSAGE, _message(tenant_id, event, payload)
         case CellIntended() as payload:
-            row = _cell(tx.tenant_id, event, payload.execution_id, payload.code, run_id=payload.run_id)
-            return _upsert(tx.dialect.name, _NOTHING), row
+            row = _cell(tenant_id, event, payload.execution_id, payload.code, run_id=payload.run_id)
+            return _upsert(dialect, _NOTHING), row
         case CellOutputs() as payload:
             # A plain request has no intent: its cell begins with its first outputs, and its code comes at its end.
-            row = _cell(tx.tenant_id, event, payload.execution_id, "", status="running")
-            return _upsert(tx.dialect.name, _RUNNING), row
+            row = _cell(tenant_id, event, payload.execution_id, "", status="running")
+            return _upsert(dialect, _RUNNING), row
         case CellFinished() as payload:
-            return _finished(tx, event, payload, began.get(payload.execution_id, event))
+            return _finished(dialect, tenant_id, event, payload, began.get(payload.execution_id, event))
         case CellEdited() as payload:
-            row = _cell(tx.tenant_id, event, payload.execution_id, payload.code, status="edited")
+            row = _cell(tenant_id, event, payload.execution_id, payload.code, status="edited")
             row["outputs_after"] = event.seq
-            return _upsert(tx.dialect.name, _EDITED), row
+            return _upsert(dialect, _EDITED), row
         case _:
             return None
 
 
-def _finished(tx: Transaction, event: StoredEvent, payload: CellFinished, began: StoredEvent) -> Change:
+def _finished(dialect: str, tenant_id: UUID, event: StoredEvent, payload: CellFinished, began: StoredEvent) -> Change:
     result = {
         "status": payload.status,
         "execution_count": payload.execution_count,
@@ -125,10 +133,10 @@ def _finished(tx: Transaction, event: StoredEvent, payload: CellFinished, began:
         "finished_at": event.created_at,
     }
     if payload.code is None:  # it was intended: the row is there
-        key = {"tenant_id_of": tx.tenant_id, "of_session": event.session_id, "of_execution": payload.execution_id}
+        key = {"tenant_id_of": tenant_id, "of_session": event.session_id, "of_execution": payload.execution_id}
         return _FINISH, {**key, **result}
-    row = _cell(tx.tenant_id, began, payload.execution_id, payload.code, run_id=payload.run_id)
-    return _upsert(tx.dialect.name, frozenset({*result, "code", "run_id"})), {**row, **result}
+    row = _cell(tenant_id, began, payload.execution_id, payload.code, run_id=payload.run_id)
+    return _upsert(dialect, frozenset({*result, "code", "run_id"})), {**row, **result}
 
 
 def _message(tenant_id: UUID, event: StoredEvent, payload: UserMessage | AssistantMessage) -> dict[str, Any]:

@@ -39,7 +39,9 @@ async def rebuild(database: Database, tenant_id: UUID, session_id: UUID) -> None
 
 async def _log(tx: Transaction, session_id: UUID) -> AsyncIterator[StoredEvent]:
     after = 0
-    while page := await repository.tail(tx, session_id, after=after, limit=PAGE, size=PAGE_BYTES):
+    while page := await tx.run(
+        repository.tail(tx.dialect, tx.tenant_id, session_id, after=after, limit=PAGE, size=PAGE_BYTES)
+    ):
         for event in await repository.decode(session_id, page):
             yield event
         after = page[-1].seq

@@ -14,6 +14,8 @@ from sqlalchemy import (
     ColumnElement,
     RowMapping,
     Select,
+    Table,
+    and_,
     bindparam,
     exists,
     func,
@@ -28,19 +30,63 @@ from carrel_gateway.history.tables import cells, events, messages
 from carrel_gateway.runs.tables import runs
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
+from carrel_gateway.storage.dialect import Dialect
 from carrel_gateway.storage.search import Found
+from carrel_gateway.storage.steps import Steps, scalar
 from carrel_wire.log import CellOutputs, decode_payload
 
 _DECODED_AT_ONCE: Final = 256 * 1024
 """Bytes of payloads that are decoded in one go: about a millisecond's work."""
 
+# What every reader asks is built once: building a statement takes longer than Postgres or SQLite takes to carry it out.
+_MESSAGE: Final = (
+    messages.c.id,
+    messages.c.seq,
+    messages.c.role,
+    messages.c.content,
+    messages.c.run_id,
+    messages.c.artifact_ids,
+    messages.c.superseded_seq,
+    messages.c.created_at,
+)
+_IS_THERE: Final = and_(
+    sessions.c.tenant_id == bindparam("tenant_id"),
+    sessions.c.id == bindparam("session_id"),
+    sessions.c.status != "deleted",
+)
+_HAS_SESSION: Final = select(sessions.c.id).where(_IS_THERE)
 
-async def has_session(tx: Transaction, session_id: UUID) -> bool:
-    """Return whether the tenant has this session."""
-    condition = (
-        (sessions.c.tenant_id == tx.tenant_id) & (sessions.c.id == session_id) & (sessions.c.status != "deleted")
+
+def _mine(table: Table) -> Any:
+    return and_(table.c.tenant_id == bindparam("tenant_id"), table.c.session_id == bindparam("session_id"))
+
+
+_PLACE: Final = select(messages.c.seq).where(_mine(messages), messages.c.id == bindparam("before_id"))
+_ONE_MESSAGE: Final = select(*_MESSAGE).where(_mine(messages), messages.c.id == bindparam("message_id"))
+_QUESTION: Final = select(*_MESSAGE).where(
+    _mine(messages), messages.c.run_id == bindparam("run_id"), messages.c.role == "user"
+)
+_NO_END: Final = 2**63 - 1
+
+
+@cache
+def _last(*, before: bool, role: bool) -> Any:
+    query = select(*_MESSAGE).where(
+        _mine(messages),
+        messages.c.seq < bindparam("before_seq"),
+        messages.c.superseded_seq.is_(None),
+        exists(_HAS_SESSION),
     )
-    return bool(await tx.connection.scalar(select(exists().where(condition))))
+    if before:
+        query = query.where(messages.c.seq < _PLACE.scalar_subquery())
+    if role:
+        query = query.where(messages.c.role == bindparam("role"))
+    return query.order_by(messages.c.seq.desc()).limit(bindparam("limit")).offset(bindparam("offset"))
+
+
+def has_session(tenant_id: UUID, session_id: UUID) -> Steps[bool]:
+    """Return whether the tenant has this session."""
+    return (yield from scalar(_HAS_SESSION, {"tenant_id": tenant_id, "session_id": session_id})) is not None
 
 
 async def lock_session(tx: Transaction, session_id: UUID) -> bool:
@@ -81,10 +127,29 @@ async def insert_events(tx: Transaction, stored: Sequence[StoredEvent]) -> None:
     await tx.connection.execute(insert(events), rows)
 
 
-async def tail(tx: Transaction, session_id: UUID, *, after: int, limit: int, size: int) -> list[EventText]:
-    """Return the events after a number, in order: at most so many, and no further one when they have `size` bytes."""
-    values = {"tenant_id_of": tx.tenant_id, "of_session": session_id, "after": after, "most": limit, "size": size}
-    return [EventText(*row) for row in await tx.connection.execute(_page(tx.dialect.name, tx.dialect.octets), values)]
+def tail(
+    dialect: Dialect, tenant_id: UUID, session_id: UUID, *, after: int, limit: int, size: int, there: bool = False
+) -> Steps[list[EventText]]:
+    """Return the events after a number, in order: at most so many, and no further one when they have `size` bytes.
+
+    Parameters
+    ----------
+    there
+        Return none of a session that is about to be deleted, or that is a fork that nobody sees yet.
+    """
+    values = {"tenant_id": tenant_id, "session_id": session_id, "after": after, "most": limit, "size": size}
+    rows = yield _page(dialect.name, dialect.octets, there=there), values
+    return [EventText(*row) for row in rows]
+
+
+def page(
+    dialect: Dialect, tenant_id: UUID, session_id: UUID, *, after: int, limit: int, size: int
+) -> Steps[list[EventText] | None]:
+    """Return what `tail` does; None when the tenant has no such session."""
+    found = yield from tail(dialect, tenant_id, session_id, after=after, limit=limit, size=size, there=True)
+    if found or (yield from has_session(tenant_id, session_id)):
+        return found
+    return None
 
 
 async def decode(session_id: UUID, texts: Sequence[EventText]) -> list[StoredEvent]:
@@ -101,13 +166,9 @@ async def decode(session_id: UUID, texts: Sequence[EventText]) -> list[StoredEve
 
 
 @cache
-def _page(_dialect: str, octets: Callable[[ColumnElement[str]], ColumnElement[int]]) -> Select[Any]:
+def _page(_dialect: str, octets: Callable[[ColumnElement[str]], ColumnElement[int]], *, there: bool) -> Select[Any]:
     """Return the statement of a page, which is built once: sizes are looked at before any payload is read."""
-    mine = (
-        events.c.tenant_id == bindparam("tenant_id_of"),
-        events.c.session_id == bindparam("of_session"),
-        events.c.seq > bindparam("after"),
-    )
+    mine = (_mine(events), events.c.seq > bindparam("after"))
     sizes = (
         select(events.c.seq, octets(events.c.payload).label("octets"))
         .where(*mine)
@@ -119,7 +180,8 @@ def _page(_dialect: str, octets: Callable[[ColumnElement[str]], ColumnElement[in
     sums = select(sizes.c.seq, before.label("before")).subquery()
     last = select(func.max(sums.c.seq)).where(sums.c.before < bindparam("size", type_=BigInteger())).scalar_subquery()
     columns = [events.c[name] for name in EventText.__slots__]
-    return select(*columns).where(*mine, events.c.seq <= last).order_by(events.c.seq)
+    query = select(*columns).where(*mine, events.c.seq <= last).order_by(events.c.seq)
+    return query.where(exists(_HAS_SESSION)) if there else query
 
 
 async def latest(tx: Transaction, session_id: UUID, types: Sequence[str], *, after: int) -> StoredEvent | None:
@@ -139,8 +201,8 @@ async def latest(tx: Transaction, session_id: UUID, types: Sequence[str], *, aft
     return EventText(*row).decoded(session_id) if row else None
 
 
-async def last_messages(
-    tx: Transaction,
+def last_messages(
+    tenant_id: UUID,
     session_id: UUID,
     *,
     limit: int,
@@ -148,41 +210,36 @@ async def last_messages(
     before_seq: int | None = None,
     offset: int = 0,
     role: str | None = None,
-) -> list[Message]:
-    """Return the last messages that the conversation has, or the last before one, the newest first."""
-    mine = (messages.c.tenant_id == tx.tenant_id) & (messages.c.session_id == session_id)
-    query = select(messages).where(mine, messages.c.superseded_seq.is_(None))
-    query = query.order_by(messages.c.seq.desc()).limit(limit).offset(offset)
-    if role is not None:
-        query = query.where(messages.c.role == role)
-    if before_seq is not None:
-        query = query.where(messages.c.seq < before_seq)
-    if before_id is not None:
-        place = select(messages.c.seq).where(mine, messages.c.id == before_id).scalar_subquery()
-        query = query.where(messages.c.seq < place)
-    rows = (await tx.connection.execute(query)).mappings().all()
-    return [_message(row) for row in rows]
+) -> Steps[list[Message] | None]:
+    """Return the last messages that the conversation has, or the last before one, the newest first.
+
+    None when the tenant has no such session.
+    """
+    values: dict[str, Any] = {
+        "tenant_id": tenant_id,
+        "session_id": session_id,
+        "before_seq": _NO_END if before_seq is None else before_seq,
+        "limit": limit,
+        "offset": offset,
+        **({} if before_id is None else {"before_id": before_id}),
+        **({} if role is None else {"role": role}),
+    }
+    rows = yield _last(before=before_id is not None, role=role is not None), values
+    if rows or (yield from has_session(tenant_id, session_id)):
+        return [_message(row) for row in rows]
+    return None
 
 
-async def question_of(tx: Transaction, session_id: UUID, run_id: UUID) -> Message | None:
+def question_of(tenant_id: UUID, session_id: UUID, run_id: UUID) -> Steps[Message | None]:
     """Return the message of a person that a run answers."""
-    query = select(messages).where(
-        messages.c.tenant_id == tx.tenant_id,
-        messages.c.session_id == session_id,
-        messages.c.run_id == run_id,
-        messages.c.role == "user",
-    )
-    row = (await tx.connection.execute(query)).mappings().first()
-    return _message(row) if row else None
+    rows = yield _QUESTION, {"tenant_id": tenant_id, "session_id": session_id, "run_id": run_id}
+    return _message(rows[0]) if rows else None
 
 
-async def message(tx: Transaction, session_id: UUID, message_id: UUID) -> Message | None:
+def message(tenant_id: UUID, session_id: UUID, message_id: UUID) -> Steps[Message | None]:
     """Return a message, also one that was replaced."""
-    query = select(messages).where(
-        messages.c.tenant_id == tx.tenant_id, messages.c.session_id == session_id, messages.c.id == message_id
-    )
-    row = (await tx.connection.execute(query)).mappings().first()
-    return _message(row) if row else None
+    rows = yield _ONE_MESSAGE, {"tenant_id": tenant_id, "session_id": session_id, "message_id": message_id}
+    return _message(rows[0]) if rows else None
 
 
 async def last_cell(tx: Transaction, session_id: UUID, *, after: int) -> int | None:
@@ -269,17 +326,10 @@ async def texts_of(tx: Transaction, found: Sequence[Found]) -> dict[tuple[UUID, 
     return rows
 
 
-def _message(row: Any) -> Message:
-    return Message(
-        id=row["id"],
-        seq=row["seq"],
-        role=row["role"],
-        content=row["content"],
-        run_id=row["run_id"],
-        artifact_ids=msgspec.convert(row["artifact_ids"], list[UUID]),
-        superseded_seq=row["superseded_seq"],
-        created_at=row["created_at"],
-    )
+def _message(row: Sequence[Any]) -> Message:
+    own, seq, role, content, run_id, artifact_ids, superseded_seq, created_at = row
+    artifacts = msgspec.convert(artifact_ids, list[UUID])
+    return Message(own, seq, role, content, run_id, artifacts, superseded_seq=superseded_seq, created_at=created_at)
 
 
 def _cell(row: Any, outputs: list[dict[str, Any]]) -> Cell:

@@ -47,14 +47,19 @@ async def read_events(
     With `Accept: text/event-stream` it goes on as a stream of committed events, in order and without a gap, with live
     provisional ones between; `Last-Event-ID` has precedence over `cursor`, and that over `after`.
     """
-    await sessions.get(session_id)
     after = history.place_of(cursor, session_id) if cursor else after
-    if sse.MEDIA_TYPE in accept:
+    streams = sse.MEDIA_TYPE in accept
+    found = None if streams or wait else await history.page(session_id, after=after, limit=limit)
+    if found is None:
+        await sessions.get(session_id)  # one that was made with kubectl gets its log now
+    if streams:
         resumed = sse.last_event_id(last_event_id)
         return event_stream(gateway, history, session_id, after=after if resumed is None else resumed, run_id=run)
     if wait:
         await history.wait(session_id, after=after, seconds=wait)
-    items = [text_document(event) for event in await history.texts(session_id, after=after, limit=limit)]
+    if found is None:
+        found = await history.texts(session_id, after=after, limit=limit)
+    items = [text_document(event) for event in found]
     last = items[-1]["seq"] if items else after
     return JsonReply({"items": items, "last_seq": last, "next_cursor": history.cursor_after(last, session_id)})
 

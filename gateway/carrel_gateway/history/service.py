@@ -8,10 +8,10 @@ the log wherever the bus has left a gap.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -44,9 +44,10 @@ from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.dialect import NewEvents
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import Cursors, Number, Page
+from carrel_gateway.storage.steps import Steps
 from carrel_wire.log import HeadMoved, LogPayload, type_of
 
-__all__ = ["Actor", "Cell", "EventText", "Fence", "HistoryService", "LiveEvent", "Message", "StoredEvent"]
+__all__ = ["Actor", "Appended", "Cell", "EventText", "Fence", "HistoryService", "LiveEvent", "Message", "StoredEvent"]
 
 PAGE: Final = 500
 PAGE_BYTES: Final = 4 * 1024 * 1024
@@ -58,6 +59,15 @@ LOOK_SECONDS: Final = 15.0
 LOOK_SECONDS_WITHOUT_BUS: Final = 1.0
 _MESSAGES: Final = Cursors[int]("messages", Number)
 _EVENTS: Final = Cursors[int]("events", Number)
+
+T = TypeVar("T")
+
+
+class Appended(NamedTuple):
+    """What an append has stored, and how it is announced when it is committed."""
+
+    events: list[StoredEvent]
+    news: bytes
 
 
 class HistoryService:
@@ -95,10 +105,47 @@ class HistoryService:
         StaleRun
             The run is over, or another gateway's.
         """
-        if tx is not None:
-            return await self._append(tx, session_id, payloads, actor, fence)
-        async with self._database.transaction(self._tenant_id) as own:
-            return await self._append(own, session_id, payloads, actor, fence)
+        if not payloads:
+            return []
+
+        def begin() -> Steps[Appended]:
+            return self.appending(session_id, payloads, actor=actor, fence=fence)
+
+        if tx is None:
+            appended = await self._database.run(self._tenant_id, begin)
+            await self.announce(session_id, appended)
+            return appended.events
+        within = await tx.run(begin())
+        tx.after_commit(lambda: self.announce(session_id, within))
+        return within.events
+
+    def appending(
+        self, session_id: UUID, payloads: Sequence[LogPayload], *, actor: Actor, fence: Fence | None = None
+    ) -> Steps[Appended]:
+        """Return the steps of an append, for steps of the caller's own; what they return is announced after the commit.
+
+        Raises
+        ------
+        NotFound
+            There is no such session.
+        StaleRun
+            The run is over, or another gateway's.
+        """
+        dialect = self._database.dialect
+        new = _new_events(self._tenant_id, session_id, payloads, actor, fence)
+        last = yield from dialect.append(new)
+        if last is None:
+            if not (yield from repository.has_session(self._tenant_id, session_id)):
+                raise _no_session()
+            raise _stale()
+        stored = _stored(new, payloads, last)
+        yield from projections.project(dialect.name, self._tenant_id, stored)
+        return Appended(stored, encode_news(stored, new.payloads, limit_bytes=NEWS_BYTES))
+
+    async def announce(self, session_id: UUID, appended: Appended) -> None:
+        """Tell followers of what is committed."""
+        metrics.appended(appended.events)
+        await self._bus.publish(self._channel(session_id), appended.news)
 
     async def adopt(self, tx: Transaction, events: Sequence[StoredEvent]) -> None:
         """Insert events with the numbers, actors and times that they have, and the read models: a fork's beginning.
@@ -107,7 +154,7 @@ class HistoryService:
         """
         if events:
             await repository.insert_events(tx, events)
-            await projections.project(tx, events)
+            await tx.run(projections.project(tx.dialect.name, tx.tenant_id, events))
 
     async def plan_move(self, tx: Transaction, session_id: UUID, message_id: UUID, *, edits: bool) -> HeadMoved:
         """Return the event that takes a question and what follows, or an answer, out of the conversation.
@@ -153,18 +200,26 @@ class HistoryService:
 
         A page ends when it has `limit` events or `PAGE_BYTES`; one that is empty is the end of the log.
         """
-        async with self._database.transaction(self._tenant_id, write=False) as tx:
-            return await self.read(tx, session_id, after=after, limit=limit)
+        return await repository.decode(session_id, await self.texts(session_id, after=after, limit=limit))
 
     async def read(self, tx: Transaction, session_id: UUID, *, after: int, limit: int = PAGE) -> list[StoredEvent]:
         """Return such a page within a transaction."""
-        texts = await repository.tail(tx, session_id, after=after, limit=limit, size=PAGE_BYTES)
-        return await repository.decode(session_id, texts)
+        return await repository.decode(session_id, await tx.run(self._tail(session_id, after, limit)))
 
     async def texts(self, session_id: UUID, *, after: int = 0, limit: int = PAGE) -> list[EventText]:
         """Return such a page with the payloads as they are stored, for whoever passes them on."""
-        async with self._database.transaction(self._tenant_id, write=False) as tx:
-            return await repository.tail(tx, session_id, after=after, limit=limit, size=PAGE_BYTES)
+        return await self._read(lambda: self._tail(session_id, after, limit))
+
+    async def page(self, session_id: UUID, *, after: int, limit: int) -> list[EventText] | None:
+        """Return what `texts` does; None when the tenant has no such session."""
+        dialect, tenant_id = self._database.dialect, self._tenant_id
+        return await self._read(
+            lambda: repository.page(dialect, tenant_id, session_id, after=after, limit=limit, size=PAGE_BYTES)
+        )
+
+    def _tail(self, session_id: UUID, after: int, limit: int) -> Steps[list[EventText]]:
+        dialect, tenant_id = self._database.dialect, self._tenant_id
+        return repository.tail(dialect, tenant_id, session_id, after=after, limit=limit, size=PAGE_BYTES)
 
     async def latest(self, session_id: UUID, *types: type[LogPayload], after: int) -> LogPayload | None:
         """Return the last payload of one of these types after a number."""
@@ -231,7 +286,22 @@ class HistoryService:
         offset: int = 0,
         cursor: str | None = None,
     ) -> Page[Message]:
+        """Return what `conversation` does; an empty page of a session that is not the tenant's."""
+        found = await self.conversation(session_id, limit=limit, before_id=before_id, offset=offset, cursor=cursor)
+        return found or Page([])
+
+    async def conversation(
+        self,
+        session_id: UUID,
+        *,
+        limit: int,
+        before_id: UUID | None = None,
+        offset: int = 0,
+        cursor: str | None = None,
+    ) -> Page[Message] | None:
         """Return a page of what `messages` returns; the next page has those before it.
+
+        None when the tenant has no such session.
 
         Raises
         ------
@@ -239,17 +309,19 @@ class HistoryService:
             The cursor is not one that a page of this session's messages had.
         """
         before = _MESSAGES.read(cursor, session_id) if cursor else None
-        async with self._database.transaction(self._tenant_id, write=False) as tx:
-            found = await repository.last_messages(
-                tx, session_id, limit=limit + 1, before_id=before_id, before_seq=before, offset=offset
+        found = await self._read(
+            lambda: repository.last_messages(
+                self._tenant_id, session_id, limit=limit + 1, before_id=before_id, before_seq=before, offset=offset
             )
+        )
+        if found is None:
+            return None
         page = _MESSAGES.page(found, limit, lambda oldest: oldest.seq, session_id)
         return Page(page.items[::-1], page.next_cursor)
 
     async def question_of(self, session_id: UUID, run_id: UUID) -> Message | None:
         """Return the message that a run answers; none when there is no such run."""
-        async with self._database.transaction(self._tenant_id, write=False) as tx:
-            return await repository.question_of(tx, session_id, run_id)
+        return await self._read(lambda: repository.question_of(self._tenant_id, session_id, run_id))
 
     def place_of(self, cursor: str, session_id: UUID) -> int:
         """Return the number of the event that a page of the session's log ended with.
@@ -277,40 +349,15 @@ class HistoryService:
 
     # ------------------------------------------------------------------ helpers
 
-    async def _append(
-        self,
-        tx: Transaction,
-        session_id: UUID,
-        payloads: Sequence[LogPayload],
-        actor: Actor,
-        fence: Fence | None,
-    ) -> list[StoredEvent]:
-        if not payloads:
-            return []
-        new = _new_events(tx.tenant_id, session_id, payloads, actor, fence)
-        last = await tx.dialect.append(tx.connection, new)
-        if last is None:
-            if not await repository.has_session(tx, session_id):
-                raise _no_session()
-            raise _stale()
-        stored = _stored(new, payloads, last)
-        await projections.project(tx, stored)
-        news = encode_news(stored, new.payloads, limit_bytes=NEWS_BYTES)
-
-        async def announce() -> None:
-            metrics.appended(stored)
-            await self._bus.publish(self._channel(session_id), news)
-
-        tx.after_commit(announce)
-        return stored
-
     async def _require(self, session_id: UUID) -> None:
         if not await self._exists(session_id):
             raise _no_session()
 
     async def _exists(self, session_id: UUID) -> bool:
-        async with self._database.transaction(self._tenant_id, write=False) as tx:
-            return await repository.has_session(tx, session_id)
+        return await self._read(lambda: repository.has_session(self._tenant_id, session_id))
+
+    async def _read(self, begin: Callable[[], Steps[T]]) -> T:
+        return await self._database.run(self._tenant_id, begin, write=False)
 
     async def _next(self, bus: AsyncIterator[bytes]) -> News | Live | Gone | None:
         """Return news, or none when it is time to look into the log."""

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, exists, func, insert, or_, select, update
 
 from carrel_gateway.runs.tables import runs
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.schema import metadata
+from carrel_gateway.storage.steps import Steps
 
 _AT_ONCE: Final = 1000
 """Databases limit the parameters of a statement."""
@@ -43,19 +44,23 @@ class Session:
     updated_at: datetime
 
 
+_FIND: Final = select(*(sessions.c[name] for name in Session.__slots__)).where(
+    sessions.c.tenant_id == bindparam("tenant_id"),
+    sessions.c.id == bindparam("session_id"),
+    sessions.c.status != "deleted",
+)
+
+
 async def add(tx: Transaction, session: Session) -> None:
     """Insert a session."""
     values = {name: getattr(session, name) for name in Session.__slots__}
     await tx.connection.execute(insert(sessions).values(**{**values, "tenant_id": tx.tenant_id}))
 
 
-async def find(tx: Transaction, session_id: UUID) -> Session | None:
+def find(tenant_id: UUID, session_id: UUID) -> Steps[Session | None]:
     """Return a session of the tenant that is not deleted."""
-    query = select(sessions).where(
-        sessions.c.tenant_id == tx.tenant_id, sessions.c.id == session_id, sessions.c.status != "deleted"
-    )
-    row = (await tx.connection.execute(query)).mappings().first()
-    return _session(row) if row else None
+    rows = yield _FIND, {"tenant_id": tenant_id, "session_id": session_id}
+    return Session(*rows[0]) if rows else None
 
 
 async def page(

@@ -94,7 +94,7 @@ class SessionService:
                 agent_id, agent_version = agent or (None, None)
                 created = SessionCreated(title=session.title, agent_id=agent_id, agent_version=agent_version)
                 await self._history.append(session.id, [created], actor="user", tx=tx)
-                return _required(await repository.find(tx, session.id))
+                return _required(await tx.run(repository.find(tx.tenant_id, session.id)))
         except IntegrityError as error:
             if session_id is None:
                 raise
@@ -110,14 +110,12 @@ class SessionService:
         ExecutorFailed
             The cluster could not be asked for it.
         """
-        async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
-            found = await repository.find(tx, session_id)
-        return found or await self._take_up(session_id)
+        return await self.recorded(session_id) or await self._take_up(session_id)
 
     async def recorded(self, session_id: UUID) -> Session | None:
         """Return a session that has a history; one that was made with kubectl and never used has none."""
-        async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
-            return await repository.find(tx, session_id)
+        tenant_id = self._principal.tenant_id
+        return await self._database.run(tenant_id, lambda: repository.find(tenant_id, session_id), write=False)
 
     async def is_known(self, session_id: UUID) -> bool:
         """Return whether the session has a row, be it that of a deletion that has begun."""
@@ -174,7 +172,7 @@ class SessionService:
         NotFound
             There is no such session.
         """
-        return _required(await repository.find(tx, session_id))
+        return _required(await tx.run(repository.find(tx.tenant_id, session_id)))
 
     async def place_state(
         self, tx: Transaction, session_id: UUID, snapshot_id: UUID | None, *, suspended: bool = False
@@ -328,7 +326,7 @@ class SessionService:
             session = await SessionService(self._context, default_principal()).create(title=name, session_id=session_id)
         except Conflict:  # deleted, or taken up by another gateway just now
             async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
-                return _required(await repository.find(tx, session_id))
+                return _required(await tx.run(repository.find(tx.tenant_id, session_id)))
         _log.info("session_taken_up", session=str(session_id), name=name)
         return session
 
@@ -337,7 +335,7 @@ class SessionService:
             if not await repository.change(tx, session_id, changes):
                 raise _not_found()
             await self._history.append(session_id, [SessionChanged(changes=changes)], actor="user", tx=tx)
-            session = _required(await repository.find(tx, session_id))
+            session = _required(await tx.run(repository.find(tx.tenant_id, session_id)))
             if told:
                 await self._audit.record(tx, told, session_id, owner=session.owner_id)
             return session

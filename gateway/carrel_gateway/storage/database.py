@@ -1,7 +1,8 @@
 """Transactions: each bound to a tenant, committed at its end, rolled back on an error.
 
-No query is here; repositories have them. Whatever a driver raises comes out as `Unavailable`, but a constraint that is
-violated comes out as it is: a repository knows what it means.
+There are two ways to work: `transaction`, on a connection of SQLAlchemy's, and `run`, which carries out steps by the
+driver itself and is for what a request does most. No query is here; repositories have them. Whatever a driver raises
+comes out as `DatabaseAway`, but a constraint that is violated comes out as it is: a repository knows what it means.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
@@ -20,24 +21,31 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedEr
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from carrel_gateway.errors import Unavailable
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage import migrate, sqlite
+from carrel_gateway.storage.away import DatabaseAway, away, full
 from carrel_gateway.storage.dialect import Dialect, PostgresDialect, SqliteDialect
-from carrel_gateway.storage.engine import WRITE, connect_errors, database_url, make_engine, sqlite_file
+from carrel_gateway.storage.direct_sqlite import DirectSqlite
+from carrel_gateway.storage.engine import (
+    WRITE,
+    connect_errors,
+    database_url,
+    driver_arguments,
+    make_engine,
+    sqlite_file,
+)
 from carrel_gateway.storage.folder import FolderLock
+from carrel_gateway.storage.steps import Rows, Step, Steps
+
+__all__ = ["Database", "DatabaseAway", "Transaction", "converted"]
+
+T = TypeVar("T")
 
 _ATTEMPTS: Final = 2
 """The pool may hold connections that a restart of the server has cut; then all of them are thrown away at once."""
 _NOBODY: Final = UUID(int=0)
 
 _log = structlog.get_logger(__name__)
-
-
-class DatabaseAway(Unavailable):
-    """The database does not answer, or cannot write."""
-
-    code = "database_away"
 
 
 @dataclass(slots=True)
@@ -53,16 +61,39 @@ class Transaction:
         """Have something done when this is committed, and not when it is rolled back."""
         self._after_commit.append(act)
 
+    async def run(self, steps: Steps[T]) -> T:
+        """Carry out steps within this transaction, and return their result; it is not committed yet."""
+        try:
+            step = next(steps)
+            while True:
+                step = steps.send(await self._rows(step))
+        except StopIteration as end:
+            return end.value
+        finally:
+            steps.close()
+
+    async def _rows(self, step: Step) -> Rows:
+        result = await self.connection.execute(*step)
+        return result.all() if result.returns_rows else ()
+
     async def committed(self) -> None:
         """Do what was left for after the commit; called by the database."""
         for act in self._after_commit:
             await act()
 
 
-class Database:
-    """The pool of one process."""
+class _Direct(Protocol):
+    """Transactions by the driver itself."""
 
-    def __init__(self, engine: AsyncEngine, dialect: Dialect, lock: FolderLock | None) -> None:
+    async def run(self, tenant_id: UUID, begin: Callable[[], Steps[T]], /, *, write: bool) -> T: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Database:
+    """The connections of one process."""
+
+    def __init__(self, engine: AsyncEngine, dialect: Dialect, lock: FolderLock | None, *, direct: int) -> None:
         self.dialect = dialect
         self._engine = engine
         self._reader = engine.execution_options(**{WRITE: False})
@@ -71,6 +102,7 @@ class Database:
         # SQLite has one writer at a time, and waits for it by polling; a queue is faster and fair.
         self._turn: asyncio.Lock | None = None if dialect.shared else asyncio.Lock()
         self._writer: asyncio.Task[object] | None = None
+        self._direct = _direct(engine, self._turn, size=direct)
 
     @classmethod
     async def connect(cls, settings: Settings) -> Database:
@@ -92,7 +124,8 @@ class Database:
             if file:
                 await migrate.upgrade(settings.database)
             engine = make_engine(url, pool_size=settings.db_pool_size, max_overflow=settings.db_max_overflow)
-            database = cls(engine, SqliteDialect() if file else PostgresDialect(), lock)
+            dialect = SqliteDialect() if file else PostgresDialect()
+            database = cls(engine, dialect, lock, direct=settings.db_pool_size)
             await database._check_schema()
         except BaseException:
             if lock:
@@ -130,6 +163,29 @@ class Database:
                     await connection.invalidate()
                 raise
         await tx.committed()
+
+    async def run(self, tenant_id: UUID, begin: Callable[[], Steps[T]], *, write: bool = True) -> T:
+        """Carry out steps for one tenant in a transaction of their own, and return their result when it is committed.
+
+        The fast way, for what every request does: on Postgres by asyncpg itself, under the same role and row-level
+        security as `transaction`; on SQLite in one go of its thread, and with one wait for the disk for all who commit
+        at the same time. What is to be done after the commit is done by the caller, when this returns.
+
+        Parameters
+        ----------
+        begin
+            Makes the steps. What they raise rolls the transaction back and comes out.
+        write
+            Reads need not wait for SQLite's one writer; on Postgres a transaction that only reads cannot write.
+
+        Raises
+        ------
+        DatabaseAway
+            It does not answer, or cannot write.
+        """
+        if write and self._writer is not None and self._writer is asyncio.current_task():
+            raise RuntimeError("write transactions do not nest; run the steps in the open one")
+        return await self._direct.run(tenant_id, begin, write=write)
 
     @asynccontextmanager
     async def worker_transaction(self) -> AsyncGenerator[AsyncConnection]:
@@ -178,6 +234,7 @@ class Database:
 
     async def aclose(self) -> None:
         """Close all connections and give the data folder back."""
+        await self._direct.aclose()
         await self._engine.dispose()
         if self._lock:
             self._lock.release()
@@ -188,7 +245,7 @@ class Database:
                 async with self._engine.connect() as connection:
                     await migrate.require_current(connection, lambda: self.dialect.begin(connection, _NOBODY))
         except self._connect_errors as error:
-            raise _away() from error
+            raise away() from error
         except BaseException:
             await self._engine.dispose()
             raise
@@ -220,7 +277,7 @@ class Database:
             except (DatabaseAway, *self._connect_errors) as error:
                 last = attempt + 1 == _ATTEMPTS
                 if last or not _was_cut(error):
-                    raise error if isinstance(error, DatabaseAway) else _away() from error
+                    raise error if isinstance(error, DatabaseAway) else away() from error
                 _log.info("database_connection_cut")
             else:
                 return connection
@@ -238,13 +295,17 @@ def converted() -> Generator[None]:
     except (IntegrityError, ProgrammingError, DataError, NotSupportedError):
         raise
     except PoolTimeoutError as error:
-        raise DatabaseAway("all connections to the database are in use; try again soon") from error
+        raise full() from error
     except (DBAPIError, OSError) as error:  # `TimeoutError` is one: what a driver says of a server that hangs
-        raise _away() from error
+        raise away() from error
 
 
-def _away() -> DatabaseAway:
-    return DatabaseAway("the database does not answer or cannot write; try again soon")
+def _direct(engine: AsyncEngine, turn: asyncio.Lock | None, *, size: int) -> _Direct:
+    if turn is not None:
+        return DirectSqlite(engine.url.database or "", turn)
+    from carrel_gateway.storage.direct_postgres import DirectPostgres  # noqa: PLC0415  needs an extra
+
+    return DirectPostgres(driver_arguments(engine), size=size)
 
 
 def _was_cut(error: Exception) -> bool:

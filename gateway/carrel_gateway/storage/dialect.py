@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import BigInteger, Interval, LargeBinary, String, Text, Uuid
 
 from carrel_gateway.storage.search import Found, SearchQuery, search_postgres, search_sqlite
+from carrel_gateway.storage.steps import Steps, scalar
 from carrel_gateway.storage.types import UtcDateTime
 
 APP_ROLE: Final = "carrel_app"
@@ -79,7 +80,7 @@ class Dialect(Protocol):
         """Return the messages and cells that have all words, newest first."""
         ...
 
-    async def append(self, connection: AsyncConnection, new: NewEvents) -> int | None:
+    def append(self, new: NewEvents) -> Steps[int | None]:
         """Append, and return the last number; none when there is no such session, or the run is another's."""
         ...
 
@@ -169,7 +170,7 @@ class PostgresDialect:
         """Ask the index."""
         return await search_postgres(connection, query)
 
-    async def append(self, connection: AsyncConnection, new: NewEvents) -> int | None:
+    def append(self, new: NewEvents) -> Steps[int | None]:
         """Append in one statement."""
         values = {
             "tenant_id": new.tenant_id,
@@ -183,9 +184,8 @@ class PostgresDialect:
             "payloads": new.payloads,
         }
         if new.run_id is None:
-            return await connection.scalar(_APPEND, values)
-        fence = {"run_id": new.run_id, "generation": new.generation}
-        return await connection.scalar(_APPEND_FENCED, {**values, **fence})
+            return scalar(_APPEND, values)
+        return scalar(_APPEND_FENCED, {**values, "run_id": new.run_id, "generation": new.generation})
 
 
 _MOVE = """
@@ -242,16 +242,16 @@ class SqliteDialect:
         """Read the texts."""
         return await search_sqlite(connection, query)
 
-    async def append(self, connection: AsyncConnection, new: NewEvents) -> int | None:
+    def append(self, new: NewEvents) -> Steps[int | None]:
         """Append in two statements; nobody can come between in a write transaction."""
         count = len(new.ids)
         same = {"tenant_id": new.tenant_id, "session_id": new.session_id, "now": new.created_at}
         move = {**same, "count": count}
         if new.run_id is None:
-            last: int | None = await connection.scalar(_SQLITE_MOVE, move)
+            last: int | None = yield from scalar(_SQLITE_MOVE, move)
         else:
             fence = {"run_id": new.run_id, "generation": new.generation}
-            last = await connection.scalar(_SQLITE_MOVE_FENCED, {**move, **fence})
+            last = yield from scalar(_SQLITE_MOVE_FENCED, {**move, **fence})
         if last is None:
             return None
         columns = zip(new.ids, new.parent_ids, new.types, new.payloads, strict=True)
@@ -259,5 +259,5 @@ class SqliteDialect:
             {**same, "actor": new.actor, "seq": seq, "id": own, "parent_id": parent, "type": kind, "payload": payload}
             for seq, (own, parent, kind, payload) in enumerate(columns, last - count + 1)
         ]
-        await connection.execute(_SQLITE_ADD, rows)
+        yield _SQLITE_ADD, rows
         return last

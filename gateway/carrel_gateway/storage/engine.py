@@ -69,19 +69,10 @@ def make_engine(url: URL, *, pool_size: int, max_overflow: int) -> AsyncEngine:
             pool_reset_on_return=None,  # every transaction is ended by whoever began it; a second ROLLBACK costs time
             async_creator=lambda: sqlite.connect(url.database or ""),
         )
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "connect", prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
-    arguments: dict[str, Any] = {
-        "timeout": CONNECT_SECONDS,
-        "command_timeout": COMMAND_SECONDS,
-        # Short statements only: compiling them costs more than it saves.
-        "server_settings": {"application_name": "carrel-gateway", "jit": "off"},
-    }
-    sslmode = url.query.get("sslmode")  # the name that libpq gives it
-    if sslmode:
-        arguments["ssl"] = sslmode
-        url = url.difference_update_query(["sslmode"])
+    url, arguments = _postgres_arguments(url)
     try:
         return create_async_engine(
             url,
@@ -95,7 +86,28 @@ def make_engine(url: URL, *, pool_size: int, max_overflow: int) -> AsyncEngine:
         raise InvalidDatabaseUrl("Postgres needs the extra `db`: pip install 'carrel[db]'") from error
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _postgres_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
+    """Return the URL without what only libpq knows, and what every connection to Postgres is opened with."""
+    arguments: dict[str, Any] = {
+        "timeout": CONNECT_SECONDS,
+        "command_timeout": COMMAND_SECONDS,
+        # Short statements only: compiling them costs more than it saves.
+        "server_settings": {"application_name": "carrel-gateway", "jit": "off"},
+    }
+    sslmode = url.query.get("sslmode")  # the name that libpq gives it
+    if sslmode:
+        arguments["ssl"] = sslmode
+        url = url.difference_update_query(["sslmode"])
+    return url, arguments
+
+
+def driver_arguments(engine: AsyncEngine) -> dict[str, Any]:
+    """Return what the driver of Postgres itself is connected with, to the database of this engine."""
+    url, arguments = _postgres_arguments(engine.url)
+    return {**engine.dialect.create_connect_args(url)[1], **arguments}
+
+
+def prepare_sqlite(connection: Any, _record: Any = None) -> None:
     """Set what SQLite keeps per connection; WAL is kept in the file."""
     connection.isolation_level = None  # the driver begins no transactions behind our back
     cursor = connection.cursor()

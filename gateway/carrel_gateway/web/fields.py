@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, model_validator
 
 MAX_MESSAGE_CHARACTERS: Final = 100_000
 MAX_CODE_CHARACTERS: Final = 1_000_000
+MAX_UNKNOWN_FIELDS: Final = 20
+"""So many are told one by one."""
 
 
 def _no_nul(text: str) -> str:
@@ -31,6 +33,15 @@ class RequestBody(BaseModel):
     """Base of request bodies: a field that nobody knows is a mistake, and is said to be one."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, value: Any) -> Any:
+        """Refuse an object of many fields as one mistake: telling each of thousands would take longer than all else."""
+        fields = len(cast("dict[Any, Any]", value)) if isinstance(value, dict) else 0
+        if fields > len(cls.model_fields) + MAX_UNKNOWN_FIELDS:
+            raise ValueError("there are more fields than any request has")
+        return cast("Any", value)
 
 
 class ReplyBody(BaseModel):

@@ -1,6 +1,7 @@
 """What every request goes through, as plain ASGI: id, guards, body limit, security headers, log line, metrics.
 
-It knows no feature and no key; who may do what is decided by the dependencies of the routes.
+It knows no feature and no key; who may do what is decided by the dependencies of the routes. Before anything of a body
+is read, `admit` looks at who calls.
 """
 
 from __future__ import annotations
@@ -8,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
 import structlog
 
 from carrel_gateway import metrics
+from carrel_gateway.errors import CarrelError
 from carrel_gateway.settings import Settings
 from carrel_gateway.web import problem
+from carrel_gateway.web.bodies import ANONYMOUS_MAX_BYTES, Admit, BodyMeter
 from carrel_gateway.web.guards import host_allowed, origin_allowed
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -26,8 +30,8 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 AsgiApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-JSON_MAX_BYTES: Final = 8 * 1024 * 1024
-"""Largest body that is not an upload: room for a notebook with pictures, and far from a burden."""
+JSON_MAX_BYTES: Final = 4 * 1024 * 1024
+"""Largest body that is not an upload: room for a million characters of code, and parsed in less than 50 ms."""
 _DRAIN_BYTES: Final = 64 * 1024 * 1024
 _DRAIN_SECONDS: Final = 5.0
 """So much of an unwanted body is read away: a caller that is still sending would not see the answer otherwise."""
@@ -44,15 +48,20 @@ _SECURITY_HEADERS: Final = {
 _log = structlog.get_logger(__name__)
 
 
-class BodyTooLarge(Exception):
-    """More came than `Content-Length` or the limit said."""
+class _BodyRefused(Exception):
+    """The body is not read on. No error of the tree, which the application would answer itself."""
+
+    def __init__(self, error: CarrelError) -> None:
+        super().__init__(error.code)
+        self.error = error
 
 
 class Envelope:
     """The outermost layer: nothing gets past it without an id, headers, a log line and an answer."""
 
-    def __init__(self, app: AsgiApp, *, settings: Settings) -> None:
+    def __init__(self, app: AsgiApp, *, settings: Settings, admit: Admit) -> None:
         self._app = app
+        self._admit = admit
         self._settings = settings
         self._origins = frozenset(settings.cors_origins)
         self._local = settings.executor_type == "local"
@@ -70,7 +79,8 @@ class Envelope:
             if scope["type"] == "websocket":
                 await self._websocket(scope, receive, send, refused)
             else:
-                await _Exchange(self._app, scope, receive, send, request_id, self._limit(scope)).run(refused)
+                meter = BodyMeter(headers.get(b"content-type", b""), self._limit(scope))
+                await _Exchange(self._app, scope, receive, send, request_id, self._admit, meter).run(refused)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str, str] | None:
         host = headers.get(b"host", b"").decode("latin-1")
@@ -112,16 +122,26 @@ class Envelope:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, app: AsgiApp, scope: Scope, receive: Receive, send: Send, request_id: str, limit: int) -> None:
+    def __init__(
+        self,
+        app: AsgiApp,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request_id: str,
+        admit: Admit,
+        meter: BodyMeter,
+    ) -> None:
         self._app = app
         self._scope = scope
         self._receive = receive
         self._send = send
         self._request_id = request_id
-        self._limit = limit
-        self._received = 0
+        self._admit = admit
+        self._meter = meter
+        self._admitted = False
         self._body_is_read = False
-        self._too_large = False
+        self._refusal: _BodyRefused | None = None
         self._status = 0
 
     async def run(self, refused: tuple[int, str, str] | None) -> None:
@@ -131,10 +151,11 @@ class _Exchange:
                 await self._problem(*refused)
             else:
                 await self._app(self._scope, self._read, self._write)
-        except BodyTooLarge:
-            self._too_large = False
-            await self._problem(413, "too_large", f"the body may have at most {self._limit} bytes")
+        except _BodyRefused as refusal:
+            error, self._refusal = refusal.error, None
+            await self._problem(error.status, error.code, error.message, problem.headers_of(error))
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the cause
+            self._refusal = None
             _log.exception("request failed")
             await self._problem(
                 500, "internal", "something went wrong here; the server's log has it under this request id"
@@ -143,17 +164,22 @@ class _Exchange:
             self._record(time.perf_counter() - started)
 
     async def _read(self) -> Message:
-        message = await self._receive()
-        self._received += len(message.get("body", b""))
-        self._body_is_read = not message.get("more_body", False)
-        if self._received > self._limit:
-            self._too_large = True
-            raise BodyTooLarge
+        try:
+            if not self._admitted:
+                self._admitted = True
+                if not await self._admit(self._scope):
+                    self._meter.limit = min(self._meter.limit, ANONYMOUS_MAX_BYTES)
+            message = await self._receive()
+            self._body_is_read = not message.get("more_body", False)
+            self._meter.take(message.get("body", b""))
+        except CarrelError as error:
+            self._refusal = _BodyRefused(error)
+            raise self._refusal from error
         return message
 
     async def _write(self, message: Message) -> None:
-        if self._too_large and not self._status:
-            raise BodyTooLarge  # a framework may have taken the first one for a broken body
+        if self._refusal and not self._status:
+            raise self._refusal  # the framework has taken it for a broken body
         if message["type"] == "http.response.start":
             self._status = message["status"]
             if self._status >= 400:
@@ -167,6 +193,8 @@ class _Exchange:
         await self._send(message)
 
     async def _drain(self) -> None:
+        if not self._meter.bytes and _waits_to_be_asked(self._scope):
+            return
         drained = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
@@ -175,7 +203,7 @@ class _Exchange:
                     drained += len(message.get("body", b""))
                     self._body_is_read = not message.get("more_body", False)
 
-    async def _problem(self, status: int, code: str, text: str) -> None:
+    async def _problem(self, status: int, code: str, text: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
         if self._status:  # the answer has begun; cutting it is the only way to say that it is not whole
             _log.error("answer cut", code=code)
             return
@@ -183,6 +211,7 @@ class _Exchange:
         headers = [
             (b"content-type", problem.MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
+            *((name.lower().encode(), value.encode()) for name, value in more.items()),
         ]
         await self._write({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
@@ -195,3 +224,8 @@ class _Exchange:
         metrics.request_seconds.labels(method, path).observe(seconds)
         # The path itself may hold a signed token or a file's name, and the query is nobody's business either.
         _log.info("request", method=method, route=path, status=self._status, milliseconds=round(seconds * 1000, 1))
+
+
+def _waits_to_be_asked(scope: Scope) -> bool:
+    """Whether the caller sends its body only after an interim answer; without one, nothing needs to be read away."""
+    return any(name == b"expect" and value.lower() == b"100-continue" for name, value in scope["headers"])

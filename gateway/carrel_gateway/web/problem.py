@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import orjson
 
+from carrel_gateway.errors import CarrelError
+
 MEDIA_TYPE: Final = "application/problem+json"
 _OWN: Final = frozenset({"type", "title", "status", "detail", "code", "request_id"})
 
@@ -40,3 +42,13 @@ def problem_body(
         **{name: value for name, value in (extra or {}).items() if name not in _OWN},
     }
     return orjson.dumps(body, default=str)
+
+
+def headers_of(error: CarrelError) -> dict[str, str]:
+    """Return the headers that an error asks for: Retry-After, and WWW-Authenticate for 401."""
+    headers: dict[str, str] = {}
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="carrel"'
+    return headers

@@ -43,13 +43,13 @@ CASES = [
     ("a list for a body", "POST", "/api/sessions", {"json": []}, 422, "validation_failed", "body: this must be a JSON object, sent with the header Content-Type: application/json"),
     ("JSON without its content type", "POST", "/api/sessions", {"content": b"{}"}, 422, "validation_failed", "body: this must be a JSON object, sent with the header Content-Type: application/json"),
     ("limit over its bound", "GET", "/api/sessions?limit=1000", {}, 422, "validation_failed", "limit: Input should be less than or equal to 200"),
-    ("foreign cursor", "GET", "/api/sessions?cursor=%21%21", {}, 400, "invalid_cursor", "this cursor is not one that a list returned; start again without it"),
+    ("foreign cursor", "GET", "/api/sessions?cursor=%21%21", {}, 400, "invalid_cursor", "this cursor is not one that this list returned; start again without it"),
     ("unknown status", "GET", "/api/sessions?status=lost", {}, 422, "validation_failed", "status: Input should be 'active' or 'archived'"),
     # bodies
     ("not JSON", "POST", "/api/sessions", {"content": b"{", "headers": JSON}, 400, "invalid_json", "the body is not JSON: "),
     ("invalid UTF-8", "POST", "/api/sessions", {"content": b'{"title": "\xff"}', "headers": JSON}, 400, "invalid_body", "the body cannot be read; send JSON in UTF-8"),
-    ("too deep", "POST", "/api/sessions", {"content": b"[" * 100_000, "headers": JSON}, 400, "invalid_body", "the body cannot be read; send JSON in UTF-8"),
-    ("too large", "POST", "/api/sessions", {"content": b" " * 8_400_000, "headers": JSON}, 413, "too_large", "the body may have at most 8388608 bytes"),
+    ("too deep", "POST", "/api/sessions", {"content": b"[" * 40_000, "headers": JSON}, 400, "invalid_body", "the body cannot be read; send JSON in UTF-8"),
+    ("too large", "POST", "/api/sessions", {"content": b" " * 8_400_000, "headers": JSON}, 413, "too_large", "the body may have at most 4194304 bytes"),
     ("NUL", "POST", "/api/sessions", {"json": {"title": "a\0b"}}, 422, "validation_failed", "title: text must not hold the character NUL"),
     ("half a surrogate pair", "POST", "{s}/chat", {"content": b'{"message": "\\ud800"}', "headers": JSON}, 422, "validation_failed", "message: "),
     # chat

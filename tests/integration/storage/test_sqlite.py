@@ -23,7 +23,7 @@ from carrel_gateway.settings import Settings
 from carrel_gateway.storage.engine import database_url, make_engine
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.sqlite import connect
-from carrel_wire.log import CellFinished, CellOutputs
+from carrel_wire.log import CellFinished, CellOutputs, LogPayload
 
 
 @pytest.fixture
@@ -110,12 +110,39 @@ async def test_the_end_of_a_cell_is_committed_in_few_trips(tmp_path: Path, trips
     async with open_state(Settings(_env_file=None, data_dir=tmp_path)) as context:
         principal = await new_principal(context.database)
         session = await SessionService(context, principal).create()
-        execution = new_id()
-        outputs = CellOutputs(execution_id=execution, last_n=2, outputs=[{"output_type": "stream"}])
-        end = CellFinished(execution_id=execution, status="ok", code="1 + 1")
+        history = HistoryService(context, principal)
         trips.clear()
-        await HistoryService(context, principal).append(session.id, [outputs, end], actor="kernel")
+        async with context.database.transaction(principal.tenant_id) as tx:
+            await history.append(session.id, end_of_a_cell(), actor="kernel", tx=tx)
         assert len(trips) == 4, trips  # begin with number, events, cell, commit
+
+
+async def test_by_itself_it_is_one_trip_and_many_wait_for_the_disk_together(tmp_path: Path, trips: list[str]):
+    async with open_state(Settings(_env_file=None, data_dir=tmp_path)) as context:
+        principal = await new_principal(context.database)
+        sessions = [await SessionService(context, principal).create() for _ in range(8)]
+        history = HistoryService(context, principal)
+        commits: list[int] = []
+        write = context.database._direct._write
+
+        def counted(begins: list[object]):
+            commits.append(len(begins))
+            return write(begins)
+
+        context.database._direct._write = counted
+        trips.clear()
+        await history.append(sessions[0].id, end_of_a_cell(), actor="kernel")
+        assert (commits, trips) == ([1], [])
+        await asyncio.gather(*(history.append(one.id, end_of_a_cell(), actor="kernel") for one in sessions))
+        assert len(commits) <= 3, commits  # the first to come goes at once, and the others with the next
+        assert sum(commits) == 9
+        assert [len(await history.events(one.id)) for one in sessions] == [5, *[3] * 7]
+
+
+def end_of_a_cell() -> list[LogPayload]:
+    execution = new_id()
+    outputs = CellOutputs(execution_id=execution, last_n=2, outputs=[{"output_type": "stream"}])
+    return [outputs, CellFinished(execution_id=execution, status="ok", code="1 + 1")]
 
 
 async def test_a_transaction_that_is_cancelled_while_it_begins_is_given_up_whole(tmp_path: Path):

@@ -188,7 +188,7 @@ def statistic(reading: Reading) -> Request | Unanswerable | None:
 
 
 def _quantile(reading: Reading) -> float:
-    percent = re.search(r"(\d+(?:\.\d+)?)(?:st|nd|rd|th)? percentile", reading.text)
+    percent = re.search(r"(\d{1,9}(?:\.\d{1,9})?)(?:st|nd|rd|th)? percentile", reading.text)
     part = re.search(r"quantile (?:of )?(0?\.\d+)", reading.text)
     if percent:
         return min(float(percent.group(1)) / 100, 1.0)

@@ -1,0 +1,172 @@
+"""Steps on Postgres by asyncpg itself, for what a request does most: with its own connections and no layer between.
+
+A transaction takes one round trip to begin, with the role and the tenant in it, one for each statement, and one to
+commit. Connections are kept, never more than the pool's size: who finds none free waits, which is faster than opening
+another one. Nothing is sent twice; only a connection that a restart of the server has cut is replaced before the
+first step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import asyncpg
+import structlog
+from asyncpg.exceptions import InvalidCachedStatementError
+from sqlalchemy.exc import IntegrityError
+
+from carrel_gateway.storage import engine
+from carrel_gateway.storage.away import away, full
+from carrel_gateway.storage.compiled import compiled
+from carrel_gateway.storage.dialect import APP_ROLE
+from carrel_gateway.storage.steps import Rows, Steps, Values
+
+T = TypeVar("T")
+
+_CLOSE_SECONDS: Final = 5
+_OURS: Final = (asyncpg.SyntaxOrAccessError, asyncpg.DataError, asyncpg.FeatureNotSupportedError)
+"""Mistakes of this program, and what row-level security refuses: they are not hidden behind 'try again'."""
+
+_connect: Any = asyncpg.connect  # pyright: ignore[reportUnknownVariableType]
+"""It has no types."""
+
+_log = structlog.get_logger(__name__)
+
+
+class DirectPostgres:
+    """A pool of asyncpg's connections, and transactions on them."""
+
+    def __init__(self, arguments: dict[str, Any], *, size: int) -> None:
+        self._arguments = arguments
+        self._places = asyncio.Semaphore(size)
+        self._free: list[Any] = []
+        self._closed = False
+
+    async def run(self, tenant_id: UUID, begin: Callable[[], Steps[T]], /, *, write: bool) -> T:
+        """Carry the steps out in one transaction of the tenant, and return their result when it is committed.
+
+        Raises
+        ------
+        DatabaseAway
+            It does not answer or cannot write, or all connections are in use.
+        """
+        await self._take_place()
+        try:
+            connection = await self._begun(tenant_id, write=write)
+            try:
+                result = await _carry_out(connection, begin())
+                await _commit(connection)
+            except BaseException as error:
+                await self._give_up(connection, error)
+                raise
+            self._free.append(connection)
+        except _OURS as error:
+            if isinstance(error, InvalidCachedStatementError):  # a migration came between; it is prepared anew
+                raise away() from error
+            raise
+        except asyncpg.IntegrityConstraintViolationError as error:
+            raise IntegrityError(None, None, error) from error
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            if isinstance(error, ValueError):  # a value that its column cannot have
+                raise
+            raise away() from error
+        finally:
+            self._places.release()
+        return result
+
+    async def aclose(self) -> None:
+        """Close the connections that are free; those in use are closed when they would come back."""
+        self._closed = True
+        while self._free:
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                await self._free.pop().close(timeout=_CLOSE_SECONDS)
+
+    async def _take_place(self) -> None:
+        if self._closed:
+            raise away()
+        if not self._places.locked():
+            await self._places.acquire()
+            return
+        try:
+            async with asyncio.timeout(engine.CHECKOUT_SECONDS):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise full() from error
+
+    async def _begun(self, tenant_id: UUID, *, write: bool) -> Any:
+        """Return a connection in a transaction that is bound to the tenant."""
+        # One statement of the simple protocol takes no parameters; an id as hexadecimal digits needs no quoting.
+        binding = (
+            f"BEGIN{'' if write else ' READ ONLY'};"
+            f"SELECT set_config('role', '{APP_ROLE}', true), set_config('app.tenant', '{tenant_id.hex}', true)"
+        )
+        while self._free:
+            connection: Any = self._free.pop()
+            try:
+                await connection.execute(binding)
+            except BaseException as error:
+                connection.terminate()
+                if not isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | ConnectionError):
+                    raise
+                _log.info("database_connection_cut")
+                self._drop_free()
+            else:
+                return connection
+        connection = await _connect(**self._arguments)
+        try:
+            await connection.execute(binding)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    def _drop_free(self) -> None:
+        """Throw all of them away: one was cut, so the others have been too, or will not be missed."""
+        while self._free:
+            self._free.pop().terminate()
+
+    async def _give_up(self, connection: Any, error: BaseException) -> None:
+        """Roll back, and keep the connection where it is certain that nothing of the transaction is left on it."""
+        usable = isinstance(error, Exception) and not isinstance(error, OSError | asyncpg.InterfaceError)
+        if usable and not connection.is_closed() and not self._closed:
+            try:
+                await connection.execute("ROLLBACK")
+            except BaseException as failure:
+                connection.terminate()
+                if not isinstance(failure, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
+                    raise
+            else:
+                self._free.append(connection)
+                return
+        connection.terminate()
+
+
+async def _carry_out(connection: Any, steps: Steps[T]) -> T:
+    try:
+        statement, values = next(steps)
+        while True:
+            ready = compiled(statement, _names(values), "postgresql")
+            if isinstance(values, list):
+                await connection.executemany(ready.sql, [ready.arguments(row) for row in values])
+                found: Rows = ()
+            else:
+                found = ready.rows(await connection.fetch(ready.sql, *ready.arguments(values)))
+            statement, values = steps.send(found)
+    except StopIteration as end:
+        return end.value
+    finally:
+        steps.close()
+
+
+def _names(values: Values | list[dict[str, Any]]) -> frozenset[str]:
+    return frozenset(values[0] if isinstance(values, list) else values)
+
+
+async def _commit(connection: Any) -> None:
+    # A transaction that has failed is rolled back by COMMIT, which says so and is no error.
+    if await connection.execute("COMMIT") != "COMMIT":
+        raise away()
