@@ -61,7 +61,7 @@ _HOST_STATE: Final = (
 EVERYWHERE: Final[Problems] = {
     400: ("host_not_allowed", "invalid_address"),
     403: ("origin_not_allowed",),
-    413: ("too_large",),
+    413: ("too_large", "too_many_values"),
     429: ("too_many", "rate_limited"),
     500: ("internal",),
     503: ("unavailable", "database_away"),
