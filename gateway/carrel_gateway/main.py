@@ -35,6 +35,7 @@ from carrel_gateway.housekeeping import sweep_accounts, sweep_for_ever
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.identity.keys import InstallationKey, installation_key
 from carrel_gateway.identity.service import default_principal
+from carrel_gateway.lag import watch_lag
 from carrel_gateway.models import routes as models
 from carrel_gateway.notebook import routes as notebook
 from carrel_gateway.opening import open_context
@@ -76,7 +77,6 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     artifacts.signed,
     page.router,
 )
-_LAG_SECONDS: Final = 0.5
 
 _log = structlog.get_logger(__name__)
 
@@ -161,7 +161,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             stop_metrics = metrics.serve(settings.host, settings.metrics_port)
             stack.push_async_callback(asyncio.to_thread, stop_metrics)
         works = [
-            _watch_lag(),
+            watch_lag(),
             sweep_for_ever(context, default_principal()),
             Checkpoints(context, default_principal()).run(),
             sweep_accounts(opened),
@@ -173,13 +173,6 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         _log.info("started", version=__version__, executor=settings.executor_type, storage=settings.storage_type)
         yield
         _log.info("stopping")
-
-
-async def _watch_lag() -> None:
-    while True:
-        before = time.monotonic()
-        await asyncio.sleep(_LAG_SECONDS)
-        metrics.loop_lag_seconds.set(max(0.0, time.monotonic() - before - _LAG_SECONDS))
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

@@ -113,6 +113,7 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("GET", "/api/artifacts/{artifact_id}"): _READ,
         ("GET", "/api/artifacts/{artifact_id}/versions"): _READ,
         ("GET", f"{_SESSION}/notebook"): _READ,
+        ("GET", f"{_SESSION}/export"): _READ,
         ("POST", f"{_SESSION}/notebook/sync"): _WRITE,
         ("GET", "/api/search"): _READ,
         # people
