@@ -25,6 +25,8 @@ from carrel_gateway.audit import routes as audit
 from carrel_gateway.chat import routes as chat
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config import routes as config
+from carrel_gateway.credentials import routes as credentials
+from carrel_gateway.credentials.first import make_first_key
 from carrel_gateway.dependencies import Gateway, admit_body, count_open_call
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.execution import routes as execution
@@ -69,6 +71,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     notebook.router,
     config.router,
     models.router,
+    credentials.router,
     audit.router,
     people.router,
     stored_agents.router,
@@ -137,7 +140,10 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         supervisor = RunSupervisor(context, registry)
         requests = context.executor.suspension_requests()
         keeper = SessionKeeper(context, requests) if requests else None
-        authenticator = Authenticator(context, InstallationKey(installation_key(settings)))
+        key = installation_key(settings)
+        if key is None:
+            app.state.first_key = await make_first_key(context)  # whoever serves shows it
+        authenticator = Authenticator(context, InstallationKey(key) if key else None)
         authenticator.start()
         stack.push_async_callback(authenticator.aclose)
         opened = await stack.enter_async_context(open_accounts(context))
