@@ -17,6 +17,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from carrel_gateway import metrics, problems
 from carrel_gateway.accounts import routes as accounts
+from carrel_gateway.accounts.first import make_first_administrator
 from carrel_gateway.accounts.parts import open_parts as open_accounts
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.artifacts import routes as artifacts
@@ -151,6 +152,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             started_at=time.monotonic(),
             closing=asyncio.Event(),
         )
+        await make_first_administrator(opened)
         await recover_left_behind(context)
         await supervisor.start()
         stack.push_async_callback(supervisor.aclose)

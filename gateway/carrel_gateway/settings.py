@@ -116,6 +116,11 @@ class Settings(BaseSettings):
         "closed",
         "Who may register by mail: `closed` is nobody, `open` everybody, or domains of mail, separated by commas.",
     )
+    admin_email: str | None = _setting(
+        "admin_email",
+        None,
+        "Address of the first administrator of the default tenant, who is made at the start and gets a mail.",
+    )
     login_days: float = _setting("login_days", 30.0, "Days after which a login that is not used ends.", gt=0, le=365)
     smtp_url: SecretStr | None = _setting(
         "smtp_url",

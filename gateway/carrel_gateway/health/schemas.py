@@ -41,4 +41,6 @@ class Info(ReplyBody):
     bus: Literal["in_process", "redis"]
     default_model: str
     upload_max_bytes: int
+    oidc: bool
+    """Whether people sign in with another server, at `/api/auth/oidc/login`."""
     uptime_seconds: float

@@ -78,5 +78,6 @@ def info(context: ProcessContext, started_at: float) -> Info:
         bus="redis" if settings.redis_url else "in_process",
         default_model=settings.llm_model,
         upload_max_bytes=settings.upload_max_bytes,
+        oidc=settings.oidc_issuer is not None,
         uptime_seconds=round(time.monotonic() - started_at, 1),
     )

@@ -45,6 +45,7 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
     {
         # pages, health
         ("GET", "/"): PUBLIC,
+        ("GET", "/account"): PUBLIC,
         ("GET", "/docs"): PUBLIC,
         ("GET", "/openapi.json"): PUBLIC,
         ("GET", "/page/{name}"): PUBLIC,

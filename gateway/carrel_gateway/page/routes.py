@@ -1,4 +1,4 @@
-"""`/` and `/docs`: static files of this folder, without a key; the page itself asks for one."""
+"""`/`, `/account` and `/docs`: static files of this folder, without a key; the page itself asks for one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ router = APIRouter(include_in_schema=False)
 
 _TYPES: Final = {
     "index.html": "text/html; charset=utf-8",
+    "account.html": "text/html; charset=utf-8",
     "docs.html": "text/html; charset=utf-8",
     "carrel.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
     "stream.js": "text/javascript; charset=utf-8",
     "render.js": "text/javascript; charset=utf-8",
+    "account.js": "text/javascript; charset=utf-8",
     "docs.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
@@ -32,6 +34,12 @@ POLICY: Final = (
 async def index() -> Response:
     """Return the page."""
     return _file("index.html")
+
+
+@router.get("/account")
+async def account() -> Response:
+    """Return the page on which people log in."""
+    return _file("account.html")
 
 
 @router.get("/docs")

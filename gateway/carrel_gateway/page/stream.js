@@ -1,6 +1,7 @@
 // Talks to the API: JSON requests, and server-sent events read with fetch, so that the key goes in a header.
 
 const KEY = "carrel.key";
+const LOGIN = "carrel.login";
 
 const MOST_FAILURES = 40;  // in a row, at last 8 s apart: a gateway that is gone for five minutes is not waited for
 
@@ -31,9 +32,44 @@ export const key = () => localStorage.getItem(KEY);
 export const setKey = (value) => localStorage.setItem(KEY, value);
 export const forgetKey = () => localStorage.removeItem(KEY);
 
-export async function call(path, { method = "GET", json, body, headers = {}, signal } = {}) {
+// Whoever has logged in has no key: their access token is here while the page is open, and the token that gets the next
+// one is a cookie that no script can read.
+let token = null;
+let renewing = null;
+
+export function noteLogin(answer) {
+  token = answer?.access_token ?? null;
+  if (answer) localStorage.setItem(LOGIN, "yes");
+  else localStorage.removeItem(LOGIN);
+}
+
+// Gets an access token with the cookie, and says whether there is one. Other pages of this browser wait: the cookie is
+// good once.
+export function renew() {
+  const ask = async () => {
+    const response = await fetch("/api/auth/refresh", { method: "POST" }).catch(() => { throw new Away(); });
+    if (response.status >= 500 || response.status === 429) throw new Problem(response.status, await response.json().catch(() => ({})));
+    noteLogin(response.ok ? await response.json() : null);
+    return response.ok;
+  };
+  renewing ??= (navigator.locks ? navigator.locks.request("carrel-refresh", ask) : ask()).finally(() => { renewing = null; });
+  return renewing;
+}
+
+export async function call(path, options = {}) {
+  try {
+    return await send(path, options);
+  } catch (error) {
+    const mayRenew = error instanceof Problem && error.status === 401 && !key() && localStorage.getItem(LOGIN);
+    if (!mayRenew || !(await renew())) throw error;
+    return send(path, options);
+  }
+}
+
+async function send(path, { method = "GET", json, body, headers = {}, signal }) {
   const sent = { ...headers };
-  if (key()) sent.Authorization = `Bearer ${key()}`;
+  const credential = key() ?? token;
+  if (credential) sent.Authorization = `Bearer ${credential}`;
   if (json !== undefined) sent["Content-Type"] = "application/json";
   const request = { method, headers: sent, body: json === undefined ? body : JSON.stringify(json), signal };
   const response = await fetch(path, request).catch((error) => { throw error.name === "AbortError" ? error : new Away(); });

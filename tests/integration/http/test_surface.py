@@ -22,6 +22,7 @@ from carrel_gateway.settings import Settings
 
 WITHOUT_A_KEY = {
     "/",
+    "/account",
     "/docs",
     "/openapi.json",
     "/page/{name}",
@@ -91,7 +92,9 @@ def test_no_row_about_what_is_not_there():
     assert rows <= {(method, path.replace(":path", "")) for method, path in ROUTES}
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/page/app.js", "/page/carrel.css", "/page/icon.svg"])
+@pytest.mark.parametrize(
+    "path", ["/", "/account", "/docs", "/page/app.js", "/page/account.js", "/page/carrel.css", "/page/icon.svg"]
+)
 def test_page(api, path):
     response = api.get(path)
     assert response.status_code == 200
@@ -102,7 +105,7 @@ def test_page(api, path):
     assert set(re.findall(r"https?://[^\s\"'<>)]+", response.text)) <= namespaces
 
 
-@pytest.mark.parametrize("path", ["/", "/docs"])
+@pytest.mark.parametrize("path", ["/", "/account", "/docs"])
 def test_page_has_no_inline_script_or_style(api, path):
     text = api.get(path).text
     assert not re.search(r"<script(?![^>]*\ssrc=)", text)

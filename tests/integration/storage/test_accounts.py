@@ -13,10 +13,12 @@ from dataclasses import replace
 import pytest
 from argon2 import PasswordHasher
 from tests.support.account_desk import BROWSER, PASSWORD, PROGRAM, AccountDesk, account_desk, principal_of
+from tests.support.mailbox import mails
 from tests.support.people import change_user, new_user
 from tests.support.state import new_principal
 
 from carrel_gateway.accounts import repository
+from carrel_gateway.accounts.first import AdminAddressUnusable, make_first_administrator
 from carrel_gateway.accounts.links import Links
 from carrel_gateway.accounts.passwords import Passwords
 from carrel_gateway.accounts.profile import ProfileService
@@ -32,6 +34,7 @@ from carrel_gateway.errors import (
     Unauthenticated,
 )
 from carrel_gateway.identity.rights import Role
+from carrel_gateway.identity.service import DEFAULT_TENANT_ID
 from carrel_gateway.storage.ids import new_id
 
 OTHER = "another long password"
@@ -265,6 +268,25 @@ async def join(desk: AccountDesk, user_id, role: Role) -> Principal:
     async with desk.parts.context.database.login_transaction() as connection:
         await repository.join(connection, user_id, other.tenant_id)
     return other
+
+
+async def test_the_first_administrator(desk: AccountDesk):
+    email = desk.address()
+    settings = desk.parts.context.settings.model_copy(update={"admin_email": email.upper(), "registration": "closed"})
+    parts = replace(desk.parts, context=replace(desk.parts.context, settings=settings))
+    await asyncio.gather(*(make_first_administrator(parts) for _ in range(3)))
+    await make_first_administrator(parts)
+    token = await desk.mail(email, "reset")
+    assert len(mails(settings.data_dir, email)) == 1
+    assert await code_of(desk.accounts.log_in(email, PASSWORD, PROGRAM)) == "wrong_login"
+    await desk.accounts.reset(token, PASSWORD)
+    tokens = await desk.accounts.log_in(email, PASSWORD, PROGRAM)
+    assert tokens.tenant_id == DEFAULT_TENANT_ID
+    profile = await ProfileService(desk.parts.context, principal_of(tokens)).get()
+    assert (profile.member.role, profile.member.email) == (Role.ADMIN, email)
+    wrong = parts.context.settings.model_copy(update={"admin_email": "nobody"})
+    with pytest.raises(AdminAddressUnusable, match="CARREL_ADMIN_EMAIL"):
+        await make_first_administrator(replace(parts, context=replace(parts.context, settings=wrong)))
 
 
 async def test_tenants_are_switched(desk: AccountDesk):

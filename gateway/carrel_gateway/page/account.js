@@ -1,0 +1,86 @@
+// The page of an account: set up or given a password by the link of a mail, logged in to, and logged out of.
+
+import { call, forgetKey, get, noteLogin, post, renew } from "/page/stream.js";
+import { element } from "/page/render.js";
+
+const at = (id) => document.getElementById(id);
+const SECTIONS = ["setup", "reset", "login", "me"];
+const link = /^#(setup|reset)=(.+)$/.exec(location.hash);
+if (link) history.replaceState(null, "", location.pathname);  // it is a secret, and of use here alone
+
+function show(id) {
+  for (const section of SECTIONS) at(section).hidden = section !== id;
+}
+
+function say(told, trouble = "") {
+  at("told").textContent = told;
+  at("trouble").textContent = trouble;
+}
+
+async function attempt(act) {
+  say("");
+  try { await act(); } catch (error) { say("", error.message); }
+}
+
+function on(id, kind, act) {
+  at(id).addEventListener(kind, (event) => {
+    event.preventDefault();
+    attempt(() => act(Object.fromEntries(at(id) instanceof HTMLFormElement ? new FormData(at(id)) : [])));
+  });
+}
+
+async function enter(answer) {
+  forgetKey();
+  noteLogin(answer);
+  await showMe();
+}
+
+async function showMe() {
+  const me = await get("/api/me");
+  const { items } = await get("/api/auth/logins");
+  at("name").textContent = me.name;
+  at("about").textContent = `${me.email ?? ""} · ${me.role} of ${me.tenants.find((tenant) => tenant.id === me.tenant_id)?.name ?? ""}`;
+  at("logins").replaceChildren(...items.map((login) => {
+    const text = `${login.client}, since ${new Date(login.created_at).toLocaleString()}${login.current ? " (here)" : ""} `;
+    const end = element("button", { class: "plain", type: "button" }, "End");
+    end.addEventListener("click", () => attempt(async () => {
+      await call(`/api/auth/logins/${login.id}`, { method: "DELETE" });
+      await showMe();
+    }));
+    return element("li", {}, text, ...(login.current ? [] : [end]));
+  }));
+  show("me");
+}
+
+async function leave(path) {
+  await call(path, { method: "POST" });
+  noteLogin(null);
+  show("login");
+  say("You are logged out.");
+}
+
+const byMail = (path) => async () => {
+  if (!at("login").elements.email.reportValidity()) return;
+  const answer = await post(path, { email: at("login").elements.email.value });
+  say(`${answer.message}.`);
+};
+
+on("setup", "submit", async (form) => enter(await post("/api/auth/verify", { ...form, token: link[2], cookie: true })));
+on("reset", "submit", async (form) => {
+  await call("/api/auth/reset", { method: "POST", json: { ...form, token: link[2] } });
+  noteLogin(null);
+  show("login");
+  say("Log in with your new password.");
+});
+on("login", "submit", async (form) => enter(await post("/api/auth/login", { ...form, cookie: true })));
+on("forgot", "click", byMail("/api/auth/forgot"));
+on("register", "click", byMail("/api/auth/register"));
+on("logout", "click", () => leave("/api/auth/logout"));
+on("everywhere", "click", () => leave("/api/auth/logout-everywhere"));
+
+attempt(async () => {
+  at("elsewhere").hidden = !(await get("/info")).oidc;
+  if (link) show(link[1]);
+  else if (await renew()) { forgetKey(); await showMe(); }
+  else show("login");
+});
