@@ -25,6 +25,8 @@ from carrel_gateway.audit import routes as audit
 from carrel_gateway.chat import routes as chat
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config import routes as config
+from carrel_gateway.credentials import routes as credentials
+from carrel_gateway.credentials.first import make_first_key
 from carrel_gateway.dependencies import Gateway, admit_body, count_open_call
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.execution import routes as execution
@@ -35,6 +37,7 @@ from carrel_gateway.housekeeping import sweep_accounts, sweep_for_ever
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.identity.keys import InstallationKey, installation_key
 from carrel_gateway.identity.service import default_principal
+from carrel_gateway.lag import watch_lag
 from carrel_gateway.models import routes as models
 from carrel_gateway.notebook import routes as notebook
 from carrel_gateway.opening import open_context
@@ -67,6 +70,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     notebook.router,
     config.router,
     models.router,
+    credentials.router,
     audit.router,
     people.router,
     stored_agents.router,
@@ -75,7 +79,6 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     artifacts.signed,
     page.router,
 )
-_LAG_SECONDS: Final = 0.5
 
 _log = structlog.get_logger(__name__)
 
@@ -136,7 +139,10 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         supervisor = RunSupervisor(context, registry)
         requests = context.executor.suspension_requests()
         keeper = SessionKeeper(context, requests) if requests else None
-        authenticator = Authenticator(context, InstallationKey(installation_key(settings)))
+        key = installation_key(settings)
+        if key is None:
+            app.state.first_key = await make_first_key(context)  # whoever serves shows it
+        authenticator = Authenticator(context, InstallationKey(key) if key else None)
         authenticator.start()
         stack.push_async_callback(authenticator.aclose)
         opened = await stack.enter_async_context(open_accounts(context))
@@ -160,7 +166,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             stop_metrics = metrics.serve(settings.host, settings.metrics_port)
             stack.push_async_callback(asyncio.to_thread, stop_metrics)
         works = [
-            _watch_lag(),
+            watch_lag(),
             sweep_for_ever(context, default_principal()),
             Checkpoints(context, default_principal()).run(),
             sweep_accounts(opened),
@@ -172,13 +178,6 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         _log.info("started", version=__version__, executor=settings.executor_type, storage=settings.storage_type)
         yield
         _log.info("stopping")
-
-
-async def _watch_lag() -> None:
-    while True:
-        before = time.monotonic()
-        await asyncio.sleep(_LAG_SECONDS)
-        metrics.loop_lag_seconds.set(max(0.0, time.monotonic() - before - _LAG_SECONDS))
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

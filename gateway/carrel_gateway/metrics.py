@@ -24,7 +24,14 @@ streams = Gauge("carrel_event_streams", "Open server-sent event streams.")
 runs_active = Gauge("carrel_runs_active", "Runs that this process is driving.")
 runs_finished = Counter("carrel_runs_finished", "Runs that ended here, by status.", ["status"])
 runs_taken_over = Counter("carrel_runs_taken_over", "Runs of silent gateways that this process went on with.")
-loop_lag_seconds = Gauge("carrel_event_loop_lag_seconds", "How late the event loop came back from a short sleep.")
+loop_lag_seconds = Gauge(
+    "carrel_event_loop_lag_seconds", "How late the event loop came back from a short sleep: the most of half a minute."
+)
+loop_late_seconds = Histogram(
+    "carrel_event_loop_late_seconds",
+    "How late the event loop came back from each short sleep.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
+)
 
 
 def serve(host: str, port: int) -> Callable[[], None]:

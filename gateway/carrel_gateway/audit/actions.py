@@ -20,6 +20,8 @@ class Action(StrEnum):
     TEAM_DELETED = "team.deleted"
     MEMBER_PUT = "member.put"
     MEMBER_REMOVED = "member.removed"
+    KEY_MADE = "key.made"
+    KEY_REVOKED = "key.revoked"
     PROVIDER_KEY_STORED = "provider-key.stored"
     PROVIDER_KEY_REMOVED = "provider-key.removed"
     AGENT_STORED = "agent.stored"

@@ -11,14 +11,14 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
 
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import NotFound, StaleRun
-from carrel_gateway.history import branching, metrics, projections, repository
+from carrel_gateway.history import branching, metrics, outlines, projections, repository
 from carrel_gateway.history.events import (
     Actor,
     Cell,
@@ -220,6 +220,17 @@ class HistoryService:
     def _tail(self, session_id: UUID, after: int, limit: int) -> Steps[list[EventText]]:
         dialect, tenant_id = self._database.dialect, self._tenant_id
         return repository.tail(dialect, tenant_id, session_id, after=after, limit=limit, size=PAGE_BYTES)
+
+    async def outline(self, session_id: UUID, types: Sequence[type[LogPayload]], *, after: int) -> list[EventText]:
+        """Return such a page of the events of some types, and of outputs without their payloads."""
+        names = [str(kind.__struct_config__.tag) for kind in types]
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            return await outlines.outline(tx, session_id, names, after=after, limit=PAGE, size=PAGE_BYTES)
+
+    async def outputs(self, session_id: UUID, execution_id: UUID, *, first: int, last: int) -> list[dict[str, Any]]:
+        """Return the parts of a cell's outputs that are in a part of the log."""
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            return await outlines.outputs(tx, session_id, execution_id, first=first, last=last)
 
     async def latest(self, session_id: UUID, *types: type[LogPayload], after: int) -> LogPayload | None:
         """Return the last payload of one of these types after a number."""

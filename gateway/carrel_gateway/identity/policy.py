@@ -111,8 +111,14 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("GET", "/api/artifacts/{artifact_id}"): _READ,
         ("GET", "/api/artifacts/{artifact_id}/versions"): _READ,
         ("GET", f"{_SESSION}/notebook"): _READ,
+        ("GET", f"{_SESSION}/export"): _READ,
         ("POST", f"{_SESSION}/notebook/sync"): _WRITE,
         ("GET", "/api/search"): _READ,
+        # keys
+        ("GET", "/api/keys"): _rule(Right.PROFILE_READ),
+        ("POST", "/api/keys"): _rule(Right.KEYS_WRITE),
+        ("DELETE", "/api/keys/{key_id}"): _rule(Right.KEYS_WRITE),
+        ("POST", "/api/tickets"): _rule(Right.SESSIONS_READ),  # it opens what reads a session
         # people
         ("GET", "/api/users"): _rule(Right.TEAMS_WRITE),  # whom one can take into a team
         ("POST", "/api/users"): _rule(Right.PEOPLE_ADMIN),

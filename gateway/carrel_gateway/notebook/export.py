@@ -1,12 +1,15 @@
 """The log of a session as a notebook (nbformat 4.5): pure, reads nothing and runs nothing.
 
 Questions, plans and answers become markdown, cells keep their ids and outputs. A cell that failed is marked
-`raises-exception`, so that the whole runs from top to bottom. Source: nbformat 4.5, nbclient's cell tags.
+`raises-exception`, so that the whole runs from top to bottom. What HEAD has moved away from is left out. The outline is
+made first, without outputs, and knows where in the log those of each cell are: a whole log need not be in memory.
+Source: nbformat 4.5, nbclient's cell tags.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,6 +20,7 @@ from carrel_wire.log import (
     CellFinished,
     CellIntended,
     CellOutputs,
+    HeadMoved,
     KernelChanged,
     LogPayload,
     PlanMade,
@@ -36,29 +40,86 @@ _METADATA: Final = {
 }
 
 
+SHOWN: Final = (
+    UserMessage,
+    AssistantMessage,
+    PlanMade,
+    CellIntended,
+    CellFinished,
+    CellEdited,
+    SessionRecovered,
+    KernelChanged,
+    HeadMoved,
+)
+"""Types of events that a notebook is made of, beside outputs."""
+
+
 def notebook_of(title: str, session_id: UUID, events: Iterable[LogPayload]) -> dict[str, Any]:
-    """Return the notebook of a session's events, given in order."""
-    view = _View()
-    for event in events:
-        view.take(event)
-    return {
-        "nbformat": 4,
-        "nbformat_minor": 5,
-        "metadata": {**_METADATA, "title": title, "carrel": {"session_id": str(session_id)}},
-        "cells": view.cells(),
-    }
+    """Return the notebook of a session's events, given in order from the first."""
+    outline = Outline()
+    parts: dict[UUID, list[tuple[int, dict[str, Any]]]] = {}
+    for seq, event in enumerate(events, 1):
+        if isinstance(event, CellOutputs):
+            outline.saw_outputs(seq, event.execution_id)
+            parts.setdefault(event.execution_id, []).extend((seq, output) for output in event.outputs)
+        else:
+            outline.take(seq, event)
+    cells = [
+        with_outputs(cell, [output for seq, output in parts[where.execution_id] if seq >= where.first] if where else [])
+        for cell, where in outline.cells()
+    ]
+    return {**head_of(title, session_id), "cells": cells}
 
 
-class _View:
-    """Cells in the order in which they came, while the events go by."""
+def head_of(title: str, session_id: UUID) -> dict[str, Any]:
+    """Return what a notebook has beside its cells."""
+    carrel = {"session_id": str(session_id)}
+    return {"nbformat": 4, "nbformat_minor": 5, "metadata": {**_METADATA, "title": title, "carrel": carrel}}
+
+
+def with_outputs(cell: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a cell of the outline with its outputs, which came in parts."""
+    if cell["cell_type"] != "code":
+        return cell
+    return {**cell, "outputs": [_plain(output) for output in fold(parts)]}
+
+
+@dataclass(frozen=True, slots=True)
+class OutputsAt:
+    """Where in the log a cell's outputs are."""
+
+    execution_id: UUID
+    first: int
+    last: int
+
+
+class Outline:
+    """Cells without their outputs, in the order in which they came, while the events go by."""
 
     def __init__(self) -> None:
-        self._cells: list[dict[str, Any]] = []
+        self._cells: list[tuple[int, dict[str, Any]]] = []
+        self._seq = 0
         self._code: dict[UUID, dict[str, Any]] = {}
-        self._parts: dict[UUID, list[dict[str, Any]]] = {}
+        self._outputs: dict[UUID, OutputsAt] = {}
         self._plans: dict[UUID, dict[str, Any]] = {}
 
-    def take(self, event: LogPayload) -> None:
+    def saw_outputs(self, seq: int, execution_id: UUID) -> None:
+        """Take note of an event with outputs."""
+        known = self._outputs.get(execution_id)
+        self._outputs[execution_id] = OutputsAt(execution_id, known.first if known else seq, seq)
+
+    def sources(self) -> dict[UUID, str]:
+        """Return the code of every cell, also of those that were left behind."""
+        return {execution_id: cell["source"] for execution_id, cell in self._code.items()}
+
+    def cells(self) -> list[tuple[dict[str, Any], OutputsAt | None]]:
+        """Return the cells, and where the outputs of each are."""
+        places = {str(execution_id): where for execution_id, where in self._outputs.items()}
+        return [(cell, places.get(cell["id"]) if cell["cell_type"] == "code" else None) for _, cell in self._cells]
+
+    def take(self, seq: int, event: LogPayload) -> None:
+        """Take the next event."""
+        self._seq = seq
         match event:
             case UserMessage(message_id=message_id, content=content):
                 self._markdown(message_id, "question", f"## {_heading(content)}")
@@ -68,8 +129,6 @@ class _View:
                 self._plan(event)
             case CellIntended(execution_id=execution_id, code=code):
                 self._cell(execution_id, code)
-            case CellOutputs(execution_id=execution_id, outputs=outputs):
-                self._parts.setdefault(execution_id, []).extend(outputs)
             case CellFinished():
                 self._finished(event)
             case CellEdited(execution_id=execution_id, code=code):
@@ -77,21 +136,19 @@ class _View:
             case SessionRecovered(as_of=as_of):
                 when = as_of.isoformat(timespec="seconds")
                 text = f"*The kernel was lost here; its variables and files are those of {when} again.*"
-                self._cells.append(_markdown_cell(f"kernel-{len(self._cells)}", "kernel", text))
+                self._markdown(f"kernel-{seq}", "kernel", text)
             case KernelChanged(lost_state=True, reason=reason):
-                self._cells.append(
-                    _markdown_cell(f"kernel-{len(self._cells)}", "kernel", f"*The kernel is new here: {reason}.*")
-                )
+                self._markdown(f"kernel-{seq}", "kernel", f"*The kernel is new here: {reason}.*")
+            case HeadMoved(head=head):
+                self._cells = [placed for placed in self._cells if placed[0] <= head]
             case _:
                 pass
 
-    def cells(self) -> list[dict[str, Any]]:
-        for execution_id, cell in self._code.items():
-            cell["outputs"] = [_plain(output) for output in fold(self._parts.get(execution_id, []))]
-        return self._cells
+    def _add(self, cell: dict[str, Any]) -> None:
+        self._cells.append((self._seq, cell))
 
-    def _markdown(self, cell_id: UUID, kind: str, text: str) -> None:
-        self._cells.append(_markdown_cell(str(cell_id), kind, text))
+    def _markdown(self, cell_id: UUID | str, kind: str, text: str) -> None:
+        self._add(_markdown_cell(str(cell_id), kind, text))
 
     def _plan(self, event: PlanMade) -> None:
         marks = {"open": " ", "done": "x", "skipped": "-"}
@@ -99,7 +156,7 @@ class _View:
         held = self._plans.get(event.run_id)
         if held is None:
             held = self._plans[event.run_id] = _markdown_cell(f"plan-{event.run_id}", "plan", text)
-            self._cells.append(held)
+            self._add(held)
         held["source"] = text
 
     def _cell(self, execution_id: UUID, code: str) -> dict[str, Any]:
@@ -113,7 +170,7 @@ class _View:
                 "outputs": [],
             }
             self._code[execution_id] = cell
-            self._cells.append(cell)
+            self._add(cell)
         return self._code[execution_id]
 
     def _finished(self, event: CellFinished) -> None:
@@ -132,7 +189,7 @@ class _View:
         cell["source"] = code
         cell["execution_count"] = None
         cell["metadata"] = {"carrel": {"status": "edited"}}
-        self._parts.pop(execution_id, None)
+        self._outputs.pop(execution_id, None)
 
 
 def _markdown_cell(cell_id: str, kind: str, text: str) -> dict[str, Any]:

@@ -1,6 +1,8 @@
-"""The history over HTTP: search, edited questions and answers made anew."""
+"""The history over HTTP: search, edited questions and answers made anew, exports."""
 
 from __future__ import annotations
+
+import json
 
 
 def test_search(api, session):
@@ -45,3 +47,18 @@ def test_edit_and_regenerate(api, session, sales):
     assert [event["payload"]["reason"] for event in events if event["type"] == "head.moved"] == ["edit", "regenerate"]
     gone = api.put(f"{session}/messages/{question['id']}", json={"content": "x"})
     assert (gone.status_code, gone.json()["code"]) == (409, "superseded")
+
+
+def test_export(api, session):
+    api.post(f"{session}/kernel/execute", json={"code": "print('exported')"})
+    lines = api.get(f"{session}/export")
+    assert (lines.status_code, lines.headers["content-type"]) == (200, "application/x-ndjson"), lines.text
+    assert lines.headers["content-disposition"].startswith('attachment; filename="Sales.jsonl"')
+    events = api.get(f"{session}/events", params={"limit": 1000}).json()["items"]
+    assert [json.loads(line) for line in lines.text.splitlines()] == events
+    notebook = api.get(f"{session}/export", params={"format": "ipynb"})
+    assert notebook.headers["content-type"] == "application/x-ipynb+json"
+    assert notebook.json() == api.get(f"{session}/notebook").json()
+    assert [cell["source"] for cell in notebook.json()["cells"]] == ["print('exported')"]
+    assert notebook.json()["cells"][0]["outputs"][0]["text"] == "exported\n"
+    assert api.get(f"{session}/export", params={"format": "pdf"}).status_code == 422
