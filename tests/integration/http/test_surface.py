@@ -41,6 +41,7 @@ WITHOUT_A_KEY = {
     "/api/auth/refresh",
     "/api/auth/forgot",
     "/api/auth/reset",
+    "/api/auth/accept",
     "/api/auth/oidc/login",
     "/api/auth/oidc/callback",
 }
