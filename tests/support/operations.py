@@ -112,6 +112,7 @@ OPERATIONS: list[Operation] = [
     _op("GET", f"{S}/messages", READ),
     _op("PUT", f"{S}/messages/{{message_id}}", WRITE, EXECUTE, json={"content": "x"}, cheap={"content": 7}),
     _op("GET", f"{S}/events", READ),
+    _op("GET", f"{S}/export", READ),
     _op("GET", f"{S}/kernel", READ),
     _op("GET", f"{S}/kernel/variables", READ),
     _op("POST", f"{S}/kernel/execute", EXECUTE, json={"code": "1"}, cheap={}),
