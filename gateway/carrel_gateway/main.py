@@ -62,6 +62,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     health.router,
     accounts.router,
     accounts.me,
+    accounts.invited,
     sessions.router,
     suspension.router,
     chat.router,
