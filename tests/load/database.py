@@ -117,7 +117,8 @@ async def measure(postgres: str | None) -> str:
 def page(table: str) -> str:
     """Return the part of the page as Markdown."""
     return f"""
-{machine()}; the load average was {os.getloadavg()[0]:.1f} when it was measured. The same steps in one process and in turn: by asyncpg, or in SQLite's own thread, and by a transaction
+{machine()}; the load average was {os.getloadavg()[0]:.1f} when it was measured.
+The same steps in one process and in turn: by asyncpg, or in SQLite's own thread, and by a transaction
 of SQLAlchemy's. On Postgres both are under row-level security, on the same machine. A commit is that of an execution's
 record, its events and its cell.
 
