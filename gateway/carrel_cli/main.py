@@ -13,11 +13,12 @@ import typer
 from rich.console import Console
 
 from carrel_cli import demo as demonstration
+from carrel_cli import people
 from carrel_cli.errors import CommandError, Usage
 from carrel_cli.run import ask, check_data, check_out
 from carrel_cli.servers import gateway
 from carrel_cli.show import clean, session_table, state
-from carrel_client import CarrelClientError, Client
+from carrel_client import CarrelClientError
 
 app = typer.Typer(
     name="carrel",
@@ -30,13 +31,20 @@ sessions_app = typer.Typer(help="The conversations of a server.", no_args_is_hel
 app.add_typer(sessions_app, name="sessions")
 audit_app = typer.Typer(help="What was done in the tenant.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
+keys_app = typer.Typer(help="Your API keys at a server.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the embedded product.", show_default="~/.carrel")
 ]
 ServerUrl = Annotated[
     str | None,
-    typer.Option("--server", help="Address of a server; its key is read from CARREL_API_KEY.", show_default=False),
+    typer.Option(
+        "--server",
+        envvar="CARREL_SERVER",
+        help="Address of a server: under `carrel login`, or with its key in CARREL_API_KEY.",
+        show_default=False,
+    ),
 ]
 
 
@@ -88,7 +96,7 @@ def run(
             raise Usage("the question is empty")
         check_data(data or [])
         check_out(out)
-        with gateway(server, data_dir, model=model) as found, Client(found.url, found.key) as client:
+        with gateway(server, data_dir, model=model) as found, found.client() as client:
             succeeded = ask(client, question, data or [], model=model, out=out, console=_console())
     raise typer.Exit(0 if succeeded else 1)
 
@@ -114,7 +122,7 @@ def list_sessions(
     data_dir: DataDir = None,
 ) -> None:
     """List the newest sessions."""
-    with _said_plainly(), gateway(server, data_dir) as found, Client(found.url, found.key) as client:
+    with _said_plainly(), gateway(server, data_dir) as found, found.client() as client:
         _console().print(session_table(client.sessions(limit=limit)))
 
 
@@ -124,7 +132,7 @@ SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="Id of a sessi
 @sessions_app.command("suspend")
 def suspend_session(session: SessionId, server: ServerUrl = None, data_dir: DataDir = None) -> None:
     """Save variables and files of a session, and give its kernel back."""
-    with _said_plainly(), gateway(server, data_dir) as found, Client(found.url, found.key) as client:
+    with _said_plainly(), gateway(server, data_dir) as found, found.client() as client:
         saved = client.suspend_session(session)["snapshot"]
         _console().print(state(len(saved["variables"]), len(saved["files"]), "saved", saved["not_saved"]))
 
@@ -132,7 +140,7 @@ def suspend_session(session: SessionId, server: ServerUrl = None, data_dir: Data
 @sessions_app.command("resume")
 def resume_session(session: SessionId, server: ServerUrl = None, data_dir: DataDir = None) -> None:
     """Give a session a kernel with its variables and files as they were."""
-    with _said_plainly(), gateway(server, data_dir) as found, Client(found.url, found.key) as client:
+    with _said_plainly(), gateway(server, data_dir) as found, found.client() as client:
         resumed = client.resume_session(session)
         _console().print(state(resumed["variables"], resumed["files"], "back", resumed["not_restored"]))
 
@@ -145,7 +153,7 @@ def fork_session(
     data_dir: DataDir = None,
 ) -> None:
     """Open a session with the history, files and state of another, and print its id."""
-    with _said_plainly(), gateway(server, data_dir) as found, Client(found.url, found.key) as client:
+    with _said_plainly(), gateway(server, data_dir) as found, found.client() as client:
         forked = client.fork_session(session, title=title)
         typer.echo(clean(forked["session"]["id"]))
 
@@ -160,7 +168,7 @@ def export_session(
     data_dir: DataDir = None,
 ) -> None:
     """Write the history of a session to a file."""
-    with _said_plainly(), gateway(server, data_dir) as found, Client(found.url, found.key) as client:
+    with _said_plainly(), gateway(server, data_dir) as found, found.client() as client:
         form = "ipynb" if target.suffix == ".ipynb" else "jsonl"
         typer.echo(clean(str(client.export(session, target, form=form))))
 
@@ -173,7 +181,7 @@ def search(
     data_dir: DataDir = None,
 ) -> None:
     """Find messages and code in all sessions."""
-    with _said_plainly(), gateway(server, data_dir) as found, Client(found.url, found.key) as client:
+    with _said_plainly(), gateway(server, data_dir) as found, found.client() as client:
         for hit in client.search(" ".join(words), limit=limit):
             text = " ".join(hit["snippet"]["text"].split())
             typer.echo(clean(f"{hit['session_id']}  {hit['role'] or 'code'}: {text}"))
@@ -193,7 +201,7 @@ def verify_audit(
         if head and not (separator and seq.isascii() and seq.isdigit()):
             raise Usage("--head wants SEQ:DIGEST, as an earlier `carrel audit verify` printed it")
         known: dict[str, Any] = {"seq": int(seq), "digest": digest} if head else {}
-        with gateway(server, data_dir) as found, Client(found.url, found.key) as client:
+        with gateway(server, data_dir) as found, found.client() as client:
             verdict = client.verify_audit(**known)
     typer.echo(
         clean(f"{verdict['entries']} entries are as they were written; head {verdict['entries']}:{verdict['digest']}")
@@ -201,6 +209,69 @@ def verify_audit(
     if not verdict["valid"]:
         typer.echo(clean(f"carrel: {verdict['problem']}"), err=True)
         raise typer.Exit(1)
+
+
+@app.command()
+def login(
+    email: Annotated[str, typer.Option(prompt=True, help="Address of mail of the account.")],
+    password: Annotated[str, typer.Option(prompt=True, hide_input=True, envvar="CARREL_PASSWORD", help="Asked for.")],
+    tenant: Annotated[str | None, typer.Option(help="Id of the tenant, where the account has several.")] = None,
+    server: ServerUrl = None,
+) -> None:
+    """Log in at a server; later commands go on under that login."""
+    with _said_plainly():
+        url = people.require_named(server)
+        profile = people.log_in(url, email, password, tenant)
+        typer.echo(clean(people.who(profile, url)))
+
+
+@app.command()
+def logout(server: ServerUrl = None) -> None:
+    """End the login at a server."""
+    with _said_plainly():
+        url = people.require_named(server)
+        typer.echo("logged out" if people.log_out(url) else clean(f"there is no login of {url}"))
+
+
+@app.command()
+def whoami(server: ServerUrl = None, data_dir: DataDir = None) -> None:
+    """Say who you are at a server, and what you may."""
+    with _said_plainly(), gateway(server, data_dir) as found, found.client() as client:
+        profile = client.me()
+        typer.echo(clean(people.who(profile, found.url)))
+        typer.echo(clean(" ".join(profile["rights"])))
+
+
+@keys_app.command("list")
+def list_keys(server: ServerUrl = None, data_dir: DataDir = None) -> None:
+    """List your keys; what they are is not known any more."""
+    with _said_plainly(), gateway(server, data_dir) as found, found.client() as client:
+        _console().print(people.key_table(client.keys()))
+
+
+@keys_app.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="What it is for.")],
+    scope: Annotated[list[str] | None, typer.Option(help="A right that it has; may be given again.")] = None,
+    days: Annotated[float | None, typer.Option(min=0.001, max=36500, help="How long it lives.")] = None,
+    server: ServerUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and print it; it is shown once."""
+    with _said_plainly(), gateway(server, data_dir) as found, found.client() as client:
+        _, key = client.create_key(name, scopes=scope or None, expires_at=people.end_of(days))
+        typer.echo(clean(key))
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    key: Annotated[str, typer.Argument(metavar="ID", help="Id of a key, as `carrel keys list` has it.")],
+    server: ServerUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key good for nothing."""
+    with _said_plainly(), gateway(server, data_dir) as found, found.client() as client:
+        client.revoke_key(key)
 
 
 @app.command()

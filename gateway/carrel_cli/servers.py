@@ -21,6 +21,8 @@ from typing import Any, Final
 import httpx
 
 from carrel_cli.errors import NoServer
+from carrel_cli.logins import StoredLogin
+from carrel_client import Client
 
 START_SECONDS: Final = 60.0
 """A first start makes the database; on a slow disk that and the imports take seconds."""
@@ -29,12 +31,17 @@ STOP_SECONDS: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where a gateway is, and the key it takes."""
+    """Where a gateway is, and the key or the login that it takes."""
 
     url: str
     key: str | None
     started_here: bool = False
     process: subprocess.Popen[bytes] | None = None
+    login: StoredLogin | None = None
+
+    def client(self) -> Client:
+        """Return a client of it."""
+        return Client(self.url, self.key, login=self.login)
 
 
 def data_folder(given: Path | None) -> Path:
@@ -53,7 +60,10 @@ def gateway(url: str | None, data_dir: Path | None, *, model: str | None = None,
         The named one does not answer, or none could be started.
     """
     if url is not None:
-        yield Server(_checked(url.rstrip("/")), os.environ.get("CARREL_API_KEY"))
+        address = checked(url.rstrip("/"))
+        key = os.environ.get("CARREL_API_KEY")
+        stored = StoredLogin(address)
+        yield Server(address, key, login=stored if not key and stored.exists() else None)
         return
     running = running_server(data_folder(data_dir))
     if running is not None:
@@ -88,7 +98,14 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _checked(url: str) -> str:
+def checked(url: str) -> str:
+    """Return the address of a server that answers.
+
+    Raises
+    ------
+    NoServer
+        It is no address, or nothing answers there.
+    """
     if not url.startswith(("http://", "https://")):
         raise NoServer(f"{url} is no address of a server; it begins with http:// or https://")
     if not _answers(url):

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from carrel_client._async_client import AsyncClient
 from carrel_client._client import Client
-from carrel_client._errors import ApiProblem, CarrelClientError, ConnectionFailed, UnexpectedReply
-from carrel_client._models import Artifact, ChatResult, Event, Execution, Session
+from carrel_client._errors import ApiProblem, CarrelClientError, ConnectionFailed, LoginEnded, UnexpectedReply
+from carrel_client._login import InMemory, LoginStore
+from carrel_client._models import Artifact, ChatResult, Event, Execution, Key, Login, Session
 
 __all__ = [
     "ApiProblem",
@@ -30,6 +31,11 @@ __all__ = [
     "ConnectionFailed",
     "Event",
     "Execution",
+    "InMemory",
+    "Key",
+    "Login",
+    "LoginEnded",
+    "LoginStore",
     "Session",
     "UnexpectedReply",
 ]

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,7 +15,8 @@ import httpx
 
 from carrel_client import _calls as calls
 from carrel_client._errors import CarrelClientError
-from carrel_client._models import Artifact, ChatResult, Event, Execution, Session
+from carrel_client._login import InMemory, LoginAuth, LoginStore
+from carrel_client._models import Artifact, ChatResult, Event, Execution, Key, Login, Session, build
 from carrel_client._resume import RunStream
 from carrel_client._sse import EventParser
 
@@ -22,7 +24,7 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """A connection to one server, under one API key.
+    """A connection to one server, under one API key or one login.
 
     Parameters
     ----------
@@ -30,6 +32,8 @@ class AsyncClient:
         Such as `http://localhost:8000`.
     api_key
         The key; not needed for `health` and `info`.
+    login
+        Instead of a key: where a login is kept, such as one that `log_in` gave (`InMemory(login)`).
     transport
         Where requests go, for tests.
 
@@ -37,10 +41,21 @@ class AsyncClient:
     """
 
     def __init__(
-        self, base_url: str, api_key: str | None = None, *, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        *,
+        login: LoginStore | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         headers = {"User-Agent": calls.USER_AGENT, **({"Authorization": f"Bearer {api_key}"} if api_key else {})}
-        self._http = httpx.AsyncClient(base_url=base_url, headers=headers, timeout=calls.TIMEOUT, transport=transport)
+        self._http = httpx.AsyncClient(
+            base_url=base_url,
+            headers=headers,
+            timeout=calls.TIMEOUT,
+            transport=transport,
+            auth=LoginAuth(base_url, login) if login else None,
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,6 +82,38 @@ class AsyncClient:
     async def models(self) -> list[dict[str, Any]]:
         """Return the models that sessions may choose."""
         return calls.json_of(await self._send(calls.Call("GET", "/api/models")))["items"]
+
+    # people
+
+    async def log_in(self, email: str, password: str, *, tenant_id: str | None = None) -> Login:
+        """Log in, and go on under that login; without a tenant it is the account's first."""
+        login = calls.login_of(calls.check(await self._send(calls.log_in(email, password, tenant_id))))
+        self._http.headers.pop("Authorization", None)
+        self._http.auth = LoginAuth(str(self._http.base_url), InMemory(login))
+        return login
+
+    async def log_out(self) -> None:
+        """End the login; its tokens are good for nothing any more."""
+        calls.check(await self._send(calls.Call("POST", "/api/auth/logout")))
+
+    async def me(self) -> dict[str, Any]:
+        """Return who calls, their tenants, and what they may."""
+        return calls.json_of(await self._send(calls.Call("GET", "/api/me")))
+
+    async def keys(self) -> list[Key]:
+        """Return one's API keys."""
+        return await self._all(Key, calls.Call("GET", "/api/keys"))
+
+    async def create_key(
+        self, name: str, *, scopes: Iterable[str] | None = None, expires_at: datetime | None = None
+    ) -> tuple[Key, str]:
+        """Make an API key, cut to some rights where they are named; return it, and what to present: shown once."""
+        made = calls.json_of(await self._send(calls.create_key(name, scopes, expires_at)))
+        return build(Key, made), str(made["key"])
+
+    async def revoke_key(self, key_id: str) -> None:
+        """Make a key good for nothing."""
+        calls.check(await self._send(calls.Call("DELETE", f"/api/keys/{calls.quoted(key_id)}")))
 
     # sessions
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote
@@ -13,7 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from carrel_client._errors import ApiProblem, ConnectionFailed, UnexpectedReply
-from carrel_client._models import Event, build
+from carrel_client._models import Event, Login, build
 from carrel_client._sse import ServerEvent
 
 T = TypeVar("T")
@@ -40,13 +41,39 @@ class Call:
 
 def session_path(session_id: str, *parts: str) -> str:
     """Return a path below a session; each part is escaped."""
-    return "/".join(["/api/sessions", quote(str(session_id), safe=""), *parts])
+    return "/".join(["/api/sessions", quoted(session_id), *parts])
+
+
+def quoted(text: str) -> str:
+    """Return an id as one part of a path."""
+    return quote(str(text), safe="")
 
 
 def create_session(title: str | None, model: str | None, config: Mapping[str, Any] | None) -> Call:
     """Return the request that opens a session."""
     body = {"title": title, "model": model, "config": dict(config) if config else None}
     return Call("POST", "/api/sessions", {name: value for name, value in body.items() if value is not None})
+
+
+def log_in(email: str, password: str, tenant_id: str | None) -> Call:
+    """Return the request that logs in."""
+    body = {"email": email, "password": password, "tenant_id": tenant_id}
+    return Call("POST", "/api/auth/login", {name: value for name, value in body.items() if value is not None})
+
+
+def refresh(refresh_token: str) -> Call:
+    """Return the request that exchanges a login's tokens for the next ones."""
+    return Call("POST", "/api/auth/refresh", {"refresh_token": refresh_token})
+
+
+def create_key(name: str, scopes: Iterable[str] | None, expires_at: datetime | None) -> Call:
+    """Return the request that makes a key."""
+    body: dict[str, Any] = {"name": name}
+    if scopes is not None:
+        body["scopes"] = list(scopes)
+    if expires_at is not None:
+        body["expires_at"] = expires_at.isoformat()
+    return Call("POST", "/api/keys", body)
 
 
 def execute(
@@ -155,6 +182,11 @@ def json_of(response: httpx.Response) -> Any:
 def model_of(kind: type[T], response: httpx.Response) -> T:
     """Return the model in a response."""
     return build(kind, json_of(response))
+
+
+def login_of(response: httpx.Response) -> Login:
+    """Return the login in a checked response."""
+    return build(Login, response.json())
 
 
 def models_of(kind: type[T], response: httpx.Response) -> list[T]:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,7 +15,8 @@ import httpx
 
 from carrel_client import _calls as calls
 from carrel_client._errors import CarrelClientError
-from carrel_client._models import Artifact, ChatResult, Event, Execution, Session
+from carrel_client._login import InMemory, LoginAuth, LoginStore
+from carrel_client._models import Artifact, ChatResult, Event, Execution, Key, Login, Session, build
 from carrel_client._resume import RunStream
 from carrel_client._sse import EventParser
 
@@ -22,7 +24,7 @@ T = TypeVar("T")
 
 
 class Client:
-    """A connection to one server, under one API key.
+    """A connection to one server, under one API key or one login.
 
     Parameters
     ----------
@@ -30,6 +32,8 @@ class Client:
         Such as `http://localhost:8000`.
     api_key
         The key; not needed for `health` and `info`.
+    login
+        Instead of a key: where a login is kept, such as one that `log_in` gave (`InMemory(login)`).
     transport
         Where requests go, for tests.
 
@@ -37,10 +41,21 @@ class Client:
     """
 
     def __init__(
-        self, base_url: str, api_key: str | None = None, *, transport: httpx.BaseTransport | None = None
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        *,
+        login: LoginStore | None = None,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         headers = {"User-Agent": calls.USER_AGENT, **({"Authorization": f"Bearer {api_key}"} if api_key else {})}
-        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=calls.TIMEOUT, transport=transport)
+        self._http = httpx.Client(
+            base_url=base_url,
+            headers=headers,
+            timeout=calls.TIMEOUT,
+            transport=transport,
+            auth=LoginAuth(base_url, login) if login else None,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -67,6 +82,38 @@ class Client:
     def models(self) -> list[dict[str, Any]]:
         """Return the models that sessions may choose."""
         return calls.json_of(self._send(calls.Call("GET", "/api/models")))["items"]
+
+    # people
+
+    def log_in(self, email: str, password: str, *, tenant_id: str | None = None) -> Login:
+        """Log in, and go on under that login; without a tenant it is the account's first."""
+        login = calls.login_of(calls.check(self._send(calls.log_in(email, password, tenant_id))))
+        self._http.headers.pop("Authorization", None)
+        self._http.auth = LoginAuth(str(self._http.base_url), InMemory(login))
+        return login
+
+    def log_out(self) -> None:
+        """End the login; its tokens are good for nothing any more."""
+        calls.check(self._send(calls.Call("POST", "/api/auth/logout")))
+
+    def me(self) -> dict[str, Any]:
+        """Return who calls, their tenants, and what they may."""
+        return calls.json_of(self._send(calls.Call("GET", "/api/me")))
+
+    def keys(self) -> list[Key]:
+        """Return one's API keys."""
+        return self._all(Key, calls.Call("GET", "/api/keys"))
+
+    def create_key(
+        self, name: str, *, scopes: Iterable[str] | None = None, expires_at: datetime | None = None
+    ) -> tuple[Key, str]:
+        """Make an API key, cut to some rights where they are named; return it, and what to present: shown once."""
+        made = calls.json_of(self._send(calls.create_key(name, scopes, expires_at)))
+        return build(Key, made), str(made["key"])
+
+    def revoke_key(self, key_id: str) -> None:
+        """Make a key good for nothing."""
+        calls.check(self._send(calls.Call("DELETE", f"/api/keys/{calls.quoted(key_id)}")))
 
     # sessions
 

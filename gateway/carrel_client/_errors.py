@@ -4,6 +4,7 @@
 
     CarrelClientError
     ├── ApiProblem         the server answered with a problem (RFC 9457); `code` is stable
+    ├── LoginEnded         the login was ended, or not used for too long
     ├── ConnectionFailed   the server cannot be reached, or went away
     └── UnexpectedReply    something answered that is not Carrel
 """
@@ -31,6 +32,10 @@ class ApiProblem(CarrelClientError):
         """Seconds to wait before trying again, when the server says so."""
         self.document = document
         """The whole problem, with members such as `run_id`."""
+
+
+class LoginEnded(CarrelClientError):
+    """The login was ended, or has not been used for too long: log in again."""
 
 
 class ConnectionFailed(CarrelClientError):

@@ -107,11 +107,38 @@ class Event:
     live: bool = field(default=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What logging in gave. Both tokens are secrets; the refresh token is good once."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    expires_at: datetime
+    """Of the access token."""
+    tenant_id: str
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key of one's own, without the key itself."""
+
+    id: str
+    name: str
+    hint: str
+    """How the key begins."""
+    scopes: list[str] | None
+    """Rights that it is cut to; none is all that its owner has."""
+    created_at: datetime
+    expires_at: datetime | None = None
+    used_at: datetime | None = None
+
+
 def build(kind: type[T], document: dict[str, Any]) -> T:
     """Return a dataclass from a JSON document."""
     known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
     values = {name: value for name, value in document.items() if name in known}
-    for name in ("created_at", "updated_at", "suspended_at"):
+    for name in ("created_at", "updated_at", "suspended_at", "expires_at", "used_at"):
         if isinstance(values.get(name), str):
             values[name] = datetime.fromisoformat(values[name])
     if kind is ChatResult:

@@ -25,7 +25,8 @@ from carrel_gateway.chat.service import ChatService
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config.service import ConfigService
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import Conflict, Unauthenticated
+from carrel_gateway.credentials.service import CredentialService
+from carrel_gateway.errors import CarrelError, Conflict, Unauthenticated, Unavailable
 from carrel_gateway.execution.service import ExecutionService
 from carrel_gateway.history.search import SearchService
 from carrel_gateway.history.service import HistoryService
@@ -76,30 +77,94 @@ async def gateway_of(connection: HTTPConnection) -> Gateway:
 GatewayOf = Annotated[Gateway, Depends(gateway_of)]
 
 
-async def require_caller(
-    connection: HTTPConnection,
-    gateway: GatewayOf,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-) -> Principal:
-    """Return the caller, who may do what the route does with what its path names.
+class Standing:
+    """Whoever is being let in, and again and again whether they still would be."""
 
-    Raises
-    ------
-    Unauthenticated
-        It is not known who calls.
-    TooMany
-        They call too often.
-    PermissionDenied
-        A right is missing, or it is another person's session.
-    NotFound
-        There is no such session or artifact in the caller's tenant.
-    """
-    return await admit(connection, gateway, credentials.credentials if credentials else None)
+    def __init__(self, connection: HTTPConnection, *, presented: str | None, ticket: str | None = None) -> None:
+        self._connection = connection
+        self._gateway: Gateway = connection.app.state.gateway
+        self._presented = presented
+        self._ticket = ticket
+        self._by_ticket: Principal | None = None
+
+    async def known(self) -> Principal:
+        """Return who calls, and count the call for them, or else for the address; once for a request.
+
+        Raises
+        ------
+        Unauthenticated
+            It is not known who calls.
+        TooMany
+            They call too often.
+        """
+        known: Principal | None = getattr(self._connection.state, "caller", None)
+        if known:
+            return known
+        try:
+            caller = await self._caller()
+        except Unauthenticated:
+            await _count_stranger(self._connection, self._gateway)
+            raise
+        await self._gateway.rates.count(caller)
+        return caller
+
+    async def enter(self) -> Principal:
+        """Return the caller as `now` does, when they come in; the call is counted."""
+        caller = await self.known()
+        await _require_allowed(self._connection, self._gateway, caller)
+        return caller
+
+    async def now(self) -> Principal:
+        """Return the caller, who may do what the route does with what its path names.
+
+        Raises
+        ------
+        Unauthenticated
+            It is not known who calls, or the credential is not in force any more.
+        PermissionDenied
+            A right is missing, or it is another person's session.
+        NotFound
+            There is no such session or artifact in the caller's tenant.
+        """
+        caller = await self._caller()
+        await _require_allowed(self._connection, self._gateway, caller)
+        return caller
+
+    async def holds(self) -> bool:
+        """Return whether the caller would still be let in; while that cannot be found out, it is as it was."""
+        try:
+            await self.now()
+        except Unavailable:
+            return True
+        except CarrelError:
+            return False
+        return True
+
+    async def _caller(self) -> Principal:
+        authenticator = self._gateway.authenticator
+        if self._by_ticket is not None:
+            return await authenticator.again(self._by_ticket)
+        if self._ticket is not None:
+            self._by_ticket = await authenticator.admit_ticket(self._ticket)
+            return self._by_ticket
+        return await authenticator.authenticate(self._presented)
 
 
-async def admit(connection: HTTPConnection, gateway: Gateway, presented: str | None) -> Principal:
-    """Do what `require_caller` says, with what somebody presents by whatever way."""
-    caller = await _known_caller(connection, gateway, presented)
+async def _standing(
+    connection: HTTPConnection, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+) -> Standing:
+    return Standing(connection, presented=credentials.credentials if credentials else None)
+
+
+StandingOf = Annotated[Standing, Depends(_standing)]
+
+
+async def require_caller(standing: StandingOf) -> Principal:
+    """Return the caller, or raise what `Standing.enter` does."""
+    return await standing.enter()
+
+
+async def _require_allowed(connection: HTTPConnection, gateway: Gateway, caller: Principal) -> None:
     rule = policy.rule_of(connection.scope.get("method", "WS"), connection.scope["route"].path)
     policy.require(caller, rule)
     session_id = _id(connection, "session_id")
@@ -108,21 +173,6 @@ async def admit(connection: HTTPConnection, gateway: Gateway, presented: str | N
         session_id = (await ArtifactService(gateway.context, caller).get(artifact_id)).session_id
     if session_id:
         await gateway.access.require(caller, session_id, changes=rule.changes)
-    return caller
-
-
-async def _known_caller(connection: HTTPConnection, gateway: Gateway, presented: str | None) -> Principal:
-    """Return who presents a key or token, and count the call for them, or else for the address; once per request."""
-    known: Principal | None = getattr(connection.state, "caller", None)
-    if known:
-        return known
-    try:
-        caller = await gateway.authenticator.authenticate(presented)
-    except Unauthenticated:
-        await _count_stranger(connection, gateway)
-        raise
-    await gateway.rates.count(caller)
-    return caller
 
 
 async def count_open_call(connection: HTTPConnection, gateway: GatewayOf) -> None:
@@ -169,7 +219,7 @@ async def admit_body(scope: MutableMapping[str, Any]) -> bool:
         return False
     connection = HTTPConnection(scope)
     presented = bearer(connection.headers.get("authorization"))
-    connection.state.caller = await _known_caller(connection, connection.app.state.gateway, presented)
+    connection.state.caller = await Standing(connection, presented=presented).known()
     return True
 
 
@@ -229,7 +279,12 @@ async def _audit(gateway: GatewayOf, caller: Caller) -> AuditService:
     return AuditService(gateway.context, caller)
 
 
+async def _credentials(gateway: GatewayOf, caller: Caller) -> CredentialService:
+    return CredentialService(gateway.context, caller)
+
+
 Sessions = Annotated[SessionService, Depends(_sessions)]
+Credentials = Annotated[CredentialService, Depends(_credentials)]
 History = Annotated[HistoryService, Depends(_history)]
 Search = Annotated[SearchService, Depends(_search)]
 Artifacts = Annotated[ArtifactService, Depends(_artifacts)]

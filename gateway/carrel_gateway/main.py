@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import cache
 from typing import Any, Final
 
 import structlog
@@ -25,6 +26,8 @@ from carrel_gateway.audit import routes as audit
 from carrel_gateway.chat import routes as chat
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.config import routes as config
+from carrel_gateway.credentials import routes as credentials
+from carrel_gateway.credentials.first import make_first_key
 from carrel_gateway.dependencies import Gateway, admit_body, count_open_call
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.execution import routes as execution
@@ -50,6 +53,7 @@ from carrel_gateway.stored_agents import routes as stored_agents
 from carrel_gateway.suspension import routes as suspension
 from carrel_gateway.suspension.checkpoints import Checkpoints
 from carrel_gateway.suspension.keeping import SessionKeeper
+from carrel_gateway.web import openapi
 from carrel_gateway.web.guards import refuse_exposure
 from carrel_gateway.web.middleware import Envelope
 from carrel_wire import __version__
@@ -58,6 +62,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     health.router,
     accounts.router,
     accounts.me,
+    accounts.invited,
     sessions.router,
     suspension.router,
     chat.router,
@@ -68,6 +73,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     notebook.router,
     config.router,
     models.router,
+    credentials.router,
     audit.router,
     people.router,
     stored_agents.router,
@@ -99,6 +105,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
+    describe = app.openapi
+    app.openapi = cache(lambda: openapi.complete(describe()))
     problems.install(app)
     for router in _ROUTERS:
         app.include_router(router, dependencies=[Depends(count_open_call)])
@@ -136,7 +144,10 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         supervisor = RunSupervisor(context, registry)
         requests = context.executor.suspension_requests()
         keeper = SessionKeeper(context, requests) if requests else None
-        authenticator = Authenticator(context, InstallationKey(installation_key(settings)))
+        key = installation_key(settings)
+        if key is None:
+            app.state.first_key = await make_first_key(context)  # whoever serves shows it
+        authenticator = Authenticator(context, InstallationKey(key) if key else None)
         authenticator.start()
         stack.push_async_callback(authenticator.aclose)
         opened = await stack.enter_async_context(open_accounts(context))

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 import uvloop
+from pydantic import SecretStr
 
 from carrel_gateway import logs
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.hardening import forbid_memory_access
-from carrel_gateway.identity.keys import installation_key
+from carrel_gateway.identity.keys import installation_key, key_of_folder
 from carrel_gateway.listener import Connection
 from carrel_gateway.main import create_app, drain
 from carrel_gateway.settings import Settings
@@ -52,7 +53,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self._ready.say()
+            self._ready.say(getattr(self._app.state, "first_key", None))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await drain(self._app)
@@ -68,14 +69,19 @@ class _Announcement:
         self._child = child
         self._file = settings.data_dir / SERVER_FILE
 
-    def say(self) -> None:
+    def say(self, first_key: str | None) -> None:
         _write_private(self._file, json.dumps({"url": self._url, "pid": os.getpid()}))  # before anybody is told
-        key = installation_key(self._settings)
+        key = installation_key(self._settings) or first_key
+        if first_key:
+            sys.stdout.write(
+                f"\n  The administrator's key, shown this once: {first_key}\n"
+                "  Keep it where secrets are kept. CARREL_API_KEY lets in who has lost it.\n"
+            )
         if self._child:
             sys.stdout.write(json.dumps({"url": self._url, "key": key}) + "\n")
         elif self._settings.executor_type == "local":
             sys.stdout.write(
-                f"\n  Carrel is ready:  {self._url}/#key={key}\n"
+                f"\n  Carrel is ready:  {self._url}/{f'#key={key}' if key else ''}\n"
                 f"  API documentation: {self._url}/docs\n"
                 "  Code runs as you, on this machine, without isolation. Ctrl-C stops it.\n\n"
             )
@@ -97,6 +103,8 @@ def serve(settings: Settings, *, child: bool = False) -> int:
     """
     forbid_memory_access()
     logs.configure(settings)
+    if child and settings.api_key is None:  # whoever starts a child must know its key, whatever the database
+        settings = settings.model_copy(update={"api_key": SecretStr(key_of_folder(settings))})
     app = create_app(settings)
     with _listen(settings) as listener:
         announcement = _Announcement(settings, _url(settings, listener), child=child)

@@ -252,6 +252,11 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir / 'carrel.db'}"
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether the database is this installation's own file, which no other gateway has."""
+        return self.database.startswith("sqlite")
+
+    @property
     def principal_rate(self) -> float:
         """Calls a second of one user in force; 0 means no limit."""
         return self._rate(self.rate_per_principal, 100)

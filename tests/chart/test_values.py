@@ -73,6 +73,7 @@ def wrong(path: str, value: Any) -> dict[str, Any]:
         ("gateway.secrets.databaseUrl", "mysql://x", "databaseUrl"),
         ("gateway.secrets.redisUrl", "bus:6379", "redisUrl"),
         ("gateway.secrets.apiKey", "short", "apiKey"),
+        ("gateway.secrets.secretKeys", "k1:c2hvcnQ=", "secretKeys"),
         ("gateway.settings", {"CARREL_PORT": 1}, "CARREL_PORT"),
         ("gateway.settings", {"models": ["a"]}, "models"),
         ("gateway.service.type", "Headless", "type"),

@@ -6,6 +6,8 @@ is suspended, its pod is gone, and code that uses the variables is sent: what is
 
 from __future__ import annotations
 
+import base64
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ def wake(bench: Bench, kubeconfig: Path, class_name: str, folder: Path, times: i
     settings = {
         "KUBECONFIG": str(kubeconfig),
         "CARREL_EXECUTOR_TYPE": "kubernetes",
+        "CARREL_SECRET_KEYS": f"k1:{base64.b64encode(os.urandom(32)).decode()}",
         "CARREL_SESSION_NAMESPACE": bench.sessions.namespace,
         "CARREL_SESSION_CLASS": class_name,
         "CARREL_KERNEL_PRIVATE_KEY_FILE": str(key),

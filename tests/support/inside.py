@@ -16,6 +16,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from fastapi import FastAPI
 
 from carrel_gateway.context import ProcessContext
+from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.main import create_app
 from carrel_gateway.settings import Settings
 
@@ -41,11 +42,12 @@ class Socket:
         self._outward: asyncio.Queue[Any] = asyncio.Queue()
         raw = [(name.lower().encode(), value.encode()) for name, value in {"host": "localhost", **headers}.items()]
         offered = headers.get("Sec-WebSocket-Protocol", "")
+        path, _, query = path.partition("?")
         self._scope = {
             "type": "websocket",
             "path": path,
             "raw_path": path.encode(),
-            "query_string": b"",
+            "query_string": query.encode(),
             "headers": raw,
             "subprotocols": [part.strip() for part in offered.split(",") if part.strip()],
             "scheme": "ws",
@@ -91,11 +93,15 @@ class Inside:
     def __init__(self, portal: BlockingPortal, app: FastAPI) -> None:
         self._portal = portal
         self._app = app
-        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
     @property
     def context(self) -> ProcessContext:
         return self._app.state.gateway.context
+
+    @property
+    def authenticator(self) -> Authenticator:
+        return self._app.state.gateway.authenticator
 
     def call(self, work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any, **options: Any) -> T:
         """Do something in the gateway's own event loop."""
@@ -104,7 +110,7 @@ class Inside:
     def request(self, method: str, path: str, *, credential: str | None = None, **options: Any) -> httpx.Response:
         """Ask for something, with a key or a token."""
         headers = {**options.pop("headers", {}), **({"Authorization": f"Bearer {credential}"} if credential else {})}
-        return self.call(self._client.request, method, path, headers=headers, **options)
+        return self.call(self.client.request, method, path, headers=headers, **options)
 
     @contextmanager
     def socket(self, path: str, *, credential: str | None = None, **headers: str) -> Iterator[Socket]:

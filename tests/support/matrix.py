@@ -14,12 +14,14 @@ from uuid import UUID
 from sqlalchemy import insert, select
 from tests.support.inside import Inside, Refused, inside
 from tests.support.operations import Operation
-from tests.support.people import new_key, new_team, new_user
+from tests.support.people import change_user, new_key, new_team, new_user
 from tests.support.state import chunks_of, new_principal
 from tests.support.tenancy import statements_without_tenant
 
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.identity.presented import Kind
+from carrel_gateway.identity.revocations import announce
 from carrel_gateway.identity.rights import Right, Role
 from carrel_gateway.identity.tables import logins
 from carrel_gateway.provider_keys.service import ProviderKeyService
@@ -62,6 +64,16 @@ class World:
         """Return an access token of somebody who has logged in."""
         return self.gateway.call(_log_in, self.context, owner)
 
+    def ticket(self, credential: str) -> str:
+        """Return a ticket of whoever has this key or token."""
+        return self.gateway.request("POST", "/api/tickets", credential=credential).json()["ticket"]
+
+    def disable(self, user: Principal, *, disabled: bool) -> None:
+        """Disable somebody, or enable them again, and tell everybody."""
+        at = datetime.now(UTC) if disabled else None
+        self.gateway.call(change_user, self.context.database, user, disabled_at=at)
+        self.gateway.call(announce, self.context.bus, user.tenant_id, user.user_id)
+
     def path(self, operation: Operation, owner: Principal) -> str:
         """Return the path of an operation on an owner's objects."""
         mine = self.objects[owner.user_id]
@@ -70,11 +82,13 @@ class World:
             session = self.gateway.call(_new_session, self.context, owner)
         login = self.gateway.call(_new_login, self.context, owner) if "{login_id}" in operation.path else None
         team, mate = self.gateway.call(_new_team, self.context, owner) if "team_id" in operation.path else (None, None)
+        key = self.gateway.call(new_key, self.context.database, owner)[1] if "key_id" in operation.path else None
         agent = self.gateway.call(_new_agent, self.context, owner, team) if "agent_id" in operation.path else None
         if "{provider}" in operation.path:
             for caller in (*self.people.values(), self.colleague):
                 self.gateway.call(_store_key, self.context, caller)
         filled = operation.path.format(
+            key_id=key,
             login_id=login,
             agent_id=agent,
             provider="openai",
@@ -105,7 +119,9 @@ class World:
 
     def _ask_socket(self, path: str, credential: str | None) -> tuple[int, str]:
         try:
-            with self.gateway.socket(path, credential=credential) as socket:
+            is_ticket = credential is not None and credential.startswith(Kind.TICKET.value)
+            offer = {"Sec-WebSocket-Protocol": f"carrel.ticket.{credential}"} if is_ticket else {}
+            with self.gateway.socket(path, credential=None if is_ticket else credential, **offer) as socket:
                 socket.send({"type": "nothing"})
                 answer = socket.receive()
         except Refused as refused:

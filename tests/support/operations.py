@@ -41,7 +41,7 @@ class Operation:
 
     @property
     def names_an_object(self) -> bool:
-        return any(f"{{{kind}_id}}" in self.path for kind in ("session", "artifact", "team", "user", "agent"))
+        return any(f"{{{kind}_id}}" in self.path for kind in ("session", "artifact", "team", "user", "key", "agent"))
 
     @property
     def right_beyond(self) -> Right | None:
@@ -80,6 +80,8 @@ OPERATIONS: list[Operation] = [
     _public("POST", "/api/auth/refresh"),
     _public("POST", "/api/auth/forgot"),
     _public("POST", "/api/auth/reset"),
+    _public("POST", "/api/auth/accept"),
+    _op("POST", "/api/invitations", Right.PEOPLE_ADMIN, json={"email": "x"}),
     _public("GET", "/api/auth/oidc/login"),
     _public("GET", "/api/auth/oidc/callback"),
     _op("POST", "/api/auth/logout", ME, ends_login=True),
@@ -128,6 +130,10 @@ OPERATIONS: list[Operation] = [
     _op("GET", f"{S}/notebook", READ),
     _op("POST", f"{S}/notebook/sync", WRITE, json={"notebook": NOTEBOOK}, cheap={}),
     _op("GET", "/api/search?q=word", READ),
+    _op("GET", "/api/keys", Right.PROFILE_READ),
+    _op("POST", "/api/keys", Right.KEYS_WRITE, json={"name": ""}),
+    _op("DELETE", "/api/keys/{key_id}", Right.KEYS_WRITE, beyond=Right.PEOPLE_ADMIN),
+    _op("POST", "/api/tickets", READ),
     _op("GET", "/api/users", Right.TEAMS_WRITE),
     _op("POST", "/api/users", Right.PEOPLE_ADMIN, json={"name": "x", "role": "readonly"}, cheap={"name": ""}),
     _op("PUT", "/api/users/{user_id}", Right.PEOPLE_ADMIN, json={"name": "x"}),

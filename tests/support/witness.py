@@ -232,7 +232,15 @@ def check_state(events: list[dict[str, Any]]) -> None:
     end = (0, len(events) + 1, 0)
     for before, now, later in zip(counts, counts[1:], [*counts[2:], end], strict=False):
         told = any(before[0] < seq < later[1] for seq in lost)
-        assert now[2] > before[2] or told, f"variables were lost without a word between {before[1]} and {now[1]}"
+        between = [_line(event) for event in events if before[0] <= event["seq"] <= later[1]]
+        assert now[2] > before[2] or told, "\n".join(
+            [f"variables were lost without a word between {before[1]} and {now[1]}", *between]
+        )
+
+
+def _line(event: dict[str, Any]) -> str:
+    """Return an event in one line, for whoever has to find out what happened."""
+    return f"{event['seq']} {event['created_at']} {event['type']} {str(event['payload'])[:200]}"
 
 
 def _mark_in(code: str) -> str | None:

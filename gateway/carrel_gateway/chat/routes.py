@@ -28,13 +28,13 @@ from carrel_gateway.dependencies import (
     IdempotencyKey,
     Offset,
     Sessions,
-    admit,
+    Standing,
+    StandingOf,
 )
 from carrel_gateway.errors import CarrelError, InvalidInput
 from carrel_gateway.history.routes import event_stream
 from carrel_gateway.idempotency.routes import IdempotentRoute
-from carrel_gateway.identity.keys import from_subprotocols
-from carrel_gateway.identity.presented import bearer
+from carrel_gateway.identity.presented import bearer, from_subprotocols
 from carrel_gateway.web import sse
 from carrel_gateway.web.replies import JsonReply
 
@@ -78,6 +78,7 @@ async def chat_stream(
     service: Chat,
     history: History,
     sessions: Sessions,
+    standing: StandingOf,
     body: ChatIn | None = None,
     last_event_id: Annotated[str | None, Header()] = None,
     idempotency_key: IdempotencyKey = None,
@@ -101,12 +102,16 @@ async def chat_stream(
             after=started.after,
             run_id=started.run_id,
             headers={RUN_HEADER: str(started.run_id)},
+            holds=standing.holds,
         )
     await sessions.get(session_id)
     run_id = await service.resume_point(session_id, resumed)
     if run_id is None:
         return Response(status_code=status.HTTP_204_NO_CONTENT)  # tells an EventSource not to come back
-    return event_stream(gateway, history, session_id, after=resumed, run_id=run_id, headers={RUN_HEADER: str(run_id)})
+    headers = {RUN_HEADER: str(run_id)}
+    return event_stream(
+        gateway, history, session_id, after=resumed, run_id=run_id, headers=headers, holds=standing.holds
+    )
 
 
 @router.post("/cancel", status_code=status.HTTP_202_ACCEPTED)
@@ -144,6 +149,7 @@ async def replace_message(
     gateway: GatewayOf,
     service: Chat,
     history: History,
+    standing: StandingOf,
     body: MessageIn | None = None,
     accept: Annotated[str, Header()] = "application/json",
 ) -> Response:
@@ -161,21 +167,30 @@ async def replace_message(
             after=started.after,
             run_id=started.run_id,
             headers={RUN_HEADER: str(started.run_id)},
+            holds=standing.holds,
         )
     return JsonReply(_reply(await service.outcome(session_id, started)).model_dump())
 
 
 @sockets.websocket("/ws/chat/{session_id}")
 async def chat_socket(socket: WebSocket, session_id: UUID, after: int | None = None) -> None:
-    """The conversation over one WebSocket; the key comes as header or as subprotocol, never in the address."""
+    """The conversation over one WebSocket; a ticket comes as subprotocol, or a key as header, never in the address."""
     gateway: Gateway = socket.app.state.gateway
-    offered, answer = from_subprotocols(socket.headers.get("sec-websocket-protocol"))
+    ticket, answer = from_subprotocols(socket.headers.get("sec-websocket-protocol"))
+    standing = Standing(socket, presented=bearer(socket.headers.get("authorization")), ticket=ticket)
     try:
-        caller = await admit(socket, gateway, bearer(socket.headers.get("authorization")) or offered)
+        caller = await standing.enter()
     except CarrelError as error:
         await socket.close(code=4000 + error.status, reason=error.code)
         return
     await socket.accept(subprotocol=answer)
     await ChatSocket(
-        socket, gateway.context, caller, gateway.supervisor, gateway.access, gateway.rates, session_id
+        socket,
+        gateway.context,
+        caller,
+        gateway.supervisor,
+        gateway.access,
+        gateway.rates,
+        session_id,
+        standing.now,
     ).serve(after)

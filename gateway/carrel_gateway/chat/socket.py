@@ -3,11 +3,13 @@
 In: `{"type": "message", "message": "…"}`, with an `idempotency_key` if it may be sent again, and `{"type": "cancel"}`.
 Out: events as in `…/events`, live ones with `"live": true`, and `{"type": "problem", "code": …, "detail": …}` for what
 could not be done. A reader that is too slow is cut with code 4408 and comes back with `after`; nothing is held for it.
+Whoever would not be let in any more is cut with 4401, 4403 or 4404.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Any, Protocol, cast
 from uuid import UUID
@@ -19,7 +21,7 @@ from carrel_gateway.chat.schemas import MessageFrame
 from carrel_gateway.chat.service import ChatService
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import CarrelError, InvalidInput
+from carrel_gateway.errors import CarrelError, InvalidInput, Unavailable
 from carrel_gateway.history.schemas import event_document, live_document
 from carrel_gateway.history.service import HistoryService, StoredEvent
 from carrel_gateway.identity import policy
@@ -28,6 +30,8 @@ from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
 
+LOOK_SECONDS = 20.0
+"""So long a socket may outlive the right to it."""
 _SEND_SECONDS = 30.0
 """A reader that takes nothing for so long is cut."""
 
@@ -52,11 +56,13 @@ class ChatSocket:
         access: SessionAccess,
         rates: RateLimits,
         session_id: UUID,
+        again: Callable[[], Awaitable[Principal]],
     ) -> None:
         self._socket = socket
         self._principal = principal
         self._access = access
         self._rates = rates
+        self._again = again
         self._session_id = session_id
         self._sessions = SessionService(context, principal)
         self._history = HistoryService(context, principal)
@@ -71,16 +77,20 @@ class ChatSocket:
             await self._problem(error)
             await self._socket.close(4404, error.code)
             return
+        looks = asyncio.create_task(self._look_again())
         out = asyncio.create_task(self._events_out(session.last_seq if after is None else max(after, 0)))
         inward = asyncio.create_task(self._messages_in())
         try:
-            await asyncio.wait({out, inward}, return_when=asyncio.FIRST_COMPLETED)
-            if out.done() and not out.cancelled() and isinstance(out.exception(), TimeoutError):
+            await asyncio.wait({out, inward, looks}, return_when=asyncio.FIRST_COMPLETED)
+            if looks.done():
+                error = looks.result()
+                await self._socket.close(4000 + error.status, error.code)
+            elif out.done() and not out.cancelled() and isinstance(out.exception(), TimeoutError):
                 await self._socket.close(4408, "too_slow")
         finally:
-            for task in (out, inward):
+            for task in (out, inward, looks):
                 task.cancel()
-            for task in (out, inward):
+            for task in (out, inward, looks):
                 with suppress(asyncio.CancelledError, TimeoutError, ConnectionError, RuntimeError):
                     await task
 
@@ -120,7 +130,20 @@ class ChatSocket:
         else:
             raise InvalidInput('a frame must have "type": "message" or "cancel"', code="unknown_frame")
 
+    async def _look_again(self) -> CarrelError:
+        """Return why whoever is connected would not be let in any more, as soon as that is so."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self._again()
+            except Unavailable:
+                continue  # it is as it was, while that cannot be found out
+            except CarrelError as error:
+                return error
+
     async def _require(self, rule: Rule) -> None:
+        """Check that whoever is connected may do something at this moment."""
+        self._principal = await self._again()
         policy.require(self._principal, rule)
         await self._access.require(self._principal, self._session_id, changes=rule.changes)
 

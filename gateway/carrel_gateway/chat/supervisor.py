@@ -26,6 +26,7 @@ from carrel_gateway.errors import CarrelError, StaleRun
 from carrel_gateway.execution.service import ExecutionService
 from carrel_gateway.provider_keys.service import ProviderKeyService
 from carrel_gateway.runs.service import Fence, Run, RunService, claim_expired
+from carrel_gateway.storage.bus import BusOverflow
 from carrel_wire.log import RunFinished
 
 CANCEL_CHANNEL: Final = "runs.cancel"
@@ -211,11 +212,13 @@ class RunSupervisor:
         while True:
             try:
                 async with self._context.bus.subscribe(CANCEL_CHANNEL) as messages:
-                    async for data in messages:
-                        if len(data) == 16:
-                            self._cancel_here(UUID(bytes=data))
+                    while True:
+                        with suppress(BusOverflow):  # a lost cancel is seen at the next renewal of the lease
+                            data = await anext(messages)
+                            if len(data) == 16:
+                                self._cancel_here(UUID(bytes=data))
             except Exception:  # noqa: BLE001 - hearing must go on
-                # Cancels are in the database too; without the bus they are seen at the next renewal of the lease.
+                # Cancels are in the database too: without the bus they only come later.
                 _log.exception("cancels not heard over the bus")
             await asyncio.sleep(1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Annotated, Literal
 from uuid import UUID
@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from carrel_gateway import metrics
-from carrel_gateway.dependencies import Cursor, Gateway, GatewayOf, History, Search, Sessions
+from carrel_gateway.dependencies import Cursor, Gateway, GatewayOf, History, Search, Sessions, StandingOf
 from carrel_gateway.history.schemas import EventList, HitList, event_document, live_document, text_document
 from carrel_gateway.history.service import HistoryService, StoredEvent
 from carrel_gateway.idempotency.routes import IdempotentRoute
@@ -34,6 +34,7 @@ async def read_events(
     gateway: GatewayOf,
     history: History,
     sessions: Sessions,
+    standing: StandingOf,
     after: Annotated[int, Query(ge=0, le=2**63 - 1, description="Number of the last event that the caller has.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 500,
     cursor: Cursor = None,
@@ -54,7 +55,8 @@ async def read_events(
         await sessions.get(session_id)  # one that was made with kubectl gets its log now
     if streams:
         resumed = sse.last_event_id(last_event_id)
-        return event_stream(gateway, history, session_id, after=after if resumed is None else resumed, run_id=run)
+        begin = after if resumed is None else resumed
+        return event_stream(gateway, history, session_id, after=begin, run_id=run, holds=standing.holds)
     if wait:
         await history.wait(session_id, after=after, seconds=wait)
     if found is None:
@@ -88,10 +90,14 @@ def event_stream(
     *,
     after: int,
     run_id: UUID | None,
+    holds: Callable[[], Awaitable[bool]],
     headers: dict[str, str] | None = None,
 ) -> StreamingResponse:
-    """Return the events after one as a stream, to the end of a run when one is named, else without end."""
-    body = sse.with_pings(_encoded(history, session_id, after=after, run_id=run_id), gateway.closing)
+    """Return the events after one as a stream, to the end of a run when one is named, else without end.
+
+    It ends when `holds` says that the caller would not be let in any more.
+    """
+    body = sse.with_pings(_encoded(history, session_id, after=after, run_id=run_id), gateway.closing, holds)
     return StreamingResponse(_counted(body), media_type=sse.MEDIA_TYPE, headers={**sse.HEADERS, **(headers or {})})
 
 

@@ -18,13 +18,13 @@ import structlog
 
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError, Unauthenticated
-from carrel_gateway.identity import lookups, metrics
+from carrel_gateway.identity import lookups, metrics, standing
 from carrel_gateway.identity.cache import SECONDS, PrincipalCache
 from carrel_gateway.identity.keys import InstallationKey
 from carrel_gateway.identity.lookups import Found
 from carrel_gateway.identity.presented import MAX_LENGTH, Kind, digest_of, tenant_of
-from carrel_gateway.identity.rights import Right, Role, rights_of
 from carrel_gateway.identity.service import default_principal
+from carrel_gateway.identity.standing import principal_of
 from carrel_gateway.identity.tokens import is_token
 
 USED_PAUSE: Final = timedelta(minutes=1)
@@ -94,6 +94,36 @@ class Authenticator:
         _count(kind, "accepted")
         return found
 
+    async def admit_ticket(self, ticket: str) -> Principal:
+        """Return who made a ticket, with the rights of the credential that it was made with; it is of no use again.
+
+        Raises
+        ------
+        Unauthenticated
+            It is not known, was used or has expired, or the credential is not in force any more.
+        """
+        try:
+            principal = await self._by_ticket(ticket)
+        except Unauthenticated:
+            _count("ticket", "refused")
+            raise
+        _count("ticket", "accepted")
+        return principal
+
+    async def again(self, principal: Principal) -> Principal:
+        """Return a principal as it is now.
+
+        Raises
+        ------
+        Unauthenticated
+            Its credential is not in force any more.
+        """
+        if principal.credential_id is None:
+            return principal
+        async with self._database.transaction(principal.tenant_id, write=False) as tx:
+            found = standing.require(await lookups.find_credential(tx, principal.credential_id))
+        return principal_of(principal.tenant_id, found)
+
     async def note_used(self) -> None:
         """Write down when keys were used."""
         used, self._used = self._used, {}
@@ -104,11 +134,11 @@ class Authenticator:
     async def _by_key(self, presented: str, digest: bytes) -> Principal:
         tenant_id = tenant_of(Kind.KEY, presented)
         if tenant_id is None:
-            raise _not_known()
+            raise standing.not_known()
         mark = self._cache.mark(tenant_id)
         async with self._database.transaction(tenant_id, write=False) as tx:
-            found = _standing(await lookups.find_key(tx, digest))
-        principal = _principal(tenant_id, found)
+            found = standing.require(await lookups.find_key(tx, digest))
+        principal = principal_of(tenant_id, found)
         self._cache.keep(digest, principal, mark, seconds=_seconds_left(found))
         if _is_to_be_noted(found) and len(self._used) < _MOST_USED:
             self._used[found.credential_id] = tenant_id
@@ -118,13 +148,28 @@ class Authenticator:
         claims = self._tokens.verify(presented)
         mark = self._cache.mark(claims.tenant_id)
         async with self._database.transaction(claims.tenant_id, write=False) as tx:
-            found = _standing(await lookups.find_login(tx, claims.login_id))
+            found = standing.require(await lookups.find_login(tx, claims.login_id))
         if found.user_id != claims.user_id:
-            raise _not_known()
-        principal = _principal(claims.tenant_id, found)
+            raise standing.not_known()
+        principal = principal_of(claims.tenant_id, found)
         left = (claims.expires_at - datetime.now(UTC)).total_seconds()
         self._cache.keep(digest, principal, mark, seconds=min(left, _seconds_left(found)))
         return principal
+
+    async def _by_ticket(self, ticket: str) -> Principal:
+        tenant_id = tenant_of(Kind.TICKET, ticket)
+        if tenant_id is None:
+            raise _spent()
+        async with self._database.transaction(tenant_id) as tx:
+            used = await lookups.use_ticket(tx, digest_of(ticket))
+            if used is None:
+                raise _spent()
+            if used.credential_id is None:  # of the installation's own key
+                return default_principal()
+            found = standing.require(await lookups.find_credential(tx, used.credential_id))
+        if found.user_id != used.user_id:
+            raise _spent()
+        return principal_of(tenant_id, found)
 
     async def _note_for_ever(self) -> None:
         while True:
@@ -137,33 +182,6 @@ class Authenticator:
                 _log.exception("use of keys not noted")
 
 
-def _standing(found: Found | None) -> Found:
-    """Return a credential that is in force.
-
-    Raises
-    ------
-    Unauthenticated
-        It is not; the message says why.
-    """
-    if found is None:
-        raise _not_known()
-    if found.revoked_at is not None:
-        raise Unauthenticated("that key or login was revoked; use another one", code="revoked")
-    if found.expires_at is not None and found.expires_at <= found.now:
-        raise Unauthenticated("that key or login has expired; make a new one", code="expired")
-    if found.disabled_at is not None:
-        raise Unauthenticated("that account is disabled; ask an administrator of the tenant", code="disabled")
-    return found
-
-
-def _principal(tenant_id: UUID, found: Found) -> Principal:
-    role = Role(found.role)
-    rights = rights_of(role)
-    if found.scopes is not None:
-        rights &= {right for right in Right if right.value in found.scopes}
-    return Principal(tenant_id, found.user_id, role, rights, found.credential_id, found.team_ids)
-
-
 def _is_to_be_noted(found: Found) -> bool:
     return found.used_at is None or found.now - found.used_at >= USED_PAUSE
 
@@ -172,13 +190,15 @@ def _seconds_left(found: Found) -> float:
     return SECONDS if found.expires_at is None else (found.expires_at - found.now).total_seconds()
 
 
-def _not_known() -> Unauthenticated:
-    return Unauthenticated("that API key is not known here", code="wrong_key")
+def _spent() -> Unauthenticated:
+    return Unauthenticated(
+        "that ticket is not known, was used or has expired; get another one with POST /api/tickets", code="wrong_ticket"
+    )
 
 
 def _unknown() -> Unauthenticated:
     _count("unknown", "refused")
-    return _not_known()
+    return standing.not_known()
 
 
 def _count(kind: str, outcome: str) -> None:

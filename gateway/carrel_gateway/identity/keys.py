@@ -35,8 +35,10 @@ class InstallationKey:
         return hmac.compare_digest(digest, self._digest)
 
 
-def installation_key(settings: Settings) -> str:
-    """Return the key of the settings or, when there is none, that of the data folder, made when it is not there.
+def installation_key(settings: Settings) -> str | None:
+    """Return the key of the settings or, of the embedded product, that of the data folder.
+
+    With Postgres and without a setting there is none: the administrator's first key is a row, as those of others.
 
     Raises
     ------
@@ -45,6 +47,17 @@ def installation_key(settings: Settings) -> str:
     """
     if settings.api_key is not None and settings.api_key.get_secret_value():
         return settings.api_key.get_secret_value()
+    return key_of_folder(settings) if settings.is_embedded else None
+
+
+def key_of_folder(settings: Settings) -> str:
+    """Return the key of the data folder, made when it is not there.
+
+    Raises
+    ------
+    KeyFileUnusable
+        The file is empty, or cannot be read or written.
+    """
     path = key_file(settings)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -68,15 +81,3 @@ def installation_key(settings: Settings) -> str:
 def key_file(settings: Settings) -> Path:
     """Return the path of the installation's key."""
     return settings.data_dir / "key"
-
-
-def from_subprotocols(header: str | None) -> tuple[str | None, str | None]:
-    """Return the key that a WebSocket client offers as subprotocol, and the subprotocol to answer with.
-
-    Browsers cannot set headers on a WebSocket, and an address is written to logs; a subprotocol is neither.
-    """
-    offered = [part.strip() for part in (header or "").split(",") if part.strip()]
-    key = next((part.removeprefix("carrel.key.") for part in offered if part.startswith("carrel.key.")), None)
-    # A browser gives up when it offered subprotocols and none comes back; the one without the key is preferred.
-    answer = next((part for part in offered if part == "carrel.v1"), offered[0] if offered else None)
-    return key, answer

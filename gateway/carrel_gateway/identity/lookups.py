@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Table, or_, select, update
 
-from carrel_gateway.identity.tables import api_keys, logins, team_members, users
+from carrel_gateway.identity.tables import api_keys, logins, one_time_tokens, team_members, users
 from carrel_gateway.storage.database import Transaction
 
 
@@ -27,6 +27,8 @@ class Found:
     revoked_at: datetime | None
     disabled_at: datetime | None
     used_at: datetime | None
+    is_key: bool
+    """Or else a login."""
     now: datetime
     """By the clock that all processes share."""
     team_ids: frozenset[UUID]
@@ -41,6 +43,43 @@ async def find_key(tx: Transaction, digest: bytes) -> Found | None:
 async def find_login(tx: Transaction, login_id: UUID) -> Found | None:
     """Return the login of this id."""
     return await _find(tx, logins, logins.c.id == login_id, [])
+
+
+async def find_credential(tx: Transaction, credential_id: UUID) -> Found | None:
+    """Return the key or the login of this id."""
+    columns = [api_keys.c.scopes, api_keys.c.used_at]
+    found = await _find(tx, api_keys, api_keys.c.id == credential_id, columns)
+    return found or await find_login(tx, credential_id)
+
+
+@dataclass(frozen=True, slots=True)
+class UsedTicket:
+    """A ticket that was taken."""
+
+    user_id: UUID
+    credential_id: UUID | None
+    """What it was made with; none of the installation's own key."""
+
+
+async def use_ticket(tx: Transaction, digest: bytes) -> UsedTicket | None:
+    """Take a ticket that is in force; of several that try, one gets it."""
+    statement = (
+        update(one_time_tokens)
+        .where(
+            one_time_tokens.c.tenant_id == tx.tenant_id,
+            one_time_tokens.c.digest == digest.hex(),
+            one_time_tokens.c.purpose == "ticket",
+            one_time_tokens.c.used_at.is_(None),
+            one_time_tokens.c.expires_at > tx.dialect.now(),
+        )
+        .values(used_at=tx.dialect.now())
+        .returning(one_time_tokens.c.user_id, one_time_tokens.c.detail)
+    )
+    row = (await tx.connection.execute(statement)).first()
+    if row is None:
+        return None
+    user_id, detail = row
+    return UsedTicket(user_id, UUID(detail["credential_id"]) if detail["credential_id"] else None)
 
 
 async def touch(tx: Transaction, key_id: UUID, *, pause: timedelta) -> None:
@@ -91,6 +130,7 @@ async def _find(
         revoked_at=row["revoked_at"],
         disabled_at=row["disabled_at"],
         used_at=row.get("used_at"),
+        is_key=table is api_keys,
         now=row["now"],
         team_ids=frozenset(row["team_id"] for row in rows if row["team_id"] is not None),
     )

@@ -11,5 +11,5 @@ AUTHENTICATIONS: Final = Counter(
     "Callers that were looked at: by kind of what they presented, and whether it was accepted, looked up or not.",
     ["kind", "outcome"],
 )
-"""`kind`: installation, key, token, none, unknown. `outcome`: accepted, cached, refused."""
+"""`kind`: installation, key, token, ticket, none, unknown. `outcome`: accepted, cached, refused."""
 CACHED: Final = Gauge("carrel_principals_cached", "Callers that are known without a look-up.")

@@ -60,6 +60,8 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("POST", "/api/auth/refresh"): PUBLIC,
         ("POST", "/api/auth/forgot"): PUBLIC,
         ("POST", "/api/auth/reset"): PUBLIC,
+        ("POST", "/api/auth/accept"): PUBLIC,
+        ("POST", "/api/invitations"): _rule(Right.PEOPLE_ADMIN),
         ("GET", "/api/auth/oidc/login"): PUBLIC,
         ("GET", "/api/auth/oidc/callback"): PUBLIC,
         ("POST", "/api/auth/logout"): _rule(Right.PROFILE_WRITE),
@@ -114,6 +116,11 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("GET", f"{_SESSION}/export"): _READ,
         ("POST", f"{_SESSION}/notebook/sync"): _WRITE,
         ("GET", "/api/search"): _READ,
+        # keys
+        ("GET", "/api/keys"): _rule(Right.PROFILE_READ),
+        ("POST", "/api/keys"): _rule(Right.KEYS_WRITE),
+        ("DELETE", "/api/keys/{key_id}"): _rule(Right.KEYS_WRITE),
+        ("POST", "/api/tickets"): _rule(Right.SESSIONS_READ),  # it opens what reads a session
         # people
         ("GET", "/api/users"): _rule(Right.TEAMS_WRITE),  # whom one can take into a team
         ("POST", "/api/users"): _rule(Right.PEOPLE_ADMIN),

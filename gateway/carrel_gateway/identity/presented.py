@@ -23,6 +23,7 @@ _TENANT_BYTES: Final = 16
 _CHECKSUM_BYTES: Final = 4
 _BYTES: Final = _TENANT_BYTES + _RANDOM_BYTES + _CHECKSUM_BYTES
 _HINT_LENGTH: Final = 4
+_OFFER: Final = "carrel.ticket."
 
 
 class Kind(StrEnum):
@@ -68,6 +69,18 @@ def bearer(header: str | None) -> str | None:
     """Return what an Authorization header presents, or none."""
     scheme, _, value = (header or "").partition(" ")
     return value.strip() or None if scheme.lower() == "bearer" else None
+
+
+def from_subprotocols(header: str | None) -> tuple[str | None, str | None]:
+    """Return the ticket that a WebSocket client offers as subprotocol, and the subprotocol to answer with.
+
+    Browsers cannot set headers on a WebSocket, and an address is written to logs; a subprotocol is neither.
+    """
+    offered = [part.strip() for part in (header or "").split(",") if part.strip()]
+    ticket = next((part.removeprefix(_OFFER) for part in offered if part.startswith(_OFFER)), None)
+    # A browser gives up when it offered subprotocols and none comes back; the one without a secret is preferred.
+    answer = next((part for part in offered if part == "carrel.v1"), offered[0] if offered else None)
+    return ticket, answer
 
 
 def _checksum(kind: Kind, body: bytes) -> bytes:

@@ -125,6 +125,11 @@ def load_master_keys(settings: Settings) -> MasterKeys:
     """
     if settings.secret_keys is not None and settings.secret_keys.get_secret_value():
         return MasterKeys(_parse(settings.secret_keys.get_secret_value()))
+    if settings.executor_type == "kubernetes":
+        raise SecretKeysUnusable(
+            "CARREL_SECRET_KEYS must be set when CARREL_EXECUTOR_TYPE is kubernetes: all gateways need the same keys; "
+            "make one with `openssl rand -base64 32` and write it as `k1:<key>`"
+        )
     path = settings.data_dir / KEY_FILE
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

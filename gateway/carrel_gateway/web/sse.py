@@ -7,7 +7,7 @@ Committed events carry `id:`, their sequence number in the session, so that a cl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ PING: Final = b": ping\n\n"
 _LAST: Final = 2**63 - 1
 PING_SECONDS: Final = 15.0
 """Proxies commonly cut connections that are silent for 30 to 60 s."""
+LOOK_SECONDS: Final = 20.0
+"""So long a stream may outlive the right to it."""
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -47,13 +49,25 @@ def last_event_id(header: str | None) -> int | None:
 
 
 async def with_pings(
-    source: AsyncIterator[bytes], closing: asyncio.Event, seconds: float = PING_SECONDS
+    source: AsyncIterator[bytes],
+    closing: asyncio.Event,
+    holds: Callable[[], Awaitable[bool]],
+    seconds: float = PING_SECONDS,
 ) -> AsyncIterator[bytes]:
-    """Yield what the source yields, and a comment whenever it was silent for so many seconds; end when closing."""
+    """Yield what the source yields, and a comment whenever it was silent for so many seconds.
+
+    Ends when closing, and when `holds`, which is asked every `LOOK_SECONDS` or so, says no.
+    """
+    loop = asyncio.get_running_loop()
+    look_at = loop.time() + LOOK_SECONDS
     pending: asyncio.Future[bytes] | None = None
     closed = asyncio.ensure_future(closing.wait())
     try:
         while not closing.is_set():
+            if loop.time() >= look_at:
+                if not await holds():
+                    return
+                look_at = loop.time() + LOOK_SECONDS
             pending = pending or asyncio.ensure_future(anext(source))
             await asyncio.wait({pending, closed}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if not pending.done():

@@ -33,7 +33,7 @@ def test_a_witness_notices_variables_that_are_gone():
             else:
                 outputs = [{"output_type": "stream", "text": f"m0-abc {item}\n"}]
                 event = {"type": "cell.outputs", "payload": {"execution_id": begun.pop(0), "outputs": outputs}}
-            events.append({"seq": seq, **event})
+            events.append({"seq": seq, "created_at": "", **event})
         return events
 
     check_state(log("a", 1, "b", 2, "lost", "c", 1, "d", 2))

@@ -23,6 +23,7 @@ from carrel_gateway.identity.rights import ALL_RIGHTS, Right, Role, rights_of
 from carrel_gateway.main import create_app
 from carrel_gateway.settings import Settings
 
+KINDS = ("session", "artifact", "team", "user", "key", "agent", "login")
 GUARDED = [operation for operation in OPERATIONS if operation.rights is not None]
 
 
@@ -92,19 +93,20 @@ def outcome(operation: Operation, caller: Principal, owner: Principal, rights: f
 def test_route_by_role_by_owner_by_credential(everybody: World, operation: Operation) -> None:
     before = everybody.rows()
     for role, caller in everybody.people.items():
-        for kind, made in (("key", everybody.key(caller)), ("token", everybody.token(caller))):
-            credential = made
+        made = {"key": everybody.key(caller), "token": everybody.token(caller)}
+        kinds = ["key", "token", *(["ticket"] if operation.method == "WS" else [])]
+        for kind in kinds:
             for owner in (caller, everybody.colleague, everybody.stranger):
                 if operation.consumes and role is Role.ADMIN and owner is everybody.colleague:
                     continue  # it would be gone, as it should; `test_an_administrator_may_delete` looks at it
+                credential = everybody.ticket(made["key"]) if kind == "ticket" else made[kind]
                 status, code = everybody.ask(operation, owner, credential)
                 if operation.ends_login and kind == "token":
-                    credential = everybody.token(caller)
+                    made[kind] = everybody.token(caller)
                 wanted = outcome(operation, caller, owner, rights_of(role))
                 assert status in wanted, (operation.name, role, kind, owner is caller, status, code)
                 if wanted == {404}:
-                    kinds = ("session", "artifact", "team", "user", "agent", "login")
-                    assert code in {f"{kind}_not_found" for kind in kinds}
+                    assert code in {f"{name}_not_found" for name in KINDS}
                 if wanted == {403}:
                     assert code in {"permission_denied", "not_your_session"}
     assert everybody.ask(operation, everybody.colleague, None) == (401, "unauthenticated")

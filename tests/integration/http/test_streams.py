@@ -114,8 +114,12 @@ def take(socket, kind):
             return event
 
 
-def test_websocket_conversation(gateway, session, sales):
-    protocols = ["carrel.v1", f"carrel.key.{gateway.key}"]
+def offer(api):
+    return ["carrel.v1", f"carrel.ticket.{api.post('/api/tickets').json()['ticket']}"]
+
+
+def test_websocket_conversation(api, gateway, session, sales):
+    protocols = offer(api)
     with connect(address(gateway, session), subprotocols=protocols) as socket:
         assert socket.subprotocol == "carrel.v1"
         keyed = json.dumps({"type": "message", "idempotency_key": "mine", **QUESTION})
@@ -142,7 +146,7 @@ def test_websocket_conversation(gateway, session, sales):
     "options",
     [
         {},
-        {"subprotocols": ["carrel.v1", "carrel.key.wrong"]},
+        {"subprotocols": ["carrel.v1", "carrel.ticket.wrong"]},
         {"additional_headers": {"Authorization": "Bearer wrong"}},
     ],
 )
@@ -151,8 +155,8 @@ def test_websocket_wants_a_key(gateway, session, options):
         connect(address(gateway, session), **options)
 
 
-def test_websocket_of_a_foreign_page(gateway, session):
-    protocols = ["carrel.v1", f"carrel.key.{gateway.key}"]
+def test_websocket_of_a_foreign_page(api, gateway, session):
+    protocols = offer(api)
     with pytest.raises(InvalidStatus, match="403"):
         connect(address(gateway, session), subprotocols=protocols, origin="http://evil.example")
 

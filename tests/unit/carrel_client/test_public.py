@@ -22,6 +22,11 @@ def test_names():
         "ConnectionFailed",
         "Event",
         "Execution",
+        "InMemory",
+        "Key",
+        "Login",
+        "LoginEnded",
+        "LoginStore",
         "Session",
         "UnexpectedReply",
     ]

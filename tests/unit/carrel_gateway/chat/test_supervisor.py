@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 from tests.support.local import settings_for
 from tests.support.scripted_model import ScriptedModel
 
 from carrel_gateway.agents.protocols import Turn
 from carrel_gateway.chat.preparation import turns_before
 from carrel_gateway.chat.service import ChatService
-from carrel_gateway.chat.supervisor import RunSupervisor
+from carrel_gateway.chat.supervisor import CANCEL_CHANNEL, RunSupervisor
 from carrel_gateway.context import Principal
 from carrel_gateway.errors import ModelFailed, SessionBusy, StaleRun
 from carrel_gateway.history.service import HistoryService, Message
@@ -156,6 +157,20 @@ async def test_cancel_while_the_model_is_silent(context, supervised):
     end = await ended(context, session_id)
     assert (end.status, end.code) == ("cancelled", "cancelled")
     assert await chat.cancel(session_id) is None
+
+
+async def test_lost_news_are_no_failure_and_cancels_are_heard_after(context, supervised):
+    session_id = await opened_session(context)
+    model = SilentModel()
+    supervisor = await supervised(model)
+    await asyncio.sleep(0)
+    with capture_logs() as logged:
+        context.bus._readers.lose_all("cut")
+        started = await ChatService(context, PRINCIPAL, supervisor).send(session_id, "q")
+        await model.asked.wait()
+        await context.bus.publish(CANCEL_CHANNEL, started.run_id.bytes)
+        assert (await ended(context, session_id)).status == "cancelled"
+    assert [line for line in logged if line["log_level"] == "error"] == []
 
 
 async def test_cancel_reaches_the_process_that_drives(context, supervised):

@@ -1,7 +1,7 @@
 """The key of the installation.
 
-Plan: made once with mode 0600 and kept; settings go first; another one does not match; subprotocol forms; an unusable
-file is a clear error.
+Plan: made once with mode 0600 and kept; settings go first; another one does not match; with Postgres there is no file;
+an unusable file is a clear error.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import stat
 
 import pytest
+from pydantic import SecretStr
 
-from carrel_gateway.identity.keys import InstallationKey, KeyFileUnusable, from_subprotocols, installation_key
+from carrel_gateway.identity.keys import InstallationKey, KeyFileUnusable, installation_key
 from carrel_gateway.identity.presented import digest_of
 from carrel_gateway.settings import Settings
 
@@ -48,14 +49,9 @@ def test_another_key_does_not_match():
         assert not key.matches(digest_of(wrong))
 
 
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        (None, (None, None)),
-        ("carrel.v1, carrel.key.abc", ("abc", "carrel.v1")),
-        ("carrel.key.abc", ("abc", "carrel.key.abc")),
-        ("chat", (None, "chat")),
-    ],
-)
-def test_subprotocols(header, expected):
-    assert from_subprotocols(header) == expected
+def test_with_postgres_there_is_none_but_the_settings_one(tmp_path):
+    settings = Settings(_env_file=None, data_dir=tmp_path, database_url="postgresql://nobody@nowhere/x")
+    assert installation_key(settings) is None
+    assert not (tmp_path / "key").exists()
+    named = settings.model_copy(update={"api_key": SecretStr("mine")})
+    assert installation_key(named) == "mine"

@@ -20,6 +20,8 @@ SECRETS = {
     "Authorization: Bearer abc.def-ghi": "abc.def-ghi",
     "see http://localhost:8000/#key=crl_0123456789": "crl_0123456789",
     "subprotocol carrel.key.hunter2hunter2": "hunter2hunter2",
+    "subprotocol carrel.ticket.hunter2hunter2": "hunter2hunter2",
+    "ticket crt_abcdefghijklmnopqrstuvwxyz": "abcdefghijklmnopqrstuvwxyz",
     "key crl_0123456789abcdefghijABCDEFGHIJ used": "crl_0123456789abcdefghijABCDEFGHIJ",
     "refresh crf_0123456789abcdefghijABCDEFGHIJ used": "crf_0123456789abcdefghijABCDEFGHIJ",
     "token eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiIwMTkwIn0.c2lnbmF0dXJl": "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiIwMTkwIn0",

@@ -27,6 +27,10 @@ def test_any_text_survives(text, size):
     assert json.loads(events[0].data) == {"content": text}
 
 
+async def holds():
+    return True
+
+
 def test_live_event_has_no_id():
     assert b"id:" not in sse.encode("text.delta", {"text": "a"})
 
@@ -52,7 +56,7 @@ async def test_silence_is_filled_and_the_end_is_the_end():
         yield b"second"
 
     seen = []
-    async for chunk in sse.with_pings(source(), asyncio.Event(), seconds=0.001):
+    async for chunk in sse.with_pings(source(), asyncio.Event(), holds, seconds=0.001):
         seen.append(chunk)
         if seen.count(sse.PING) == 2:
             gate.set()
@@ -71,7 +75,7 @@ async def test_closing_closes_the_source():
         finally:
             closed.append(True)
 
-    stream = sse.with_pings(source(), asyncio.Event(), seconds=60)
+    stream = sse.with_pings(source(), asyncio.Event(), holds, seconds=60)
     assert await anext(stream) == b"first"
     waiting = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0)
@@ -90,7 +94,7 @@ async def test_a_closing_process_ends_its_streams():
         closing.set()
         await asyncio.Event().wait()
 
-    assert [chunk async for chunk in sse.with_pings(source(), closing, seconds=60)] == [b"first"]
+    assert [chunk async for chunk in sse.with_pings(source(), closing, holds, seconds=60)] == [b"first"]
 
 
 async def test_an_error_of_the_source_comes_through():
@@ -98,7 +102,36 @@ async def test_an_error_of_the_source_comes_through():
         yield b"first"
         raise InvalidInput("no")
 
-    stream = sse.with_pings(source(), asyncio.Event(), seconds=60)
+    stream = sse.with_pings(source(), asyncio.Event(), holds, seconds=60)
     await anext(stream)
     with pytest.raises(InvalidInput):
         await anext(stream)
+
+
+async def test_a_stream_ends_when_its_caller_would_not_be_let_in_any_more(monkeypatch):
+    monkeypatch.setattr(sse, "LOOK_SECONDS", 0.0)
+    answers = iter([True, True, False])
+
+    async def source():
+        while True:
+            yield b"item"
+
+    async def asked():
+        return next(answers)
+
+    assert [chunk async for chunk in sse.with_pings(source(), asyncio.Event(), asked)] == [b"item", b"item"]
+
+
+async def test_a_silent_stream_ends_too(monkeypatch):
+    monkeypatch.setattr(sse, "LOOK_SECONDS", 0.0)
+    answers = iter([True, False])
+
+    async def source():
+        await asyncio.Event().wait()
+        yield b"never"
+
+    async def asked():
+        return next(answers)
+
+    stream = sse.with_pings(source(), asyncio.Event(), asked, seconds=0.001)
+    assert [chunk async for chunk in stream] == [sse.PING]

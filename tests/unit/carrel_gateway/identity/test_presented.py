@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carrel_gateway.identity.presented import Kind, bearer, digest_of, hint_of, make, tenant_of
+from carrel_gateway.identity.presented import Kind, bearer, digest_of, from_subprotocols, hint_of, make, tenant_of
 
 TENANT = UUID("0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee")
 
@@ -63,3 +63,17 @@ def test_a_hint_is_the_end_alone():
 )
 def test_bearer(header, key):
     assert bearer(header) == key
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (None, (None, None)),
+        ("carrel.v1, carrel.ticket.abc", ("abc", "carrel.v1")),
+        ("carrel.ticket.abc", ("abc", "carrel.ticket.abc")),
+        ("carrel.key.abc", (None, "carrel.key.abc")),
+        ("chat", (None, "chat")),
+    ],
+)
+def test_subprotocols(header, expected):
+    assert from_subprotocols(header) == expected

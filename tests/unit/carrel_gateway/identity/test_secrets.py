@@ -105,3 +105,10 @@ def test_every_changed_character_is_seen():
     for short in ("k.", "k", "", "k.AAAA", "k." + "A" * 16):
         with pytest.raises(Unsealable):
             keys.unseal("use", short, bound_to="")
+
+
+def test_a_cluster_shares_no_folder_and_needs_the_setting(tmp_path):
+    cluster = {"executor_type": "kubernetes", "kernel_private_key_file": tmp_path / "key.pem"}
+    with pytest.raises(SecretKeysUnusable, match="CARREL_SECRET_KEYS must be set"):
+        load_master_keys(settings(tmp_path, **cluster))
+    assert load_master_keys(settings(tmp_path, secret_keys=f"a:{ONE}", **cluster)).newest.kid == "a"

@@ -1,0 +1,44 @@
+"""`/api/keys` and `/api/tickets`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response, status
+
+from carrel_gateway.credentials.schemas import KeyCreate, KeyList, KeyMade, KeyOut, TicketOut
+from carrel_gateway.dependencies import Credentials, Cursor
+
+router = APIRouter(tags=["keys"])
+
+
+@router.get("/api/keys")
+async def list_keys(
+    credentials: Credentials,
+    user_id: Annotated[UUID | None, Query(description="Whose; an administrator's question.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Cursor = None,
+) -> KeyList:
+    """List keys, newest first, also those that were revoked or have expired."""
+    return KeyList.model_validate(await credentials.keys(user_id, limit=limit, cursor=cursor))
+
+
+@router.post("/api/keys", status_code=status.HTTP_201_CREATED)
+async def make_key(body: KeyCreate, credentials: Credentials) -> KeyMade:
+    """Make a key, which is shown in this answer alone."""
+    made = await credentials.make_key(body.name, scopes=body.scopes, expires_at=body.expires_at, user_id=body.user_id)
+    return KeyMade(key=made.key, **KeyOut.model_validate(made.row).model_dump())
+
+
+@router.delete("/api/keys/{key_id}", status_code=status.HTTP_204_NO_CONTENT)
+async def revoke_key(key_id: UUID, credentials: Credentials) -> Response:
+    """Revoke a key: it is of no use at once, and what it has open is closed."""
+    await credentials.revoke_key(key_id)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+@router.post("/api/tickets", status_code=status.HTTP_201_CREATED)
+async def make_ticket(credentials: Credentials) -> TicketOut:
+    """Make a ticket for one WebSocket, for browsers: they cannot send a header with it. It lives 30 seconds."""
+    return TicketOut.model_validate(await credentials.make_ticket())

@@ -1,0 +1,73 @@
+"""Whether a credential is in force, and what its owner may by it: pure, but for the one look that begins with an id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from carrel_gateway.context import Principal
+from carrel_gateway.errors import Unauthenticated
+from carrel_gateway.identity import lookups
+from carrel_gateway.identity.lookups import Found
+from carrel_gateway.identity.rights import Right, Role, rights_of
+from carrel_gateway.storage.database import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What a principal may at this moment."""
+
+    rights: frozenset[Right]
+    is_whole: bool
+    """Whether that is all that its role has, so that it grows with the role."""
+    ends_at: datetime | None
+    """Of a key: when it expires."""
+
+
+def require(found: Found | None) -> Found:
+    """Return a credential that is in force.
+
+    Raises
+    ------
+    Unauthenticated
+        It is not; the message says why.
+    """
+    if found is None:
+        raise not_known()
+    if found.revoked_at is not None:
+        raise Unauthenticated("that key or login was revoked; use another one", code="revoked")
+    if found.expires_at is not None and found.expires_at <= found.now:
+        raise Unauthenticated("that key or login has expired; make a new one", code="expired")
+    if found.disabled_at is not None:
+        raise Unauthenticated("that account is disabled; ask an administrator of the tenant", code="disabled")
+    return found
+
+
+def principal_of(tenant_id: UUID, found: Found) -> Principal:
+    """Return who the credential stands for."""
+    role = Role(found.role)
+    rights = rights_of(role)
+    if found.scopes is not None:
+        rights &= {right for right in Right if right.value in found.scopes}
+    return Principal(tenant_id, found.user_id, role, rights, found.credential_id, found.team_ids)
+
+
+async def now(tx: Transaction, principal: Principal) -> Now:
+    """Return what a principal may at this moment, which may be less than when it was verified.
+
+    Raises
+    ------
+    Unauthenticated
+        Its credential is not in force any more.
+    """
+    if principal.credential_id is None:
+        return Now(principal.rights, is_whole=True, ends_at=None)
+    found = require(await lookups.find_credential(tx, principal.credential_id))
+    rights = principal_of(tx.tenant_id, found).rights & principal.rights
+    return Now(rights, found.scopes is None, found.expires_at if found.is_key else None)
+
+
+def not_known() -> Unauthenticated:
+    """Return the refusal of what nobody here has given out."""
+    return Unauthenticated("that API key is not known here", code="wrong_key")

@@ -1,0 +1,223 @@
+"""Keys and tickets.
+
+Plan: over each database, a key is shown once, works, is listed without what it is, and is of no use once revoked; none
+is given more, or longer, than its maker has at this moment: not by scopes, not by leaving them out, not through a
+service account, not by a key that was revoked meanwhile; whose keys one may see and revoke; how many there may be. A
+ticket lets in once, within its time, with the rights of the credential that it was made with; of many that try at once
+one gets in. The first key is made once, whoever starts at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import update
+from tests.support.people import change_key, change_user, new_key, new_user
+from tests.support.state import open_state
+
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.credentials import service as credentials
+from carrel_gateway.credentials.first import make_first_key
+from carrel_gateway.credentials.service import CredentialService
+from carrel_gateway.errors import CarrelError, Unauthenticated
+from carrel_gateway.identity.authenticator import Authenticator
+from carrel_gateway.identity.rights import ALL_RIGHTS, Right, Role, rights_of
+from carrel_gateway.identity.service import default_principal
+from carrel_gateway.identity.tables import one_time_tokens, users
+from carrel_gateway.settings import Settings
+from carrel_gateway.storage.ids import new_id
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+async def authenticator(context: ProcessContext) -> AsyncIterator[Authenticator]:
+    made = Authenticator(context, None)
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+async def user(context: ProcessContext, principal: Principal) -> Principal:
+    return await new_user(context.database, principal.tenant_id)
+
+
+async def code_of(work: object) -> str:
+    with pytest.raises(CarrelError) as caught:
+        await work  # pyright: ignore[reportGeneralTypeIssues]
+    return caught.value.code
+
+
+async def test_from_its_making_to_its_end(
+    context: ProcessContext, user: Principal, authenticator: Authenticator
+) -> None:
+    service = CredentialService(context, user)
+    made = await service.make_key("ci", scopes=[Right.SESSIONS_READ], expires_at=datetime.now(UTC) + DAY)
+    caller = await authenticator.authenticate(made.key)
+    assert (caller.user_id, caller.rights) == (user.user_id, {Right.SESSIONS_READ})
+    (listed,) = (await service.keys()).items
+    assert listed == made.row
+    assert made.key.endswith(listed.hint)
+    assert made.key not in repr(listed)
+    for _ in range(2):
+        await service.revoke_key(made.row.id)
+    with pytest.raises(Unauthenticated):
+        await authenticator.authenticate(made.key)
+    assert (await service.keys()).items[0].revoked_at is not None
+
+
+async def test_pages(context: ProcessContext, user: Principal) -> None:
+    service = CredentialService(context, user)
+    ids = [(await service.make_key(f"key {number}")).row.id for number in range(5)]
+    first = await service.keys(limit=3)
+    second = await service.keys(limit=3, cursor=first.next_cursor)
+    assert [key.id for key in (*first.items, *second.items)] == ids[::-1]
+    assert second.next_cursor is None
+    assert await code_of(service.keys(cursor="x")) == "invalid_cursor"
+
+
+async def test_nobody_gives_more_than_they_have(
+    context: ProcessContext, user: Principal, authenticator: Authenticator
+) -> None:
+    owner = CredentialService(context, user)
+    assert await code_of(owner.make_key("x", scopes=[Right.TENANT_ADMIN])) == "scopes_too_wide"
+    ends = datetime.now(UTC) + DAY
+    narrow = await owner.make_key("x", scopes=[Right.KEYS_WRITE, Right.SESSIONS_READ], expires_at=ends)
+    caller = await authenticator.authenticate(narrow.key)
+    service = CredentialService(context, caller)
+    assert await code_of(service.make_key("x", scopes=[Right.SESSIONS_WRITE])) == "scopes_too_wide"
+    for expires_at in (None, ends + DAY):
+        child = await service.make_key("x", expires_at=expires_at)
+        assert child.row.scopes == ["keys:write", "sessions:read"]
+        assert child.row.expires_at == narrow.row.expires_at
+    sooner = await service.make_key("x", expires_at=ends - timedelta(hours=1))
+    assert sooner.row.expires_at == ends - timedelta(hours=1)
+    assert await code_of(service.make_key("x", expires_at=datetime.now(UTC))) == "expired"
+    # What was verified a moment ago may not stand any more.
+    await change_user(context.database, user, role=Role.READONLY.value)
+    assert await code_of(service.make_key("x", scopes=[Right.KEYS_WRITE])) == "scopes_too_wide"
+    await owner.revoke_key(narrow.row.id)
+    assert await code_of(service.make_key("x")) == "revoked"
+    assert await code_of(service.make_ticket()) == "revoked"
+
+
+async def test_keys_of_service_accounts(
+    context: ProcessContext, principal: Principal, user: Principal, authenticator: Authenticator
+) -> None:
+    service_user = await new_user(context.database, principal.tenant_id, Role.ADMIN)
+    await change_user(context.database, service_user, kind="service")
+    assert await code_of(CredentialService(context, user).make_key("x", user_id=service_user.user_id)) == (
+        "permission_denied"
+    )
+    whole = CredentialService(context, principal)
+    assert await code_of(whole.make_key("x", user_id=user.user_id)) == "permission_denied"
+    assert await code_of(whole.make_key("x", user_id=new_id())) == "user_not_found"
+    made = await whole.make_key("x", user_id=service_user.user_id)
+    assert (await authenticator.authenticate(made.key)).rights == ALL_RIGHTS
+    held = {Right.PEOPLE_ADMIN, Right.KEYS_WRITE}
+    key, _ = await new_key(context.database, principal, scopes=sorted(held))
+    narrow = CredentialService(context, await authenticator.authenticate(key))
+    made = await narrow.make_key("x", user_id=service_user.user_id)
+    assert (await authenticator.authenticate(made.key)).rights == held
+    assert {key.id for key in (await narrow.keys(service_user.user_id)).items} >= {made.row.id}
+
+
+async def test_whose_keys_one_may_see_and_revoke(
+    context: ProcessContext, principal: Principal, user: Principal
+) -> None:
+    other = await new_user(context.database, principal.tenant_id)
+    made = await CredentialService(context, user).make_key("x")
+    service = CredentialService(context, other)
+    assert (await service.keys()).items == []
+    assert await code_of(service.keys(user.user_id)) == "permission_denied"
+    assert await code_of(service.revoke_key(made.row.id)) == "permission_denied"
+    assert await code_of(service.revoke_key(new_id())) == "key_not_found"
+    await CredentialService(context, principal).revoke_key(made.row.id)
+    assert (await CredentialService(context, principal).keys(user.user_id)).items[0].revoked_at is not None
+
+
+async def test_at_most_so_many(context: ProcessContext, user: Principal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "MOST_KEYS", 2)
+    service = CredentialService(context, user)
+    done = await asyncio.gather(*(service.make_key(str(number)) for number in range(4)), return_exceptions=True)
+    refused = [error for error in done if isinstance(error, CarrelError)]
+    assert [error.code for error in refused] == ["too_many_keys"] * 2
+    _, key_id = await new_key(context.database, user, revoked_at=datetime.now(UTC))
+    await change_key(context.database, user, (await service.keys()).items[-1].id, expires_at=datetime.now(UTC) - DAY)
+    assert key_id
+    await service.make_key("there is room again")
+
+
+async def test_a_ticket_lets_in_once(context: ProcessContext, user: Principal, authenticator: Authenticator) -> None:
+    key, key_id = await new_key(context.database, user, scopes=[Right.SESSIONS_READ])
+    caller = await authenticator.authenticate(key)
+    service = CredentialService(context, caller)
+    ticket = await service.make_ticket()
+    left = ticket.expires_at - datetime.now(UTC)
+    assert timedelta(seconds=20) < left <= timedelta(seconds=31)
+    with pytest.raises(Unauthenticated):
+        await authenticator.authenticate(ticket.ticket)
+    done = await asyncio.gather(*(authenticator.admit_ticket(ticket.ticket) for _ in range(8)), return_exceptions=True)
+    assert [who for who in done if isinstance(who, Principal)] == [caller]
+    assert {error.code for error in done if isinstance(error, CarrelError)} == {"wrong_ticket"}
+    # One that was made before the key was revoked is of no use after it.
+    late = await service.make_ticket()
+    await change_key(context.database, user, key_id, revoked_at=datetime.now(UTC))
+    assert await code_of(authenticator.admit_ticket(late.ticket)) == "revoked"
+    assert await code_of(authenticator.again(caller)) == "revoked"
+    assert await code_of(authenticator.admit_ticket(key)) == "wrong_ticket"
+
+
+async def test_a_ticket_has_its_time(context: ProcessContext, user: Principal, authenticator: Authenticator) -> None:
+    key, _ = await new_key(context.database, user)
+    ticket = await CredentialService(context, await authenticator.authenticate(key)).make_ticket()
+    async with context.database.transaction(user.tenant_id) as tx:
+        await tx.connection.execute(
+            update(one_time_tokens)
+            .where(one_time_tokens.c.tenant_id == user.tenant_id)
+            .values(expires_at=datetime.now(UTC) - timedelta(milliseconds=1))
+        )
+    assert await code_of(authenticator.admit_ticket(ticket.ticket)) == "wrong_ticket"
+
+
+async def test_a_ticket_of_the_installations_key(context: ProcessContext, authenticator: Authenticator) -> None:
+    ticket = await CredentialService(context, default_principal()).make_ticket()
+    assert await authenticator.admit_ticket(ticket.ticket) == default_principal()
+    assert await authenticator.again(default_principal()) == default_principal()
+
+
+async def test_rights_grow_and_shrink_with_the_role(
+    context: ProcessContext, user: Principal, authenticator: Authenticator
+) -> None:
+    key, _ = await new_key(context.database, user)
+    caller = await authenticator.authenticate(key)
+    await change_user(context.database, user, role=Role.READONLY.value)
+    assert (await authenticator.again(caller)).rights == rights_of(Role.READONLY)
+    async with context.database.transaction(user.tenant_id) as tx:
+        await tx.connection.execute(
+            update(users)
+            .where(users.c.tenant_id == user.tenant_id, users.c.id == user.user_id)
+            .values(disabled_at=datetime.now(UTC))
+        )
+    assert await code_of(authenticator.again(caller)) == "disabled"
+    assert await code_of(authenticator.again(replace(caller, credential_id=new_id()))) == "wrong_key"
+
+
+async def test_the_first_key_is_made_once(make_settings: Callable[..., Settings], postgres_url: str) -> None:
+    settings = make_settings(database_url=postgres_url)
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(open_state(settings)) for _ in range(3)]
+        made = await asyncio.gather(*map(make_first_key, opened))
+        (key,) = [key for key in made if key]
+        gate = Authenticator(opened[0], None)
+        stack.push_async_callback(gate.aclose)
+        caller = await gate.authenticate(key)
+        assert (caller.user_id, caller.rights) == (default_principal().user_id, ALL_RIGHTS)
+        assert caller.credential_id is not None
+        await CredentialService(opened[0], caller).revoke_key(caller.credential_id)
+        assert await make_first_key(opened[1]) is None
