@@ -129,7 +129,6 @@ OPERATIONS: list[Operation] = [
     _op("GET", "/api/artifacts/{artifact_id}", READ),
     _op("GET", "/api/artifacts/{artifact_id}/versions", READ),
     _op("GET", f"{S}/notebook", READ),
-    _op("GET", f"{S}/export", READ),
     _op("POST", f"{S}/notebook/sync", WRITE, json={"notebook": NOTEBOOK}, cheap={}),
     _op("GET", "/api/search?q=word", READ),
     _op("GET", "/api/keys", Right.PROFILE_READ),
