@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import cache
 from typing import Any, Final
 
 import structlog
@@ -51,6 +52,7 @@ from carrel_gateway.stored_agents import routes as stored_agents
 from carrel_gateway.suspension import routes as suspension
 from carrel_gateway.suspension.checkpoints import checkpoint_for_ever
 from carrel_gateway.suspension.keeping import SessionKeeper
+from carrel_gateway.web import openapi
 from carrel_gateway.web.guards import refuse_exposure
 from carrel_gateway.web.middleware import Envelope
 from carrel_wire import __version__
@@ -59,6 +61,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     health.router,
     accounts.router,
     accounts.me,
+    accounts.invited,
     sessions.router,
     suspension.router,
     chat.router,
@@ -101,6 +104,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
+    describe = app.openapi
+    app.openapi = cache(lambda: openapi.complete(describe()))
     problems.install(app)
     for router in _ROUTERS:
         app.include_router(router, dependencies=[Depends(count_open_call)])

@@ -93,7 +93,7 @@ class Inside:
     def __init__(self, portal: BlockingPortal, app: FastAPI) -> None:
         self._portal = portal
         self._app = app
-        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
     @property
     def context(self) -> ProcessContext:
@@ -110,7 +110,7 @@ class Inside:
     def request(self, method: str, path: str, *, credential: str | None = None, **options: Any) -> httpx.Response:
         """Ask for something, with a key or a token."""
         headers = {**options.pop("headers", {}), **({"Authorization": f"Bearer {credential}"} if credential else {})}
-        return self.call(self._client.request, method, path, headers=headers, **options)
+        return self.call(self.client.request, method, path, headers=headers, **options)
 
     @contextmanager
     def socket(self, path: str, *, credential: str | None = None, **headers: str) -> Iterator[Socket]:

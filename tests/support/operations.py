@@ -80,6 +80,8 @@ OPERATIONS: list[Operation] = [
     _public("POST", "/api/auth/refresh"),
     _public("POST", "/api/auth/forgot"),
     _public("POST", "/api/auth/reset"),
+    _public("POST", "/api/auth/accept"),
+    _op("POST", "/api/invitations", Right.PEOPLE_ADMIN, json={"email": "x"}),
     _public("GET", "/api/auth/oidc/login"),
     _public("GET", "/api/auth/oidc/callback"),
     _op("POST", "/api/auth/logout", ME, ends_login=True),

@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import Empty, Queue
 
 import httpx
+from tests.support import contract
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [str(ROOT / name) for name in ("operator", "gateway", "kernel-image")]
@@ -56,7 +57,8 @@ class Gateway:
     def client(self, *, key: str | None = "own", **options) -> httpx.Client:
         presented = self.key if key == "own" else key
         headers = {"Authorization": f"Bearer {presented}"} if presented is not None else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=90.0, **options)
+        hooks = {"response": [contract.check]}  # every answer that a test gets is one that the API declares
+        return httpx.Client(base_url=self.url, headers=headers, timeout=90.0, event_hooks=hooks, **options)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         if self.process.poll() is None:

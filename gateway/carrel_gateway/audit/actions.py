@@ -14,6 +14,7 @@ class Action(StrEnum):
     """Nothing is left of it; the detail has the numbers of rows and objects."""
     AUDIT_EXPORTED = "audit.exported"
     USER_ADDED = "user.added"
+    USER_INVITED = "user.invited"
     USER_CHANGED = "user.changed"
     TEAM_FOUNDED = "team.founded"
     TEAM_RENAMED = "team.renamed"

@@ -60,6 +60,8 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("POST", "/api/auth/refresh"): PUBLIC,
         ("POST", "/api/auth/forgot"): PUBLIC,
         ("POST", "/api/auth/reset"): PUBLIC,
+        ("POST", "/api/auth/accept"): PUBLIC,
+        ("POST", "/api/invitations"): _rule(Right.PEOPLE_ADMIN),
         ("GET", "/api/auth/oidc/login"): PUBLIC,
         ("GET", "/api/auth/oidc/callback"): PUBLIC,
         ("POST", "/api/auth/logout"): _rule(Right.PROFILE_WRITE),

@@ -36,6 +36,7 @@ WITHOUT_A_KEY = {
     "/api/auth/refresh",
     "/api/auth/forgot",
     "/api/auth/reset",
+    "/api/auth/accept",
     "/api/auth/oidc/login",
     "/api/auth/oidc/callback",
 }
