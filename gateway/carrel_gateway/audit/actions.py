@@ -10,6 +10,10 @@ class Action(StrEnum):
 
     SESSION_ARCHIVED = "session.archived"
     SESSION_DELETED = "session.deleted"
+    SESSION_SHARED = "session.shared"
+    SESSION_UNSHARED = "session.unshared"
+    LINK_MADE = "session.link-made"
+    LINK_REVOKED = "session.link-revoked"
     SESSION_REMOVED = "session.removed"
     """Nothing is left of it; the detail has the numbers of rows and objects."""
     AUDIT_EXPORTED = "audit.exported"

@@ -166,7 +166,7 @@ async def _settle(request: Request, response: Response) -> None:
     try:
         if response.status_code >= 400:
             await service.release(claim)
-        elif isinstance(response, StreamingResponse):
+        elif isinstance(response, StreamingResponse) or response.headers.get("cache-control") == "no-store":
             await service.finish_without_answer(claim, response.status_code)
         else:
             headers = {name: value for name, value in response.headers.items() if name in _KEPT_HEADERS}
