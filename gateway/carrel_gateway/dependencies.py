@@ -40,6 +40,7 @@ from carrel_gateway.provider_keys.service import ProviderKeyService
 from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.sharing.sessions import SessionSharing
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import MAX_CURSOR
 from carrel_gateway.stored_agents.service import AgentService
@@ -275,6 +276,10 @@ async def _provider_keys(gateway: GatewayOf, caller: Caller) -> ProviderKeyServi
     return ProviderKeyService(gateway.context, caller)
 
 
+async def _sharing(gateway: GatewayOf, caller: Caller) -> SessionSharing:
+    return SessionSharing(gateway.context, caller)
+
+
 async def _audit(gateway: GatewayOf, caller: Caller) -> AuditService:
     return AuditService(gateway.context, caller)
 
@@ -296,6 +301,7 @@ Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
 Audit = Annotated[AuditService, Depends(_audit)]
 Users = Annotated[UserService, Depends(_users)]
 Teams = Annotated[TeamService, Depends(_teams)]
+SharingOf = Annotated[SessionSharing, Depends(_sharing)]
 ProviderKeys = Annotated[ProviderKeyService, Depends(_provider_keys)]
 Agents = Annotated[AgentService, Depends(_agents)]
 

@@ -22,7 +22,7 @@ _SECRET_VALUE: Final = re.compile(
     r"|(#key=|carrel\.key\.|carrel\.ticket\.)[^\s\"',]+"
     r"|\b(cr[a-z]_)[A-Za-z0-9_-]{20,}"
     r"|\b(eyJ)[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_.-]{10,}"
-    r"|(#setup=|#reset=)[^\s\"',]+"
+    r"|(#setup=|#reset=|#invite=)[^\s\"',]+"
     r"|\b(sk-)[A-Za-z0-9_-]{16,}"
     r"|(\b\w+://[^\s:/@]+:)[^\s@]+(?=@)"
     r"|(X-Amz-Signature=)[0-9a-fA-F]+"

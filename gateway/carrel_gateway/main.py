@@ -49,6 +49,7 @@ from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions import routes as sessions
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.settings import Settings
+from carrel_gateway.sharing import routes as sharing
 from carrel_gateway.stored_agents import routes as stored_agents
 from carrel_gateway.suspension import routes as suspension
 from carrel_gateway.suspension.checkpoints import Checkpoints
@@ -62,6 +63,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     health.router,
     accounts.router,
     accounts.me,
+    accounts.invited,
     sessions.router,
     suspension.router,
     chat.router,
@@ -77,6 +79,8 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     people.router,
     stored_agents.router,
     provider_keys.router,
+    sharing.router,
+    sharing.shown,
     chat.sockets,
     artifacts.signed,
     page.router,

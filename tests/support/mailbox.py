@@ -18,5 +18,5 @@ def mails(data_dir: Path, to: str | None = None) -> list[EmailMessage]:
 
 
 def link_token(mail: EmailMessage, kind: str) -> str:
-    """Return what is behind `#setup=` or `#reset=` in a mail."""
+    """Return what is behind `#setup=`, `#reset=` or `#invite=` in a mail."""
     return re.search(rf"#{kind}=(\S+)", mail.get_content()).group(1)

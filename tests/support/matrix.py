@@ -28,6 +28,7 @@ from carrel_gateway.provider_keys.service import ProviderKeyService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.settings import Settings
+from carrel_gateway.sharing.sessions import SessionSharing
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.stored_agents.service import AgentService
 
@@ -84,6 +85,9 @@ class World:
         team, mate = self.gateway.call(_new_team, self.context, owner) if "team_id" in operation.path else (None, None)
         key = self.gateway.call(new_key, self.context.database, owner)[1] if "key_id" in operation.path else None
         agent = self.gateway.call(_new_agent, self.context, owner, team) if "agent_id" in operation.path else None
+        if team and "session_id" in operation.path:
+            self.gateway.call(_share_session, self.context, owner, session, team)
+        link = self.gateway.call(_new_link, self.context, owner, session) if "link_id" in operation.path else None
         if "{provider}" in operation.path:
             for caller in (*self.people.values(), self.colleague):
                 self.gateway.call(_store_key, self.context, caller)
@@ -92,6 +96,7 @@ class World:
             login_id=login,
             agent_id=agent,
             provider="openai",
+            link_id=link,
             message_id=new_id(),
             session_id=session,
             artifact_id=mine.artifact,
@@ -184,6 +189,15 @@ async def _new_agent(context: ProcessContext, owner: Principal, team_id: UUID | 
     if team_id is not None:
         await agents.share(agent_id, team_id, "read")
     return agent_id
+
+
+async def _share_session(context: ProcessContext, owner: Principal, session_id: UUID, team_id: UUID) -> None:
+    await SessionSharing(context, Principal(owner.tenant_id, owner.user_id)).share(session_id, team_id, "read")
+
+
+async def _new_link(context: ProcessContext, owner: Principal, session_id: UUID) -> UUID:
+    sharing = SessionSharing(context, Principal(owner.tenant_id, owner.user_id))
+    return (await sharing.make_link(session_id, timedelta(hours=1)))[0].id
 
 
 async def _store_key(context: ProcessContext, owner: Principal) -> None:

@@ -23,6 +23,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 SETUP_HOURS: Final = 24
 RESET_MINUTES: Final = 60
+INVITE_DAYS: Final = 7
 MAX_LENGTH: Final = 2048
 _USE: Final = "mail-links"
 
@@ -40,6 +41,13 @@ class Reset(msgspec.Struct, frozen=True):
     account: UUID
     fingerprint: str
     expires: int
+
+
+class Invite(msgspec.Struct, frozen=True):
+    """One invitation; until when it is good, its row says."""
+
+    tenant: UUID
+    id: UUID
 
 
 class Links:
@@ -65,6 +73,20 @@ class Links:
         expires = int(self._clock()) + RESET_MINUTES * 60
         token = self._seal("reset", Reset(account.id, fingerprint(account), expires))
         return f"{self.page}#reset={token}"
+
+    def invite(self, invite: Invite) -> str:
+        """Return the link with which an invitation is accepted."""
+        return f"{self.page}#invite={self._seal('invite', invite)}"
+
+    def read_invite(self, token: str) -> Invite:
+        """Return what the token of such a link says.
+
+        Raises
+        ------
+        InvalidInput
+            It was not made here.
+        """
+        return self._read("invite", token, Invite)
 
     def read_setup(self, token: str) -> Setup:
         """Return what the token of such a link says.

@@ -10,7 +10,7 @@ import msgspec
 from carrel_gateway.accounts import repository
 from carrel_gateway.accounts.repository import Member
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import NotFound, TooLarge
+from carrel_gateway.errors import InvalidInput, NotFound, TooLarge
 from carrel_gateway.identity.rights import Right
 
 MAX_PREFERENCES_BYTES: Final = 16_384
@@ -74,11 +74,18 @@ class ProfileService:
         ------
         PermissionDenied
             Without the right to change them.
+        InvalidInput
+            They hold what cannot be kept as JSON.
         TooLarge
             They are larger than `MAX_PREFERENCES_BYTES` as JSON.
         """
         self._principal.require(Right.PROFILE_WRITE)
-        if len(msgspec.json.encode(preferences)) > MAX_PREFERENCES_BYTES:
+        try:
+            size = len(msgspec.json.encode(preferences))
+        except (UnicodeError, RecursionError, msgspec.MsgspecError) as error:
+            # Half a character, or a depth that no program has.
+            raise InvalidInput("preferences hold something that cannot be kept as JSON") from error
+        if size > MAX_PREFERENCES_BYTES:
             raise TooLarge(f"preferences have at most {MAX_PREFERENCES_BYTES} bytes as JSON")
         await self._change({"preferences": preferences})
         return preferences

@@ -9,12 +9,16 @@ from fastapi import APIRouter, Depends, Query, Request, Response, status
 from starlette.responses import RedirectResponse
 
 from carrel_gateway.accounts import cookies
+from carrel_gateway.accounts.invitations import InvitationService
 from carrel_gateway.accounts.parts import Client
 from carrel_gateway.accounts.profile import Profile, ProfileService
 from carrel_gateway.accounts.schemas import (
+    Accept,
     Accepted,
+    AcceptedInvitation,
     AddressBody,
     ChangePassword,
+    Invitation,
     LogIn,
     LoginList,
     LoginOut,
@@ -40,6 +44,7 @@ MAX_AGENT: Final = 200
 
 router = APIRouter(prefix="/api/auth", tags=["identity"])
 """Without idempotency keys: the answers hold tokens, which nobody keeps, and most callers are not known yet."""
+invited = APIRouter(route_class=IdempotentRoute, prefix="/api/invitations", tags=["people"])
 me = APIRouter(route_class=IdempotentRoute, prefix="/api/me", tags=["identity"])
 
 
@@ -55,6 +60,10 @@ async def _profiles(gateway: GatewayOf, caller: Caller) -> ProfileService:
     return ProfileService(gateway.context, caller)
 
 
+async def _invitations(gateway: GatewayOf) -> InvitationService:
+    return InvitationService(gateway.accounts)
+
+
 async def _signing_in(gateway: GatewayOf) -> SignInService:
     return SignInService(gateway.accounts)
 
@@ -62,6 +71,7 @@ async def _signing_in(gateway: GatewayOf) -> SignInService:
 Accounts = Annotated[AccountService, Depends(_accounts)]
 Logins = Annotated[LoginService, Depends(_logins)]
 Profiles = Annotated[ProfileService, Depends(_profiles)]
+Invitations = Annotated[InvitationService, Depends(_invitations)]
 SigningIn = Annotated[SignInService, Depends(_signing_in)]
 Parameter = Annotated[str | None, Query(max_length=4096)]
 
@@ -156,6 +166,20 @@ async def reset(body: Reset, accounts: Accounts) -> Response:
     """Choose a password with the token of the mail. Ends all logins."""
     await accounts.reset(body.token, body.password)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+@router.post("/accept")
+async def accept(body: Accept, invitations: Invitations) -> AcceptedInvitation:
+    """Accept an invitation with the token of the mail: joins with the account of the address, or makes it."""
+    tenant_id = await invitations.accept(body.token, name=body.name, password=body.password)
+    return AcceptedInvitation(tenant_id=tenant_id)
+
+
+@invited.post("", status_code=status.HTTP_202_ACCEPTED)
+async def invite(body: Invitation, caller: Caller, invitations: Invitations) -> Accepted:
+    """Invite somebody into this tenant by mail, for a week."""
+    await invitations.invite(caller, body.email, body.role)
+    return Accepted()
 
 
 @router.put("/password", status_code=status.HTTP_204_NO_CONTENT)

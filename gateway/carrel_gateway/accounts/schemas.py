@@ -57,6 +57,23 @@ class Reset(RequestBody):
     password: Password
 
 
+class Invitation(RequestBody):
+    email: Address
+    role: Role = Role.USER
+
+
+class Accept(RequestBody):
+    token: LinkToken
+    """What is behind `#invite=` in the link of the mail."""
+    name: Title | None = None
+    """With the password, where the address has no account yet."""
+    password: Password | None = None
+
+
+class AcceptedInvitation(ReplyBody):
+    tenant_id: UUID
+
+
 class ChangePassword(RequestBody):
     current: Password
     new: Password

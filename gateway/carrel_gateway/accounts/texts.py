@@ -61,6 +61,12 @@ def provider(to: str, link: str) -> Mail:
     return Mail(Kind.PROVIDER, to, "How you log in to Carrel", text)
 
 
+def invite(to: str, link: str, days: int) -> Mail:
+    """Return the mail that invites a person into a tenant."""
+    text = f"You are invited to work with others in Carrel. The link works for {days} days, once:\n\n{link}\n"
+    return Mail(Kind.INVITE, to, "You are invited to Carrel", text)
+
+
 def changed(to: str, link: str) -> Mail:
     """Return the mail that tells that a password is another one now."""
     text = (

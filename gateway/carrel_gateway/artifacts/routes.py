@@ -102,7 +102,7 @@ async def list_files(
 @router.get(f"{_SESSION}/files/{{name:path}}", response_class=StreamingResponse)
 async def download_file(session_id: UUID, name: str, artifacts: Artifacts) -> Response:
     """Download an uploaded file."""
-    return _download(*await artifacts.open(session_id, name, "data"))
+    return download(*await artifacts.open(session_id, name, "data"))
 
 
 @router.delete(f"{_SESSION}/files/{{name:path}}", status_code=status.HTTP_204_NO_CONTENT)
@@ -151,7 +151,7 @@ async def download_artifact(
     if url:
         await _drop(chunks)
         return await _signed(artifacts, artifact, gateway.context.settings.signed_url_seconds)
-    return _download(artifact, chunks)
+    return download(artifact, chunks)
 
 
 @router.get(
@@ -170,7 +170,7 @@ async def download_artifact_by_id(
     artifact = await artifacts.get(artifact_id)
     if url:
         return await _signed(artifacts, artifact, gateway.context.settings.signed_url_seconds)
-    return _download(artifact, await artifacts.read(artifact))
+    return download(artifact, await artifacts.read(artifact))
 
 
 @router.get("/api/artifacts/{artifact_id}/versions", tags=["artifacts"])
@@ -197,7 +197,8 @@ async def _signed(artifacts: ArtifactService, artifact: Artifact, seconds: int) 
     return SignedUrl(url=await artifacts.url(artifact), expires_in_seconds=seconds)
 
 
-def _download(artifact: Artifact, chunks: AsyncIterator[bytes]) -> StreamingResponse:
+def download(artifact: Artifact, chunks: AsyncIterator[bytes]) -> StreamingResponse:
+    """Return the answer that is a file, as an attachment that can do nothing."""
     headers = downloads.headers(artifact.name, artifact.content_type, size=artifact.size, sha256=artifact.sha256)
     return StreamingResponse(chunks, headers=headers, media_type=headers["Content-Type"])
 

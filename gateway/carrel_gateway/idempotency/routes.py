@@ -168,7 +168,7 @@ async def _settle(request: Request, response: Response) -> None:
     try:
         if response.status_code >= 400:
             await service.release(claim)
-        elif isinstance(response, StreamingResponse) or request.scope["route"].path in SECRET:
+        elif isinstance(response, StreamingResponse) or _is_secret(request, response):
             await service.finish_without_answer(claim, response.status_code)
         else:
             headers = {name: value for name, value in response.headers.items() if name in _KEPT_HEADERS}
@@ -177,6 +177,10 @@ async def _settle(request: Request, response: Response) -> None:
     except CarrelError as error:
         # The effect is there, and the caller hears so; the claim runs out, and then says what is known.
         _log.warning("idempotency key not settled", code=error.code)
+
+
+def _is_secret(request: Request, response: Response) -> bool:
+    return request.scope["route"].path in SECRET or response.headers.get("cache-control") == "no-store"
 
 
 async def _undo(request: Request, error: Exception) -> None:

@@ -60,6 +60,8 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("POST", "/api/auth/refresh"): PUBLIC,
         ("POST", "/api/auth/forgot"): PUBLIC,
         ("POST", "/api/auth/reset"): PUBLIC,
+        ("POST", "/api/auth/accept"): PUBLIC,
+        ("POST", "/api/invitations"): _rule(Right.PEOPLE_ADMIN),
         ("GET", "/api/auth/oidc/login"): PUBLIC,
         ("GET", "/api/auth/oidc/callback"): PUBLIC,
         ("POST", "/api/auth/logout"): _rule(Right.PROFILE_WRITE),
@@ -130,6 +132,18 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("DELETE", "/api/teams/{team_id}"): _rule(Right.TEAMS_WRITE),
         ("PUT", "/api/teams/{team_id}/members/{user_id}"): _rule(Right.TEAMS_WRITE),
         ("DELETE", "/api/teams/{team_id}/members/{user_id}"): _rule(Right.PROFILE_WRITE),  # everybody may go
+        # sharing
+        ("GET", f"{_SESSION}/teams"): _READ,
+        ("PUT", f"{_SESSION}/teams/{{team_id}}"): _WRITE,
+        ("DELETE", f"{_SESSION}/teams/{{team_id}}"): _WRITE,
+        ("POST", f"{_SESSION}/share"): _WRITE,
+        ("GET", f"{_SESSION}/share"): _WRITE,
+        ("DELETE", f"{_SESSION}/share/{{link_id}}"): _WRITE,
+        ("GET", "/api/shared/{token}"): PUBLIC,  # the link is the key
+        ("GET", "/api/shared/{token}/messages"): PUBLIC,
+        ("GET", "/api/shared/{token}/notebook"): PUBLIC,
+        ("GET", "/api/shared/{token}/artifacts"): PUBLIC,
+        ("GET", "/api/shared/{token}/artifacts/{artifact_id}"): PUBLIC,
         # agents
         ("GET", "/api/agents"): _rule(Right.AGENTS_READ),
         ("POST", "/api/agents"): _rule(Right.AGENTS_WRITE),

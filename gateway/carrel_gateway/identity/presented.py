@@ -1,8 +1,9 @@
 """The form of what callers present: keys and tickets. Pure; who they belong to, the database says.
 
-`crl_` (key) or `crt_` (ticket), then 52 bytes in base64url: the tenant's id, 32 random bytes, and a CRC-32 of both. The
-tenant is in it because everything that is looked up has one; the checksum tells a slip of the hand without a look-up,
-and scanners of repositories a real key from a look-alike. Only the SHA-256 of the whole is stored.
+`crl_` (key), `crt_` (ticket) or `crs_` (link to a session), then 52 bytes in base64url: the tenant's id, 32 random
+bytes, and a CRC-32 of both. The tenant is in it because everything that is looked up has one; the checksum tells a
+slip of the hand without a look-up, and scanners of repositories a real key from a look-alike. Only the SHA-256 of the
+whole is stored.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Kind(StrEnum):
 
     KEY = "crl_"
     TICKET = "crt_"
+    SHARE = "crs_"
 
 
 def make(kind: Kind, tenant_id: UUID) -> str:

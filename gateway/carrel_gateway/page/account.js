@@ -5,7 +5,7 @@ import { element } from "/page/render.js";
 
 const at = (id) => document.getElementById(id);
 const SECTIONS = ["setup", "reset", "login", "me"];
-const link = /^#(setup|reset)=(.+)$/.exec(location.hash);
+const link = /^#(setup|reset|invite)=(.+)$/.exec(location.hash);
 if (link) history.replaceState(null, "", location.pathname);  // it is a secret, and of use here alone
 
 function show(id) {
@@ -65,7 +65,18 @@ const byMail = (path) => async () => {
   say(`${answer.message}.`);
 };
 
-on("setup", "submit", async (form) => enter(await post("/api/auth/verify", { ...form, token: link[2], cookie: true })));
+async function accept(form) {
+  try {
+    await call("/api/auth/accept", { method: "POST", json: { ...form, token: link[2] } });
+    show("login");
+    say("You are in: log in.");
+  } catch (error) {
+    if (error.code !== "name_and_password_needed") throw error;
+    show("setup");
+  }
+}
+
+on("setup", "submit", async (form) => link[1] === "invite" ? accept(form) : enter(await post("/api/auth/verify", { ...form, token: link[2], cookie: true })));
 on("reset", "submit", async (form) => {
   await call("/api/auth/reset", { method: "POST", json: { ...form, token: link[2] } });
   noteLogin(null);
@@ -80,7 +91,8 @@ on("everywhere", "click", () => leave("/api/auth/logout-everywhere"));
 
 attempt(async () => {
   at("elsewhere").hidden = !(await get("/info")).oidc;
-  if (link) show(link[1]);
+  if (link?.[1] === "invite") await accept({});
+  else if (link) show(link[1]);
   else if (await renew()) { forgetKey(); await showMe(); }
   else show("login");
 });

@@ -1,7 +1,8 @@
 """Who may touch which session of their tenant: the one place that says so, for single ones and for lists.
 
-One's own, and with `tenant:read` or `tenant:admin` those of others. Other tenants' are not there at all: every query is
-bound to a tenant. Which rights a route takes is `identity.policy`'s.
+One's own, those that are shared with a team of one's own, and with `tenant:read` or `tenant:admin` those of others.
+Other tenants' are not there at all: every query is bound to a tenant. Which rights a route takes is
+`identity.policy`'s.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from collections import OrderedDict
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, select, true
+from sqlalchemy import ColumnElement, or_, select, true
 
 from carrel_gateway.context import Principal
 from carrel_gateway.errors import NotFound, PermissionDenied
 from carrel_gateway.identity.rights import Right
 from carrel_gateway.sessions.tables import sessions
+from carrel_gateway.sharing.service import SESSIONS, Level
 from carrel_gateway.storage.database import Database
 
 _OWNERS: Final = 10_000
@@ -46,11 +48,16 @@ class SessionAccess:
         owner = await self._owner(principal.tenant_id, session_id)
         if owner is None:
             raise NotFound("there is no such session", code="session_not_found")
-        if owner != principal.user_id:
+        if owner != principal.user_id and await self._level(principal, session_id) < _needed(changes=changes):
             raise PermissionDenied(
-                "this session is another person's; ask its owner or an administrator of your tenant",
+                "this session is another person's, and not shared so far with a team of yours; ask its owner",
                 code="not_your_session",
             )
+
+    async def _level(self, principal: Principal, session_id: UUID) -> Level:
+        """Return what somebody may do by teams; never remembered, for a share may end at any moment."""
+        async with self._database.transaction(principal.tenant_id, write=False) as tx:
+            return await SESSIONS.level(tx, session_id, principal.user_id)
 
     async def _owner(self, tenant_id: UUID, session_id: UUID) -> UUID | None:
         key = (tenant_id, session_id)
@@ -70,6 +77,10 @@ class SessionAccess:
         return owner
 
 
+def _needed(*, changes: bool) -> Level:
+    return Level.WRITE if changes else Level.READ
+
+
 def only_owner(principal: Principal) -> UUID | None:
     """Return the owner to whose sessions a search is bound; none where all of the tenant's may be read."""
     return None if principal.may(Right.TENANT_READ) else principal.user_id
@@ -78,4 +89,7 @@ def only_owner(principal: Principal) -> UUID | None:
 def readable(principal: Principal) -> ColumnElement[bool]:
     """Return the condition on rows of `sessions` that a list of a principal is held to."""
     owner_id = only_owner(principal)
-    return true() if owner_id is None else sessions.c.owner_id == owner_id
+    if owner_id is None:
+        return true()
+    shared = SESSIONS.levels(principal.tenant_id, principal.user_id)
+    return or_(sessions.c.owner_id == owner_id, sessions.c.id.in_(select(shared.c.thing)))

@@ -13,9 +13,10 @@ from sqlalchemy.exc import IntegrityError
 
 from carrel_gateway.audit.service import Action, AuditService
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import Conflict, NotFound
+from carrel_gateway.errors import Conflict, NotFound, PermissionDenied
 from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.history.service import HistoryService
+from carrel_gateway.identity.rights import Right
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID, default_principal
 from carrel_gateway.sessions import repository
 from carrel_gateway.sessions.access import readable
@@ -254,6 +255,10 @@ class SessionService:
             There is no such session.
         """
         session = await self.get(session_id)
+        if session.owner_id != self._principal.user_id and not self._principal.may(Right.TENANT_ADMIN):
+            raise PermissionDenied(
+                "only its owner, or an administrator of the tenant, deletes a session", code="not_your_session"
+            )
         async with self._database.transaction(self._principal.tenant_id) as tx:
             if not await repository.change(tx, session_id, {"status": "deleted"}):
                 raise _not_found()

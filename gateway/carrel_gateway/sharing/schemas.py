@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
+
+from pydantic import Field
 
 from carrel_gateway.web.fields import ReplyBody, RequestBody
 
@@ -22,6 +24,46 @@ class TeamShareOut(ReplyBody):
     team_name: str
     access: Literal["read", "write"]
     created_at: datetime
+
+
+class LinkIn(RequestBody):
+    """For how long a link shows a session."""
+
+    expires_in_seconds: Annotated[int, Field(ge=60, le=90 * 86_400)] = 7 * 86_400
+
+
+class LinkOut(ReplyBody):
+    """A link that shows a session to whoever has it."""
+
+    id: UUID
+    session_id: UUID
+    user_id: UUID
+    """Who made it; it shows nothing while that account is disabled."""
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None
+
+
+class LinkMade(LinkOut):
+    """A new link, with its token."""
+
+    token: str
+    """Shown this once. Whoever has it reads the session below `/api/shared/{token}`."""
+
+
+class LinkList(ReplyBody):
+    """All links of a session, newest first."""
+
+    items: list[LinkOut]
+
+
+class SharedSession(ReplyBody):
+    """What a link shows."""
+
+    title: str
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime
 
 
 class TeamShareList(ReplyBody):

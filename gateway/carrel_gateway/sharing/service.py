@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from carrel_gateway.sharing.tables import agent_shares
+from carrel_gateway.sharing.tables import agent_shares, session_shares
 from carrel_gateway.sharing.teams import Access, Level, TeamShare, TeamShares, require_team
 
-__all__ = ["AGENTS", "Access", "Level", "TeamShare", "TeamShares", "require_team"]
+__all__ = ["AGENTS", "SESSIONS", "Access", "Level", "TeamShare", "TeamShares", "require_team"]
 
 AGENTS = TeamShares(agent_shares)
+SESSIONS = TeamShares(session_shares)

@@ -80,7 +80,9 @@ class Envelope:
                 await self._websocket(scope, receive, send, refused)
             else:
                 meter = BodyMeter(headers.get(b"content-type", b""), self._limit(scope))
-                await _Exchange(self._app, scope, receive, send, request_id, self._admit, meter).run(refused)
+                exchange = _Exchange(self._app, scope, receive, send, request_id, self._admit, meter)
+                exchange.reader = self._reader(headers)
+                await exchange.run(refused)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str, str] | None:
         host = headers.get(b"host", b"").decode("latin-1")
@@ -100,6 +102,11 @@ class Envelope:
         if scope["type"] == "http" and length.isdigit() and int(length) > self._limit(scope):
             return 413, "too_large", f"the body may have at most {self._limit(scope)} bytes"
         return None
+
+    def _reader(self, headers: dict[bytes, bytes]) -> bytes | None:
+        """Return the origin of settings whose page asks, and may read also what is answered here."""
+        origin = headers.get(b"origin")
+        return origin if origin is not None and origin.decode("latin-1") in self._origins else None
 
     def _limit(self, scope: Scope) -> int:
         # An upload of the largest file needs room for the lines around it; files are counted one by one when stored.
@@ -143,6 +150,7 @@ class _Exchange:
         self._body_is_read = False
         self._refusal: _BodyRefused | None = None
         self._status = 0
+        self.reader: bytes | None = None
 
     async def run(self, refused: tuple[int, str, str] | None) -> None:
         started = time.perf_counter()
@@ -212,6 +220,7 @@ class _Exchange:
             (b"content-type", problem.MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
             *((name.lower().encode(), value.encode()) for name, value in more.items()),
+            *([(b"access-control-allow-origin", self.reader), (b"vary", b"Origin")] if self.reader else []),
         ]
         await self._write({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})

@@ -328,6 +328,12 @@ async def test_profile_and_preferences(desk: AccountDesk):
     await profiles.set_preferences(wanted)
     assert await profiles.preferences() == wanted
     assert await code_of(profiles.set_preferences({"x": "y" * 20_000})) == "too_large"
+    deep: list = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value in ("\ud800", deep):
+        assert await code_of(profiles.set_preferences({"x": value})) == "invalid_input"
+    assert await profiles.preferences() == wanted
     nobody = ProfileService(desk.parts.context, replace(me, rights=frozenset()))
     for work in (nobody.get(), nobody.rename("x"), nobody.preferences(), nobody.set_preferences({})):
         with pytest.raises(PermissionDenied):

@@ -25,6 +25,7 @@ from tests.support.servers import Postgres
 from tests.support.state import new_principal
 
 from carrel_gateway.audit.chain import GENESIS, Entry, Head, Verifier, digest_of
+from carrel_gateway.audit.metrics import ENTRIES
 from carrel_gateway.audit.service import Action, AuditService, Filter, instant
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import InvalidInput, PermissionDenied
@@ -103,6 +104,11 @@ async def test_what_cannot_be_told_is_not_done(
 
 
 async def test_many_at_once_make_one_chain(audit: AuditService, context: ProcessContext, principal: Principal) -> None:
+    def counted() -> float:
+        return ENTRIES.labels("session")._value.get()
+
+    before = counted()
+
     async def one(place: int) -> None:
         async with context.database.transaction(principal.tenant_id) as tx:
             await audit.record(tx, Action.SESSION_ARCHIVED, place)
@@ -112,6 +118,7 @@ async def test_many_at_once_make_one_chain(audit: AuditService, context: Process
     assert [item.seq for item in entries] == list(range(40, 0, -1))
     assert {item.target for item in entries} == {str(place) for place in range(40)}
     assert (await audit.verify()).entries == 40
+    assert counted() - before == 40
 
 
 # ---------------------------------------------------------------------- what the application may

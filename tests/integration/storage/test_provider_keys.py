@@ -28,6 +28,7 @@ from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import NotFound, PermissionDenied
 from carrel_gateway.identity.rights import Role, rights_of
 from carrel_gateway.identity.secrets import Unsealable
+from carrel_gateway.provider_keys.metrics import USES
 from carrel_gateway.provider_keys.rotate import rotate
 from carrel_gateway.provider_keys.service import ProviderKeyService
 from carrel_gateway.provider_keys.tables import provider_keys
@@ -48,8 +49,10 @@ async def rows(tx: Transaction) -> list[dict[str, Any]]:
 async def test_whose_key_a_run_uses(context: ProcessContext, principal: Principal) -> None:
     user = await new_user(context.database, principal.tenant_id)
     own, administrators = ProviderKeyService(context, user), ProviderKeyService(context, principal)
+    counted = {scope: USES.labels(scope)._value.get() for scope in ("own", "tenant", "settings")}
     assert await own.key_for(MODEL) is None
     await administrators.put("openai", SHARED, tenant=True)
+    assert USES.labels("settings")._value.get() - counted["settings"] == 1
     assert (await own.key_for(MODEL), await administrators.key_for(MODEL)) == (SHARED, SHARED)
     await own.put("openai", "sk-earlier-0123456789", tenant=False)
     await own.put("openai", OWN, tenant=False)
@@ -58,6 +61,8 @@ async def test_whose_key_a_run_uses(context: ProcessContext, principal: Principa
         OWN,
         SHARED,
     )
+    assert USES.labels("tenant")._value.get() - counted["tenant"] == 3
+    assert USES.labels("own")._value.get() - counted["own"] == 2
     assert await own.key_for("anthropic/claude-x") is None
     assert await own.key_for("demo/analyst") is None
     assert await own.providers() == {"openai"}
