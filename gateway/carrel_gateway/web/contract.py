@@ -142,7 +142,7 @@ RULES: Final = (
         409: ("conflict",), 429: ("too_many_keys",)}),
     # accounts: whether a caller is known is what most of these are about
     Rule(".*", "/api/auth/.*", {
-        400: ("invalid_input", "invalid_password", "link_not_valid", "no_refresh_token"),
+        400: ("invalid_input", "invalid_password", "link_not_valid", "name_and_password_needed", "no_refresh_token"),
         401: ("wrong_login", "login_ended", "oidc_refused", "unauthenticated", "disabled"),
         403: ("registration_closed", "wrong_password", "address_taken", "disabled", "permission_denied"),
         404: ("login_not_found", "tenant_not_found", "no_oidc_provider"),
