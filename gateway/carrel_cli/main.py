@@ -158,6 +158,35 @@ def fork_session(
         typer.echo(clean(forked["session"]["id"]))
 
 
+@sessions_app.command("export")
+def export_session(
+    session: SessionId,
+    target: Annotated[
+        Path, typer.Argument(help="File to write: a notebook where it ends in .ipynb, else all events as lines.")
+    ],
+    server: ServerUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write the history of a session to a file."""
+    with _said_plainly(), gateway(server, data_dir) as found, found.client() as client:
+        form = "ipynb" if target.suffix == ".ipynb" else "jsonl"
+        typer.echo(clean(str(client.export(session, target, form=form))))
+
+
+@app.command()
+def search(
+    words: Annotated[list[str], typer.Argument(help="All of them must be there, each at the beginning of a word.")],
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
+    server: ServerUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Find messages and code in all sessions."""
+    with _said_plainly(), gateway(server, data_dir) as found, found.client() as client:
+        for hit in client.search(" ".join(words), limit=limit):
+            text = " ".join(hit["snippet"]["text"].split())
+            typer.echo(clean(f"{hit['session_id']}  {hit['role'] or 'code'}: {text}"))
+
+
 @audit_app.command("verify")
 def verify_audit(
     head: Annotated[

@@ -154,9 +154,17 @@ class AsyncClient:
         body = {"title": title} if title else {}
         return calls.json_of(await self._send(calls.Call("POST", calls.session_path(session_id, "fork"), body)))
 
-    async def delete_session(self, session_id: str) -> None:
-        """Delete a session with all that is in it."""
-        calls.check(await self._send(calls.Call("DELETE", calls.session_path(session_id))))
+    async def delete_session(self, session_id: str) -> dict[str, Any]:
+        """Delete a session with all that is in it, and return what was removed, in numbers."""
+        return calls.json_of(await self._send(calls.Call("DELETE", calls.session_path(session_id))))
+
+    async def search(
+        self, words: str, *, session_id: str | None = None, kind: str | None = None, limit: int = 20
+    ) -> list[dict[str, Any]]:
+        """Return messages and code that have all words, each at the beginning of one, the newest first."""
+        params = {"q": words, "session_id": session_id, "kind": kind, "limit": limit}
+        known = {name: value for name, value in params.items() if value is not None}
+        return calls.json_of(await self._send(calls.Call("GET", "/api/search", params=known)))["items"]
 
     # the tenant
 
@@ -200,6 +208,12 @@ class AsyncClient:
     async def cancel(self, session_id: str) -> str | None:
         """Ask the run that is going on to stop; return its id."""
         return calls.json_of(await self._send(calls.Call("POST", calls.session_path(session_id, "cancel"))))["run_id"]
+
+    async def replace_message(self, session_id: str, message_id: str, content: str | None = None) -> ChatResult:
+        """Edit a question and have it answered; without `content` have the answer to it made anew."""
+        body = {} if content is None else {"content": content}
+        call = calls.Call("PUT", calls.session_path(session_id, "messages", message_id), body)
+        return calls.model_of(ChatResult, await self._send(call))
 
     async def messages(self, session_id: str) -> list[dict[str, Any]]:
         """Return the conversation."""
@@ -259,11 +273,25 @@ class AsyncClient:
 
     async def download(self, artifact_id: str, target: str | os.PathLike[str]) -> Path:
         """Write one version of a file to a path, whole or not at all."""
+        return await self._save(calls.Call("GET", f"/api/artifacts/{artifact_id}"), target)
+
+    async def export(self, session_id: str, target: str | os.PathLike[str], *, form: str = "jsonl") -> Path:
+        """Write the history to a path, whole or not at all: the log as lines (`jsonl`), or the notebook (`ipynb`)."""
+        path = calls.session_path(session_id, "export")
+        return await self._save(calls.Call("GET", path, params={"format": form}), target)
+
+    async def notebook(self, session_id: str) -> dict[str, Any]:
+        """Return the session as a notebook (nbformat 4.5)."""
+        return calls.json_of(await self._send(calls.Call("GET", calls.session_path(session_id, "notebook"))))
+
+    # below
+
+    async def _save(self, call: calls.Call, target: str | os.PathLike[str]) -> Path:
         path = Path(target)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".part")
         try:
-            async with self._stream(calls.Call("GET", f"/api/artifacts/{artifact_id}")) as response:
+            async with self._stream(call) as response:
                 with partial.open("wb") as file:
                     async for chunk in response.aiter_bytes():
                         await asyncio.to_thread(file.write, chunk)
@@ -271,12 +299,6 @@ class AsyncClient:
         finally:
             partial.unlink(missing_ok=True)
         return path
-
-    async def notebook(self, session_id: str) -> dict[str, Any]:
-        """Return the session as a notebook (nbformat 4.5)."""
-        return calls.json_of(await self._send(calls.Call("GET", calls.session_path(session_id, "notebook"))))
-
-    # below
 
     async def _send(self, call: calls.Call) -> httpx.Response:
         while True:

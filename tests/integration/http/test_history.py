@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+
+from tests.support.serving import environment
+
+from carrel_client import Client
 
 
 def test_search(api, session):
@@ -62,3 +68,25 @@ def test_export(api, session):
     assert [cell["source"] for cell in notebook.json()["cells"]] == ["print('exported')"]
     assert notebook.json()["cells"][0]["outputs"][0]["text"] == "exported\n"
     assert api.get(f"{session}/export", params={"format": "pdf"}).status_code == 422
+
+
+def test_sdk_and_commands(gateway, session, tmp_path):
+    session_id = session.rpartition("/")[2]
+    with Client(gateway.url, gateway.key) as client:
+        client.execute(session_id, "quokka = 'sdk'")
+        (hit,) = client.search("quokka", session_id=session_id, kind="code")
+        assert hit["session_id"] == session_id
+        written = client.export(session_id, tmp_path / "own.ipynb", form="ipynb")
+        assert json.loads(written.read_text("utf-8")) == client.notebook(session_id)
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "carrel_cli", *arguments, "--data-dir", str(gateway.data_dir)]
+        return subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=110)
+
+    found = run("search", "quok")
+    assert (found.returncode, found.stdout) == (0, f"{session_id}  code: quokka = 'sdk'\n"), found.stderr
+    exported = run("sessions", "export", session_id, "log.jsonl")
+    assert exported.returncode == 0, exported.stderr
+    assert "session.created" in (tmp_path / "log.jsonl").read_text("utf-8").splitlines()[0]
+    with Client(gateway.url, gateway.key) as client:
+        assert client.delete_session(session_id)["complete"]
