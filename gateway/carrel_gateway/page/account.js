@@ -1,4 +1,4 @@
-// The page of an account: set up or given a password by the link of a mail, logged in to, and logged out of.
+// The page of an account: set up or given a password by the link of a mail, logged in to, and logged out of; keys.
 
 import { call, forgetKey, get, noteLogin, post, renew } from "/page/stream.js";
 import { element } from "/page/render.js";
@@ -50,6 +50,28 @@ async function showMe() {
     return element("li", {}, text, ...(login.current ? [] : [end]));
   }));
   show("me");
+  await showKeys();
+}
+
+async function showKeys() {
+  const { items } = await get("/api/keys?limit=100");
+  at("keys").replaceChildren(...items.filter((key) => key.revoked_at === null).map((key) => {
+    const end = key.expires_at ? `until ${new Date(key.expires_at).toLocaleDateString()}` : "without an end";
+    const revoke = element("button", { class: "plain", type: "button" }, "Revoke");
+    revoke.addEventListener("click", () => attempt(async () => {
+      await call(`/api/keys/${key.id}`, { method: "DELETE" });
+      await showKeys();
+    }));
+    return element("li", {}, `${key.name} (…${key.hint}), ${end} `, revoke);
+  }));
+}
+
+async function makeKey({ name, days }) {
+  const ends = new Date(Date.now() + days * 86_400_000).toISOString();
+  const made = await post("/api/keys", { name, expires_at: ends });
+  at("made").hidden = false;
+  at("made").querySelector("code").textContent = made.key;
+  await showKeys();
 }
 
 async function leave(path) {
@@ -84,6 +106,7 @@ on("reset", "submit", async (form) => {
   say("Log in with your new password.");
 });
 on("login", "submit", async (form) => enter(await post("/api/auth/login", { ...form, cookie: true })));
+on("make", "submit", makeKey);
 on("forgot", "click", byMail("/api/auth/forgot"));
 on("register", "click", byMail("/api/auth/register"));
 on("logout", "click", () => leave("/api/auth/logout"));

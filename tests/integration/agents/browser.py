@@ -105,11 +105,11 @@ class Browser:
 
 
 @contextmanager
-def chromium(program: str, profile: Path) -> Iterator[Browser]:
-    """Yield a page of a browser of its own."""
+def chromium(program: str, profile: Path, *more: str) -> Iterator[Browser]:
+    """Yield a page of a browser of its own, started with further options."""
     options = ["--headless=new", "--disable-gpu", "--no-sandbox", "--remote-debugging-port=0"]  # root has no sandbox
     process = subprocess.Popen(
-        [program, *options, f"--user-data-dir={profile}", "about:blank"], stderr=subprocess.DEVNULL
+        [program, *options, *more, f"--user-data-dir={profile}", "about:blank"], stderr=subprocess.DEVNULL
     )
     try:
         with connect(_debugger(process, profile / "DevToolsActivePort"), max_size=None) as socket:

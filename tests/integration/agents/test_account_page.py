@@ -63,6 +63,17 @@ def test_from_the_mail_to_the_sessions_and_out_again(browser: Browser, tmp_path:
         assert browser.text("#name") == "Ada"
         assert browser.value("document.cookie") == ""
         assert "crf_" not in browser.value("JSON.stringify({...localStorage, ...sessionStorage})")
+        browser.value("document.querySelector('#make [name=name]').value = 'for the night'")
+        click(browser, "#make button")
+        browser.until(shown("made"))
+        key = browser.text("#made code")
+        with gateway.client(key=key) as program:
+            assert program.get("/api/me").json()["email"] == EMAIL
+        browser.until("document.querySelectorAll('#keys li').length === 1")
+        click(browser, "#keys button")
+        browser.until("document.querySelectorAll('#keys li').length === 0")
+        with gateway.client(key=key) as program:
+            assert program.get("/api/me").status_code == 401
         go(browser, f"{gateway.url}/")
         browser.until("document.activeElement.id === 'question'")  # the desk is open, without a key
         go(browser, f"{gateway.url}/account")

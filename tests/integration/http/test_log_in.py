@@ -46,12 +46,12 @@ def test_a_day_with_a_login(gateway, tmp_path: Path):
     assert who.stdout.startswith(done.stdout), who.stderr
     assert "kernel:execute" in who.stdout
     assert at(gateway, tmp_path, "sessions", "list").returncode == 0
-    made = at(gateway, tmp_path, "keys", "create", "for the night", "--scope", "sessions:read", "--days", "1")
+    made = at(gateway, tmp_path, "keys", "create", "for the night", "--scope", "profile:read", "--days", "1")
     assert made.returncode == 0, made.stderr
     key = made.stdout.strip()
     assert key.startswith("crl_")
     by_key = at(gateway, tmp_path / "..", "whoami", CARREL_API_KEY=key)
-    assert by_key.stdout.splitlines()[1] == "sessions:read", by_key.stderr
+    assert by_key.stdout.splitlines()[1] == "profile:read", by_key.stderr
     listed = at(gateway, tmp_path, "keys", "list")
     assert "for the night" in listed.stdout
     assert key not in listed.stdout
