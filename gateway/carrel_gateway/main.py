@@ -37,7 +37,6 @@ from carrel_gateway.history import routes as history
 from carrel_gateway.housekeeping import sweep_accounts, sweep_for_ever
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.identity.keys import InstallationKey, installation_key
-from carrel_gateway.identity.service import default_principal
 from carrel_gateway.lag import watch_lag
 from carrel_gateway.models import routes as models
 from carrel_gateway.notebook import routes as notebook
@@ -52,7 +51,7 @@ from carrel_gateway.settings import Settings
 from carrel_gateway.sharing import routes as sharing
 from carrel_gateway.stored_agents import routes as stored_agents
 from carrel_gateway.suspension import routes as suspension
-from carrel_gateway.suspension.checkpoints import Checkpoints
+from carrel_gateway.suspension.checkpoints import checkpoint_for_ever
 from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.web import openapi
 from carrel_gateway.web.guards import refuse_exposure
@@ -175,8 +174,8 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             stack.push_async_callback(asyncio.to_thread, stop_metrics)
         works = [
             watch_lag(),
-            sweep_for_ever(context, default_principal()),
-            Checkpoints(context, default_principal()).run(),
+            sweep_for_ever(context),
+            checkpoint_for_ever(context),
             sweep_accounts(opened),
         ]
         if keeper:

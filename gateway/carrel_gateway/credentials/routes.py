@@ -9,8 +9,9 @@ from fastapi import APIRouter, Query, Response, status
 
 from carrel_gateway.credentials.schemas import KeyCreate, KeyList, KeyMade, KeyOut, TicketOut
 from carrel_gateway.dependencies import Credentials, Cursor
+from carrel_gateway.idempotency.routes import IdempotentRoute
 
-router = APIRouter(tags=["keys"])
+router = APIRouter(route_class=IdempotentRoute, tags=["keys"])
 
 
 @router.get("/api/keys")

@@ -53,6 +53,8 @@ REPEATABLE: Final = frozenset(
 So are PUT and DELETE, by their definition (RFC 9110, 9.2.2)."""
 ONCE: Final = frozenset({"/api/sessions/{session_id}/messages/{message_id}"})
 """PUTs that are no such: an answer that is made anew twice is two answers."""
+SECRET: Final = frozenset({"/api/keys", "/api/tickets"})
+"""POSTs whose answer holds a secret that is shown once; it is not kept."""
 _KEPT_HEADERS: Final = frozenset({"content-type", "content-disposition", "etag", "location"})
 
 _log = structlog.get_logger(__name__)
@@ -166,7 +168,7 @@ async def _settle(request: Request, response: Response) -> None:
     try:
         if response.status_code >= 400:
             await service.release(claim)
-        elif isinstance(response, StreamingResponse) or response.headers.get("cache-control") == "no-store":
+        elif isinstance(response, StreamingResponse) or _is_secret(request, response):
             await service.finish_without_answer(claim, response.status_code)
         else:
             headers = {name: value for name, value in response.headers.items() if name in _KEPT_HEADERS}
@@ -175,6 +177,10 @@ async def _settle(request: Request, response: Response) -> None:
     except CarrelError as error:
         # The effect is there, and the caller hears so; the claim runs out, and then says what is known.
         _log.warning("idempotency key not settled", code=error.code)
+
+
+def _is_secret(request: Request, response: Response) -> bool:
+    return request.scope["route"].path in SECRET or response.headers.get("cache-control") == "no-store"
 
 
 async def _undo(request: Request, error: Exception) -> None:

@@ -18,6 +18,7 @@ from carrel_gateway.errors import CarrelError, Conflict, ExecutorFailed, KernelL
 from carrel_gateway.execution.service import ExecutionService
 from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.history.service import HistoryService
+from carrel_gateway.identity.tenants import all_tenants, worker_of
 from carrel_gateway.kernels.connection import main_of
 from carrel_gateway.kernels.pool import HeldConnection
 from carrel_gateway.runs.service import RunService
@@ -54,18 +55,6 @@ class Checkpoints:
         self._put_off: dict[UUID, tuple[float, float]] = {}
         """Sessions that could not be saved: when to look again, by the monotonic clock, and after how long."""
 
-    async def run(self) -> None:
-        """Save sessions that have come to rest, until cancelled; comes back at once when the settings say never."""
-        rest = self._context.settings.checkpoint_seconds
-        while rest:
-            try:
-                await self.look()
-            except CarrelError as error:
-                _log.warning("sessions_at_rest_not_seen", code=error.code)
-            except Exception:  # noqa: BLE001 - the next look must come
-                _log.exception("sessions_at_rest_not_seen")
-            await asyncio.sleep(min(LOOK_SECONDS, rest / _LOOKS_PER_REST))
-
     async def look(self) -> list[Outcome]:
         """Save the sessions that are at rest now, and return what became of each."""
         sessions = SessionService(self._context, self._principal)
@@ -88,6 +77,27 @@ class Checkpoints:
             return outcome
 
         return list(await asyncio.gather(*map(one, due)))
+
+
+async def checkpoint_for_ever(context: ProcessContext) -> None:
+    """Save sessions of all tenants that have come to rest, until cancelled; comes back at once when it is off."""
+    rest = context.settings.checkpoint_seconds
+    looks: dict[UUID, Checkpoints] = {}
+    while rest:
+        try:
+            tenants = await all_tenants(context.database)
+        except CarrelError as error:
+            _log.warning("tenants_not_seen", code=error.code)
+            tenants = list(looks)
+        looks = {one: looks.get(one) or Checkpoints(context, worker_of(one)) for one in tenants}
+        for tenant_id, look in looks.items():
+            try:
+                await look.look()
+            except CarrelError as error:
+                _log.warning("sessions_at_rest_not_seen", tenant=str(tenant_id), code=error.code)
+            except Exception:  # noqa: BLE001 - the other tenants, and the next look, must come
+                _log.exception("sessions_at_rest_not_seen", tenant=str(tenant_id))
+        await asyncio.sleep(min(LOOK_SECONDS, rest / _LOOKS_PER_REST))
 
 
 class Checkpoint:

@@ -73,6 +73,7 @@ WITH_A_KEY: Final[Problems] = {
         "unauthenticated",
         "wrong_key",
         "wrong_token",
+        "wrong_ticket",
         "token_expired",
         "revoked",
         "expired",
@@ -136,9 +137,12 @@ RULES: Final = (
         409: ("agent_changed", "conflict"), 502: ("model_failed",)}),
     Rule("POST", "/api/sessions", {404: ("agent_not_found",)}),
     Rule(".*", "/api/provider-keys.*", {400: ("invalid_input",), 404: ("provider_key_not_found",)}),
+    Rule(".*", "/api/keys.*", {
+        400: ("invalid_cursor", "invalid_input"), 403: ("scopes_too_wide",), 404: ("key_not_found", "user_not_found"),
+        409: ("conflict",), 429: ("too_many_keys",)}),
     # accounts: whether a caller is known is what most of these are about
     Rule(".*", "/api/auth/.*", {
-        400: ("invalid_input", "invalid_password", "link_not_valid", "no_refresh_token"),
+        400: ("invalid_input", "invalid_password", "link_not_valid", "name_and_password_needed", "no_refresh_token"),
         401: ("wrong_login", "login_ended", "oidc_refused", "unauthenticated", "disabled"),
         403: ("registration_closed", "wrong_password", "address_taken", "disabled", "permission_denied"),
         404: ("login_not_found", "tenant_not_found", "no_oidc_provider"),

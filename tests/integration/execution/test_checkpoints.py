@@ -286,7 +286,7 @@ async def test_of_two_gateways_one_takes_it(desks: tuple[Desk, Desk], monkeypatc
 async def test_it_is_done_by_itself_and_never_with_zero_seconds(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "LOOK_SECONDS", 0.05)
     await ran(desk, "x = 1")
-    running = asyncio.create_task(of(desk).run())
+    running = asyncio.create_task(checkpoints.checkpoint_for_ever(desk.context))
 
     async def saved() -> bool:
         return await latest(desk) is not None
@@ -297,4 +297,4 @@ async def test_it_is_done_by_itself_and_never_with_zero_seconds(desk: Desk, monk
         await running
     never = desk.settings.model_copy(update={"checkpoint_seconds": 0.0})
     monkeypatch.setattr(type(desk.context), "settings", never, raising=False)
-    await asyncio.wait_for(of(desk).run(), 5)
+    await asyncio.wait_for(checkpoints.checkpoint_for_ever(desk.context), 5)

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from tests.support.serving import server_events
 
-from carrel_gateway.idempotency.routes import NAMED, REPEATABLE, WRITES
+from carrel_gateway.idempotency.routes import NAMED, REPEATABLE, SECRET, WRITES
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_every_write_takes_a_key(api):
     ]
     assert without == []
     posts = {path for path, operations in document["paths"].items() if "post" in operations}
-    assert posts >= NAMED | REPEATABLE
+    assert posts >= NAMED | REPEATABLE | SECRET
 
 
 def test_a_session_is_opened_once(api, key):
@@ -56,6 +56,14 @@ def test_a_session_is_opened_once(api, key):
     refused = api.post("/api/sessions", headers=key, json={"title": "Twice"})
     assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused")
     api.delete(f"/api/sessions/{made['id']}")
+
+
+def test_a_secret_is_shown_once_and_not_kept(api, key):
+    body = {"name": "of a test"}
+    assert api.post("/api/keys", headers=key, json=body).status_code == 201
+    again = api.post("/api/keys", headers=key, json=body)
+    assert (again.status_code, again.json()["code"]) == (409, "idempotency_answer_not_kept")
+    assert again.json()["first_status"] == 201
 
 
 def test_a_deletion_answers_the_same(api, key):
