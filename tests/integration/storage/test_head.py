@@ -35,7 +35,7 @@ from carrel_wire.log import AssistantMessage, CellFinished, HeadMoved, KernelCha
 class _Supervisor:
     """Drives nothing: the tests write what runs do."""
 
-    def require_usable(self, model: str) -> None:
+    async def require_usable(self, principal: Principal, model: str) -> None:
         pass
 
     def launch(self, principal: Principal, run: object) -> None:
