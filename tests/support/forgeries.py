@@ -143,7 +143,10 @@ class Forger:
             yield f"kid {kid!r}", self.signed(self.header(kid=kid), self.claims())
         yield "no kid", self.signed(self.header(kid=MISSING), self.claims())
         for kind in ("JWT", "id+jwt", "AT+JWT", "application/at+jwt", None, MISSING):
-            yield "without typ" if kind is MISSING else f"typ {kind!r}", self.signed(self.header(typ=kind), self.claims())
+            yield (
+                "without typ" if kind is MISSING else f"typ {kind!r}",
+                self.signed(self.header(typ=kind), self.claims()),
+            )
 
     def _claims(self) -> Iterator[Forgery]:
         for name in self.claims():
