@@ -140,6 +140,12 @@ RULES: Final = (
     Rule(".*", "/api/keys.*", {
         400: ("invalid_cursor", "invalid_input"), 403: ("scopes_too_wide",), 404: ("key_not_found", "user_not_found"),
         409: ("conflict",), 429: ("too_many_keys",)}),
+    Rule(".*", _SESSION + "/(teams|share).*", {
+        400: ("invalid_input",), 404: ("team_not_found", "share_not_found", "user_not_found"), 409: ("conflict",)}),
+    Rule("GET", "/api/shared/.*", {
+        400: ("invalid_cursor",), 403: ("not_your_session",), 404: ("share_not_found", "session_not_found",
+        "artifact_not_found", "object_not_found"), 503: ("object_store_away",)}),
+    Rule("POST", "/api/keys", {400: ("expired",)}),
     # accounts: whether a caller is known is what most of these are about
     Rule(".*", "/api/auth/.*", {
         400: ("invalid_input", "invalid_password", "link_not_valid", "name_and_password_needed", "no_refresh_token"),
