@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from carrel_gateway.kernels.pool import KernelPool
     from carrel_gateway.settings import Settings
     from carrel_gateway.storage.bus import Bus
+    from carrel_gateway.storage.cache import CacheBackend
     from carrel_gateway.storage.database import Database
     from carrel_gateway.storage.objects import StorageBackend
     from carrel_gateway.storage.windows import Windows
@@ -67,6 +68,8 @@ class ProcessContext:
     settings: Settings
     database: Database
     bus: Bus
+    cache: CacheBackend
+    """What was worked out before; never the truth."""
     windows: Windows
     """Counters of calls."""
     objects: StorageBackend
@@ -84,5 +87,6 @@ class ProcessContext:
         await self.executor.aclose()
         await self.objects.aclose()
         await self.windows.aclose()
+        await self.cache.aclose()
         await self.bus.aclose()
         await self.database.aclose()

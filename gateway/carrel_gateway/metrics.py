@@ -21,6 +21,7 @@ request_seconds = Histogram(
 )
 websockets = Gauge("carrel_websockets", "Open chat WebSockets.")
 streams = Gauge("carrel_event_streams", "Open server-sent event streams.")
+slow_readers = Counter("carrel_slow_readers", "Streams cut because their reader took nothing for too long.", ["kind"])
 runs_active = Gauge("carrel_runs_active", "Runs that this process is driving.")
 runs_finished = Counter("carrel_runs_finished", "Runs that ended here, by status.", ["status"])
 runs_taken_over = Counter("carrel_runs_taken_over", "Runs of silent gateways that this process went on with.")

@@ -16,7 +16,7 @@ from carrel_gateway.kernels.pool import KernelPool
 from carrel_gateway.kernels.signing import load_host_keys
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage.database import Database
-from carrel_gateway.storage.factory import open_bus, open_objects, open_windows
+from carrel_gateway.storage.factory import open_bus, open_cache, open_objects, open_windows
 from carrel_gateway.storage.ids import new_id
 
 
@@ -33,6 +33,8 @@ async def open_context(settings: Settings) -> ProcessContext:
         opened.push_async_callback(database.aclose)
         bus = await open_bus(settings)
         opened.push_async_callback(bus.aclose)
+        cache = await open_cache(settings)
+        opened.push_async_callback(cache.aclose)
         windows = await open_windows(settings)
         opened.push_async_callback(windows.aclose)
         objects = await open_objects(settings)
@@ -45,6 +47,7 @@ async def open_context(settings: Settings) -> ProcessContext:
             settings=settings,
             database=database,
             bus=bus,
+            cache=cache,
             windows=windows,
             objects=objects,
             executor=executor,

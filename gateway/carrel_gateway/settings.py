@@ -108,7 +108,10 @@ class Settings(BaseSettings):
     retention_days: int = _setting(
         "retention_days", 0, "Days after its last event at which a session is deleted; 0 keeps all.", ge=0, le=36_500
     )
-    redis_url: str | None = _setting("redis_url", None, "redis://…; empty means the bus is in this process.")
+    redis_url: str | None = _setting(
+        "redis_url", None, "redis://…; empty means that bus, cache and limits of rates are in this process."
+    )
+    cache_ttl: float = _setting("cache_ttl", 3600.0, "Longest life of what is in the cache; 0 means no cache.", ge=0)
 
     # people
     registration: str = _setting(

@@ -17,7 +17,7 @@ from carrel_gateway.identity.tables import tenants, users
 from carrel_gateway.identity.tokens import AccessTokens
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage.database import Database
-from carrel_gateway.storage.factory import open_bus, open_objects, open_windows
+from carrel_gateway.storage.factory import open_bus, open_cache, open_objects, open_windows
 from carrel_gateway.storage.ids import new_id
 
 
@@ -51,6 +51,7 @@ async def open_state(settings: Settings) -> AsyncGenerator[ProcessContext]:
         settings=settings,
         database=await Database.connect(settings),
         bus=await open_bus(settings),
+        cache=await open_cache(settings),
         windows=await open_windows(settings),
         objects=await open_objects(settings),
         executor=cast("Any", kernels),

@@ -22,10 +22,11 @@ from carrel_gateway.chat.service import ChatService
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError, InvalidInput, Unavailable
-from carrel_gateway.history.schemas import event_document, live_document
-from carrel_gateway.history.service import HistoryService, StoredEvent
+from carrel_gateway.history.schemas import text_document
+from carrel_gateway.history.service import HistoryService, LiveText
 from carrel_gateway.identity import policy
 from carrel_gateway.identity.policy import Rule
+from carrel_gateway.metrics import slow_readers
 from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
@@ -86,6 +87,7 @@ class ChatSocket:
                 error = looks.result()
                 await self._socket.close(4000 + error.status, error.code)
             elif out.done() and not out.cancelled() and isinstance(out.exception(), TimeoutError):
+                slow_readers.labels("websocket").inc()
                 await self._socket.close(4408, "too_slow")
         finally:
             for task in (out, inward, looks):
@@ -95,9 +97,11 @@ class ChatSocket:
                     await task
 
     async def _events_out(self, after: int) -> None:
-        async with aclosing(self._history.follow(self._session_id, after=after)) as events:
-            async for event in events:
-                await self._send(event_document(event) if isinstance(event, StoredEvent) else live_document(event))
+        async with aclosing(self._history.relay(self._session_id, after=after)) as batches:
+            async for batch in batches:
+                for event in batch:
+                    live = isinstance(event, LiveText)
+                    await self._send_bytes(event.document if live else orjson.dumps(text_document(event)))
 
     async def _messages_in(self) -> None:
         while True:
@@ -153,5 +157,8 @@ class ChatSocket:
         )
 
     async def _send(self, document: dict[str, Any]) -> None:
-        async with self._sending:
-            await asyncio.wait_for(self._socket.send_text(orjson.dumps(document, default=str).decode()), _SEND_SECONDS)
+        await self._send_bytes(orjson.dumps(document, default=str))
+
+    async def _send_bytes(self, document: bytes) -> None:
+        async with self._sending, asyncio.timeout(_SEND_SECONDS):
+            await self._socket.send_text(document.decode())

@@ -1,4 +1,4 @@
-"""The words of the log: what is stored, what is only shown, what read models hold, and how news look on the bus."""
+"""The words of the log: what is stored, what is only shown, and what read models hold."""
 
 from __future__ import annotations
 
@@ -147,69 +147,6 @@ def parent_id_of(payload: LogPayload) -> UUID | None:
             return getattr(payload, "run_id", None)
 
 
-class News(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag="committed"):
-    """Committed events, in order and without gaps; none when they are too large for the bus."""
-
-    last_seq: int
-    events: list[tuple[int, UUID, UUID | None, str, str, str, datetime]]
-
-
-class Live(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag="live"):
-    """A provisional event."""
-
-    type: str
-    id: str
-    data: dict[str, Any]
-
-
-class Gone(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag="gone"):
-    """The session was deleted."""
-
-
-_news_encoder = msgspec.msgpack.Encoder()
-_news_decoder: msgspec.msgpack.Decoder[News | Live | Gone] = msgspec.msgpack.Decoder(News | Live | Gone)
-
-
 def encode_payload(payload: LogPayload) -> str:
     """Return the JSON text of a payload, as it is stored."""
     return _encoder.encode(payload).decode()
-
-
-def encode_news(events: list[StoredEvent], payloads: list[str], *, limit_bytes: int) -> bytes:
-    """Return what the bus says of committed events; without the events when they are over the limit."""
-    rows = [
-        (event.seq, event.id, event.parent_id, event.type, event.actor, payload, event.created_at)
-        for event, payload in zip(events, payloads, strict=True)
-    ]
-    if sum(map(len, payloads)) > limit_bytes:
-        rows = []
-    return _news_encoder.encode(News(events[-1].seq, rows))
-
-
-def encode_live(event: LiveEvent) -> bytes:
-    """Return what the bus says of a provisional event."""
-    return _news_encoder.encode(Live(event.type, event.id, event.data))
-
-
-def encode_gone() -> bytes:
-    """Return what the bus says when the session was deleted."""
-    return _news_encoder.encode(Gone())
-
-
-def decode_news(data: bytes) -> News | Live | Gone:
-    """Return what the bus said.
-
-    Raises
-    ------
-    msgspec.DecodeError
-        It is of another version of Carrel; the log has the same.
-    """
-    return _news_decoder.decode(data)
-
-
-def events_of(news: News, session_id: UUID) -> list[StoredEvent]:
-    """Return the events of news."""
-    return [
-        StoredEvent(session_id, seq, own, parent, kind, actor, decode_payload(payload), created_at)
-        for seq, own, parent, kind, actor, payload, created_at in news.events
-    ]

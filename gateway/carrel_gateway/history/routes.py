@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
-from fastapi.responses import StreamingResponse
 
-from carrel_gateway import metrics
 from carrel_gateway.dependencies import Cursor, Gateway, GatewayOf, History, Search, Sessions, StandingOf
-from carrel_gateway.history.schemas import EventList, HitList, event_document, live_document, text_document
-from carrel_gateway.history.service import HistoryService, StoredEvent
+from carrel_gateway.history.schemas import EventList, HitList, text_document
+from carrel_gateway.history.service import EventText, HistoryService, LiveText
 from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.web import sse
 from carrel_gateway.web.replies import JsonReply
@@ -92,29 +90,31 @@ def event_stream(
     run_id: UUID | None,
     holds: Callable[[], Awaitable[bool]],
     headers: dict[str, str] | None = None,
-) -> StreamingResponse:
+) -> Response:
     """Return the events after one as a stream, to the end of a run when one is named, else without end.
 
     It ends when `holds` says that the caller would not be let in any more.
     """
-    body = sse.with_pings(_encoded(history, session_id, after=after, run_id=run_id), gateway.closing, holds)
-    return StreamingResponse(_counted(body), media_type=sse.MEDIA_TYPE, headers={**sse.HEADERS, **(headers or {})})
+    chunks = encoded(history.relay(session_id, after=after), run_id)
+    return sse.EventStream(chunks, gateway.closing, holds, headers)
 
 
-async def _encoded(
-    history: HistoryService, session_id: UUID, *, after: int, run_id: UUID | None
-) -> AsyncIterator[bytes]:
-    async with aclosing(history.follow(session_id, after=after)) as events:
-        async for event in events:
-            if not isinstance(event, StoredEvent):
-                yield sse.encode(event.type, live_document(event))
-                continue
-            yield sse.encode(event.type, event_document(event), event_id=event.seq)
-            if run_id and event.type == "run.finished" and getattr(event.payload, "run_id", None) == run_id:
-                return
-
-
-async def _counted(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    with metrics.streams.track_inprogress():
-        async for chunk in body:
-            yield chunk
+async def encoded(
+    batches: AsyncGenerator[list[EventText | LiveText], None], run_id: UUID | None
+) -> AsyncGenerator[bytes, None]:
+    """Yield what happens at once as one piece; nothing, now and then, when nothing happens."""
+    async with aclosing(batches):
+        async for batch in batches:
+            piece = bytearray()
+            for event in batch:
+                if isinstance(event, LiveText):
+                    piece += sse.encode_text(event.type, event.document)
+                else:
+                    piece += sse.encode(event.type, text_document(event), event_id=event.seq)
+                    if run_id and event.type == "run.finished" and event.parent_id == run_id:
+                        yield bytes(piece)
+                        return
+                if len(piece) >= sse.PIECE_BYTES:
+                    yield bytes(piece)
+                    piece = bytearray()
+            yield bytes(piece)

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from carrel_gateway.history.service import EventText, LiveEvent, StoredEvent
+from carrel_gateway.history.service import EventText, StoredEvent
 from carrel_gateway.web.fields import ReplyBody
 
 
@@ -94,8 +94,3 @@ def text_document(event: EventText) -> dict[str, Any]:
         "payload": orjson.Fragment(event.untagged),
         "created_at": event.created_at.isoformat(),
     }
-
-
-def live_document(event: LiveEvent) -> dict[str, Any]:
-    """Return a provisional event: it has an id of its own and no number, and is not kept."""
-    return {"live": True, "id": event.id, "type": event.type, "payload": event.data}

@@ -8,13 +8,12 @@ the log wherever the bus has left a gap.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
-
-import msgspec
 
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import NotFound, StaleRun
@@ -24,22 +23,15 @@ from carrel_gateway.history.events import (
     Cell,
     EventText,
     Fence,
-    Gone,
-    Live,
     LiveEvent,
     Message,
-    News,
     StoredEvent,
-    decode_news,
-    encode_gone,
-    encode_live,
-    encode_news,
     encode_payload,
     event_id_of,
-    events_of,
     parent_id_of,
 )
-from carrel_gateway.storage.bus import BusOverflow
+from carrel_gateway.history.news import LiveText, encode_gone, encode_live, encode_news, sort_out
+from carrel_gateway.storage.bus import BusOverflow, Reader
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.dialect import NewEvents
 from carrel_gateway.storage.ids import new_id
@@ -47,7 +39,18 @@ from carrel_gateway.storage.paging import Cursors, Number, Page
 from carrel_gateway.storage.steps import Steps
 from carrel_wire.log import HeadMoved, LogPayload, type_of
 
-__all__ = ["Actor", "Appended", "Cell", "EventText", "Fence", "HistoryService", "LiveEvent", "Message", "StoredEvent"]
+__all__ = [
+    "Actor",
+    "Appended",
+    "Cell",
+    "EventText",
+    "Fence",
+    "HistoryService",
+    "LiveEvent",
+    "LiveText",
+    "Message",
+    "StoredEvent",
+]
 
 PAGE: Final = 500
 PAGE_BYTES: Final = 4 * 1024 * 1024
@@ -243,15 +246,15 @@ class HistoryService:
         """Return as soon as there are events after a number, or with false when the time is over."""
         try:
             async with asyncio.timeout(seconds):
-                async with aclosing(self.follow(session_id, after=after)) as stream:
-                    async for event in stream:
-                        if isinstance(event, StoredEvent):
+                async with aclosing(self.relay(session_id, after=after)) as batches:
+                    async for batch in batches:
+                        if any(isinstance(event, EventText) for event in batch):
                             return True
         except TimeoutError:
             pass
         return False
 
-    async def follow(self, session_id: UUID, *, after: int) -> AsyncGenerator[StoredEvent | LiveEvent, None]:
+    async def follow(self, session_id: UUID, *, after: int) -> AsyncGenerator[StoredEvent | LiveText, None]:
         """Yield the events after a number, in order and without a gap, and live ones between; waits for more.
 
         Ends by itself only when the session is deleted.
@@ -261,28 +264,36 @@ class HistoryService:
         NotFound
             There is no such session.
         """
+        async with aclosing(self.relay(session_id, after=after)) as batches:
+            async for batch in batches:
+                texts = [event for event in batch if isinstance(event, EventText)]
+                decoded = iter(await repository.decode(session_id, texts))
+                for event in batch:
+                    yield next(decoded) if isinstance(event, EventText) else event
+
+    async def relay(self, session_id: UUID, *, after: int) -> AsyncGenerator[list[EventText | LiveText], None]:
+        """Yield the same in batches, as much as there is at once, for whoever passes the events on as they are.
+
+        Yields an empty batch now and then when nothing happens, so that the caller sees time go by.
+        """
         await self._require(session_id)
         seen, behind = after, True
         async with self._bus.subscribe(self._channel(session_id)) as bus:
             while True:
                 if behind:
                     texts = await self.texts(session_id, after=seen)
-                    behind = _may_be_full(texts)
-                    found = await repository.decode(session_id, texts)
-                    if not found and not await self._exists(session_id):
+                    if not texts and not await self._exists(session_id):
                         return  # deleted, and the news of it was lost
+                    seen, behind = texts[-1].seq if texts else seen, _may_be_full(texts)
+                    yield list[EventText | LiveText](texts)
                 else:
-                    news = await self._next(bus)
-                    if isinstance(news, Gone):
+                    news = await self._news(bus)
+                    sorted_out = sort_out(news, seen)
+                    seen, behind = sorted_out.seen, sorted_out.behind or not news
+                    if sorted_out.events:
+                        yield sorted_out.events
+                    if sorted_out.gone:
                         return
-                    if isinstance(news, Live):
-                        yield LiveEvent(news.type, news.id, news.data)
-                        continue
-                    found = _after(news, session_id, seen)
-                    behind = found is None
-                for event in found or ():
-                    seen = event.seq
-                    yield event
 
     async def messages(self, session_id: UUID, *, limit: int = 100, before_id: UUID | None = None) -> list[Message]:
         """Return the last messages, or the last before one, in the order of the conversation."""
@@ -370,18 +381,23 @@ class HistoryService:
     async def _read(self, begin: Callable[[], Steps[T]]) -> T:
         return await self._database.run(self._tenant_id, begin, write=False)
 
-    async def _next(self, bus: AsyncIterator[bytes]) -> News | Live | Gone | None:
-        """Return news, or none when it is time to look into the log."""
+    async def _news(self, bus: Reader) -> list[bytes]:
+        """Return what the bus says; nothing when it is time to look into the log."""
         seconds = LOOK_SECONDS if self._bus.healthy else LOOK_SECONDS_WITHOUT_BUS
         try:
             async with asyncio.timeout(seconds):
-                return decode_news(await anext(bus))
-        except (TimeoutError, BusOverflow, msgspec.DecodeError):
-            return None
+                return await bus.take()
+        except (TimeoutError, BusOverflow):
+            return []
 
     def _channel(self, session_id: UUID) -> str:
-        # With the tenant, so that what is shown live cannot cross over either.
-        return f"session:{self._tenant_id}:{session_id}"
+        return _channel_of(self._tenant_id, session_id)
+
+
+@lru_cache(maxsize=10_000)
+def _channel_of(tenant_id: UUID, session_id: UUID) -> str:
+    """With the tenant, so that what is shown live cannot cross over either."""
+    return f"session:{tenant_id}:{session_id}"
 
 
 def _new_events(
@@ -407,15 +423,6 @@ def _stored(new: NewEvents, payloads: Sequence[LogPayload], last: int) -> list[S
         StoredEvent(new.session_id, seq, own, parent, kind, new.actor, payload, new.created_at)
         for seq, (own, parent, kind, payload) in enumerate(columns, last - len(new.ids) + 1)
     ]
-
-
-def _after(news: News | None, session_id: UUID, seen: int) -> list[StoredEvent] | None:
-    """Return the events that are new; none when only the log has them."""
-    if news is not None and news.last_seq <= seen:
-        return []
-    if news is None or not news.events or news.events[0][0] > seen + 1:
-        return None
-    return [event for event in events_of(news, session_id) if event.seq > seen]
 
 
 def _may_be_full(texts: Sequence[EventText]) -> bool:

@@ -24,6 +24,7 @@ from carrel_gateway.errors import CarrelError, NotFound
 from carrel_gateway.idempotency.service import LEASE_SECONDS, Answer, Claim, Effect, IdempotencyService, fingerprint_of
 from carrel_gateway.identity.presented import bearer
 from carrel_gateway.web.multipart import boundary_of, read_parts
+from carrel_gateway.web.sse import EventStream
 
 WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 REPLAYED: Final = "Idempotent-Replayed"
@@ -168,7 +169,7 @@ async def _settle(request: Request, response: Response) -> None:
     try:
         if response.status_code >= 400:
             await service.release(claim)
-        elif isinstance(response, StreamingResponse) or _is_secret(request, response):
+        elif isinstance(response, StreamingResponse | EventStream) or _is_secret(request, response):
             await service.finish_without_answer(claim, response.status_code)
         else:
             headers = {name: value for name, value in response.headers.items() if name in _KEPT_HEADERS}

@@ -15,7 +15,9 @@ from carrel_gateway.history.service import HistoryService
 from carrel_gateway.notebook.export import SHOWN, Outline, head_of, with_outputs
 from carrel_gateway.notebook.sync import edits
 from carrel_gateway.sessions.service import Session, SessionService
+from carrel_gateway.storage.cache import MAX_VALUE_BYTES, notebook_key
 from carrel_gateway.storage.ids import new_id
+from carrel_wire import __version__
 from carrel_wire.log import CellEdited
 
 _CHUNK_BYTES: Final = 64 * 1024
@@ -28,6 +30,7 @@ class NotebookService:
     def __init__(self, context: ProcessContext, principal: Principal) -> None:
         self._sessions = SessionService(context, principal)
         self._history = HistoryService(context, principal)
+        self._cache = context.cache
 
     async def export(self, session_id: UUID) -> tuple[Session, AsyncIterator[bytes]]:
         """Return the session and its notebook as it stands, in parts: one cell's outputs are in memory at a time.
@@ -38,7 +41,7 @@ class NotebookService:
             There is no such session.
         """
         session = await self._sessions.get(session_id)
-        return session, self._notebook(session)
+        return session, self._kept(session)
 
     async def lines(self, session_id: UUID) -> tuple[Session, AsyncIterator[bytes]]:
         """Return the session and its log up to now, each event as a line of JSON, in parts.
@@ -82,6 +85,24 @@ class NotebookService:
                 else:
                     outline.take(event.seq, event.decoded(session.id).payload)
         return outline
+
+    async def _kept(self, session: Session) -> AsyncIterator[bytes]:
+        """Yield the notebook that was made of this state of the log before, or make it; a large one is not kept."""
+        made_of = f"{__version__} {session.last_seq}\n".encode()
+        key = notebook_key(session.tenant_id, session.id)
+        kept = await self._cache.get(key)
+        if kept is not None and kept.startswith(made_of):
+            yield kept[len(made_of) :]
+            return
+        whole = bytearray(made_of)
+        async for part in self._notebook(session):
+            if whole and len(whole) + len(part) <= MAX_VALUE_BYTES:
+                whole += part
+            else:
+                whole.clear()
+            yield part
+        if whole:
+            await self._cache.set(key, bytes(whole))
 
     async def _notebook(self, session: Session) -> AsyncIterator[bytes]:
         outline = await self._outline(session)

@@ -22,6 +22,7 @@ from carrel_gateway.sessions import repository
 from carrel_gateway.sessions.access import readable
 from carrel_gateway.sessions.removal import DELETED, DeletionReason, Removal, Remover, object_prefix
 from carrel_gateway.sessions.repository import Session
+from carrel_gateway.storage.cache import notebook_key
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import Cursors, Page
@@ -291,6 +292,7 @@ class SessionService:
     async def _removed(self, session: Session, reason: DeletionReason) -> Removal:
         DELETED.labels(reason).inc()
         await self._history.publish_gone(session.id)
+        await self._context.cache.delete(notebook_key(session.tenant_id, session.id))
         return await self._remover.remove(self._ref(session))
 
     async def sweep(self) -> int:

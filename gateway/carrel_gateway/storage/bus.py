@@ -14,7 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from carrel_gateway.storage.metrics import DELIVERED, HEALTHY, LOSSES, PUBLISHED
 
@@ -26,10 +26,28 @@ MAX_MESSAGE_BYTES: Final = 256 * 1024
 MAX_MESSAGES: Final = 1000
 MAX_BYTES: Final = 4 * 1024 * 1024
 """Of one reader; more waiting than that means that it does not read."""
+MAX_TAKEN: Final = 256
+"""So that a reader of many lets others have their turn."""
+
+
+_DELIVERED: Final = {source: DELIVERED.labels(source) for source in get_args(Source)}
+"""Looking a label up costs more than delivering."""
 
 
 class BusOverflow(Exception):
     """News were lost to this reader; it reads the log again and goes on with the same iterator."""
+
+
+class Reader(Protocol):
+    """What is published on a channel, piece by piece or as much as there is; each may raise `BusOverflow`."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def __anext__(self) -> bytes: ...
+
+    async def take(self) -> list[bytes]:
+        """Wait until there is something, and return all that waits, up to `MAX_TAKEN` at once."""
+        ...
 
 
 class Bus(Protocol):
@@ -44,7 +62,7 @@ class Bus(Protocol):
         """Tell all readers of the channel; does not wait for anything, and fails silently when the bus is away."""
         ...
 
-    def subscribe(self, channel: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def subscribe(self, channel: str) -> AbstractAsyncContextManager[Reader]:
         """Return an iterator of what is published on the channel; it may raise `BusOverflow` and goes on after it."""
         ...
 
@@ -87,15 +105,25 @@ class Subscriber:
         return self
 
     async def __anext__(self) -> bytes:
+        await self._filled()
+        data = self._waiting.popleft()
+        self._bytes -= len(data)
+        return data
+
+    async def take(self) -> list[bytes]:
+        """Wait until there is something, and return all that waits, up to `MAX_TAKEN` at once."""
+        await self._filled()
+        taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_TAKEN))]
+        self._bytes -= sum(map(len, taken))
+        return taken
+
+    async def _filled(self) -> None:
         while not self._waiting and not self._lost:
             self._news.clear()
             await self._news.wait()
         if self._lost:
             self._lost = False
             raise BusOverflow
-        data = self._waiting.popleft()
-        self._bytes -= len(data)
-        return data
 
 
 class Readers:
@@ -135,7 +163,7 @@ class Readers:
             return
         for reader in readers:
             reader.put(data)
-        DELIVERED.labels(source).inc(len(readers))
+        _DELIVERED[source].inc(len(readers))
 
     def lose(self, channel: str, reason: Reason) -> None:
         """Tell the readers of the channel that news were lost."""
@@ -167,7 +195,7 @@ class InProcessBus:
         self._readers.deliver(channel, data, "process")
 
     @asynccontextmanager
-    async def subscribe(self, channel: str) -> AsyncGenerator[AsyncIterator[bytes]]:
+    async def subscribe(self, channel: str) -> AsyncGenerator[Reader]:
         """Return an iterator of what is published on the channel."""
         reader = self._readers.add(channel)
         try:

@@ -1,9 +1,10 @@
-"""Opens the bus, the counters and the object store that the settings name."""
+"""Opens the bus, the cache, the counters and the object store that the settings name."""
 
 from __future__ import annotations
 
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage.bus import Bus, InProcessBus
+from carrel_gateway.storage.cache import CacheBackend, MemoryCache
 from carrel_gateway.storage.objects import StorageBackend
 from carrel_gateway.storage.windows import MemoryWindows, Windows
 
@@ -15,6 +16,15 @@ async def open_bus(settings: Settings) -> Bus:
     from carrel_gateway.storage.redis_bus import RedisBus  # noqa: PLC0415  needs an extra
 
     return RedisBus(settings.redis_url)
+
+
+async def open_cache(settings: Settings) -> CacheBackend:
+    """Return the cache of the settings; without Redis nothing is in it, and that is no error."""
+    if settings.redis_url is None:
+        return MemoryCache(ttl_seconds=settings.cache_ttl)
+    from carrel_gateway.storage.redis_cache import RedisCache  # noqa: PLC0415  needs an extra
+
+    return RedisCache(settings.redis_url, ttl_seconds=settings.cache_ttl)
 
 
 async def open_windows(settings: Settings) -> Windows:

@@ -18,3 +18,6 @@ HEALTHY: Final = Gauge("carrel_bus_healthy", "1 while news of other processes ge
 WINDOW_FALLBACKS: Final = Counter(
     "carrel_rate_fallbacks", "Times that calls began to be counted by this process alone, because Redis was away."
 )
+CACHE: Final = Counter(
+    "carrel_cache", "Looks into the cache, and calls that failed because Redis was away.", ["result"]
+)

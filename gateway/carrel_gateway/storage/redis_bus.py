@@ -7,12 +7,12 @@ Redis. `docs/reference/bus.md` says what happens when Redis is away or slow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from carrel_gateway.errors import Unavailable
-from carrel_gateway.storage.bus import MAX_MESSAGE_BYTES, Readers
+from carrel_gateway.storage.bus import MAX_MESSAGE_BYTES, Reader, Readers
 from carrel_gateway.storage.metrics import PUBLISHED
 from carrel_gateway.storage.redis_clients import FAILURES, close_client, open_client
 from carrel_gateway.storage.redis_inbox import SILENCE_SECONDS, Inbox
@@ -69,7 +69,7 @@ class RedisBus:
             self._outbox.put(channel, data)
 
     @asynccontextmanager
-    async def subscribe(self, channel: str) -> AsyncGenerator[AsyncIterator[bytes]]:
+    async def subscribe(self, channel: str) -> AsyncGenerator[Reader]:
         """Return an iterator of what is published on the channel."""
         reader = self._readers.add(channel)
         try:

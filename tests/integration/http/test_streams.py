@@ -7,6 +7,7 @@ Last-Event-ID sends nothing; long poll; the WebSocket with key as subprotocol an
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 
@@ -168,3 +169,21 @@ def test_websocket_of_an_unknown_session(gateway):
         with pytest.raises(ConnectionClosed) as closed:
             socket.recv(timeout=60)
     assert closed.value.rcvd.code == 4404
+
+
+def test_an_idle_websocket_is_pinged(gateway, session):
+    pinged = threading.Event()
+
+    class Ears(logging.Handler):
+        def emit(self, record):
+            if "PING" in record.getMessage():
+                pinged.set()
+
+    ears = logging.getLogger("tests.frames")
+    ears.setLevel(logging.DEBUG)
+    ears.addHandler(Ears())
+    headers = {"Authorization": f"Bearer {gateway.key}"}
+    with connect(address(gateway, session), additional_headers=headers, logger=ears, ping_interval=None):
+        began = time.monotonic()
+        assert pinged.wait(60)
+        assert time.monotonic() - began > 10

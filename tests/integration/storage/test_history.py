@@ -11,13 +11,14 @@ import asyncio
 from contextlib import aclosing, suppress
 from uuid import UUID
 
+import orjson
 import pytest
 from tests.support.state import new_principal
 
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import NotFound, StaleRun
 from carrel_gateway.history import service as history_module
-from carrel_gateway.history.service import Fence, HistoryService, LiveEvent, StoredEvent
+from carrel_gateway.history.service import Fence, HistoryService, LiveEvent, LiveText, StoredEvent
 from carrel_gateway.runs.service import RunService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.ids import new_id
@@ -195,7 +196,7 @@ async def test_another_tenant_finds_nothing(context: ProcessContext, history: Hi
         await stranger.wait(session_id, after=0, seconds=1)
 
 
-async def _first(history: HistoryService, session_id: UUID, *, after: int) -> StoredEvent | LiveEvent:
+async def _first(history: HistoryService, session_id: UUID, *, after: int) -> StoredEvent | LiveText:
     async with asyncio.timeout(30), aclosing(history.follow(session_id, after=after)) as stream:
         return await anext(stream)
 
@@ -286,7 +287,10 @@ async def test_live_events_are_shown_and_not_stored(history: HistoryService, ses
         while not upcoming.done():  # until the follower listens, what is live is lost
             await history.publish_live(session_id, live)
             await asyncio.sleep(0)
-        assert await upcoming == live
+        shown = await upcoming
+        assert isinstance(shown, LiveText)
+        document = {"live": True, "id": live.id, "type": live.type, "payload": live.data}
+        assert (shown.type, orjson.loads(shown.document)) == (live.type, document)
     assert len(await history.events(session_id)) == 1
 
 

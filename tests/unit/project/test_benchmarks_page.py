@@ -1,7 +1,7 @@
 """The page of the benchmarks is written in parts, each by the run that measured it.
 
 Plan: a part is put into an empty page, replaced without touching the other one, and always stands in the same order;
-the page in the repository has both, and is what putting a part in anew would make of it.
+the page in the repository has all of them, and is what putting a part in anew would make of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Server-sent events.
 
 Plan: what is encoded is read back by the SDK's parser, whatever the text holds and however it is cut; ids that this
-server never gave are refused; a silent source gets comments, an ending one ends, a closed one is closed.
+server never gave are refused; a silent stream gets comments, an ending one ends, a closed one is closed, and a reader
+that takes nothing is cut.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from carrel_client._sse import EventParser
 from carrel_gateway.errors import InvalidInput
@@ -47,91 +49,130 @@ def test_foreign_last_event_id(header):
         sse.last_event_id(header)
 
 
-async def test_silence_is_filled_and_the_end_is_the_end():
-    gate = asyncio.Event()
-
-    async def source():
-        yield b"first"
-        await gate.wait()
-        yield b"second"
-
-    seen = []
-    async for chunk in sse.with_pings(source(), asyncio.Event(), holds, seconds=0.001):
-        seen.append(chunk)
-        if seen.count(sse.PING) == 2:
-            gate.set()
-    assert seen[0] == b"first"
-    assert seen[-1] == b"second"
-    assert seen.count(sse.PING) >= 2
+def test_a_document_is_passed_on_as_it_is():
+    assert sse.encode_text("output", b'{"live":true}') == b'event: output\ndata: {"live":true}\n\n'
 
 
-async def test_closing_closes_the_source():
-    closed = []
+class Reader:
+    """The other side of an ASGI application."""
 
-    async def source():
+    def __init__(self):
+        self.started = None
+        self.body = b""
+        self.writes = 0
+        self.ended = False
+        self.leaves = asyncio.Event()
+        self.reads = asyncio.Event()
+        self.reads.set()
+
+    async def receive(self):
+        await self.leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message):
+        await self.reads.wait()
+        if message["type"] == "http.response.start":
+            self.started = dict(message["headers"])
+            return
+        self.body += message["body"]
+        self.writes += bool(message["body"])
+        self.ended = not message.get("more_body", False)
+
+    async def serve(self, stream):
+        await stream({"type": "http"}, self.receive, self.send)
+
+
+class Pieces:
+    """Yields what it is given, and knows when it is closed."""
+
+    def __init__(self, *pieces, then=None):
+        self.closed = False
+        self.gate = asyncio.Event()
+        self._pieces = pieces
+        self._then = then
+
+    async def run(self):
         try:
-            yield b"first"
-            await asyncio.Event().wait()
+            for piece in self._pieces:
+                yield piece
+            if self._then:
+                raise self._then
+            await self.gate.wait()
         finally:
-            closed.append(True)
-
-    stream = sse.with_pings(source(), asyncio.Event(), holds, seconds=60)
-    assert await anext(stream) == b"first"
-    waiting = asyncio.ensure_future(anext(stream))
-    await asyncio.sleep(0)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    await stream.aclose()
-    assert closed == [True]
+            self.closed = True
 
 
-async def test_a_closing_process_ends_its_streams():
-    closing = asyncio.Event()
-
-    async def source():
-        yield b"first"
-        closing.set()
-        await asyncio.Event().wait()
-
-    assert [chunk async for chunk in sse.with_pings(source(), closing, holds, seconds=60)] == [b"first"]
+async def still():
+    return True
 
 
-async def test_an_error_of_the_source_comes_through():
-    async def source():
-        yield b"first"
-        raise InvalidInput("no")
-
-    stream = sse.with_pings(source(), asyncio.Event(), holds, seconds=60)
-    await anext(stream)
-    with pytest.raises(InvalidInput):
-        await anext(stream)
+async def until(said):
+    async with asyncio.timeout(10):
+        while not said():  # noqa: ASYNC110  a state that nobody else waits for
+            await asyncio.sleep(0)
 
 
-async def test_a_stream_ends_when_its_caller_would_not_be_let_in_any_more(monkeypatch):
-    monkeypatch.setattr(sse, "LOOK_SECONDS", 0.0)
-    answers = iter([True, True, False])
-
-    async def source():
-        while True:
-            yield b"item"
-
-    async def asked():
-        return next(answers)
-
-    assert [chunk async for chunk in sse.with_pings(source(), asyncio.Event(), asked)] == [b"item", b"item"]
+async def test_pieces_come_whole_and_the_end_is_the_end():
+    reader, pieces = Reader(), Pieces(b"first", b"", b"second")
+    pieces.gate.set()
+    await reader.serve(sse.EventStream(pieces.run(), asyncio.Event(), still, {"Carrel-Run-Id": "x"}))
+    assert (reader.body, reader.writes, reader.ended, pieces.closed) == (b"firstsecond", 2, True, True)
+    assert reader.started[b"content-type"].startswith(b"text/event-stream")
+    assert reader.started[b"carrel-run-id"] == b"x"
+    assert b"content-length" not in reader.started
 
 
-async def test_a_silent_stream_ends_too(monkeypatch):
-    monkeypatch.setattr(sse, "LOOK_SECONDS", 0.0)
-    answers = iter([True, False])
+async def test_silence_is_filled():
+    reader, pieces = Reader(), Pieces(b"first", b"", b"")
+    pieces.gate.set()
+    await reader.serve(sse.EventStream(pieces.run(), asyncio.Event(), still, ping_seconds=0))
+    assert reader.body == b"first" + 2 * sse.PING
 
-    async def source():
-        await asyncio.Event().wait()
-        yield b"never"
 
-    async def asked():
-        return next(answers)
+@pytest.mark.parametrize("who", ["reader", "process"])
+async def test_who_goes_ends_it(who):
+    reader, pieces, closing = Reader(), Pieces(b"first"), asyncio.Event()
+    serving = asyncio.create_task(reader.serve(sse.EventStream(pieces.run(), closing, still)))
+    await until(lambda: reader.body == b"first")
+    (reader.leaves if who == "reader" else closing).set()
+    await serving
+    assert pieces.closed
+    assert reader.ended == (who == "process"), "nobody writes to a reader that has gone"
 
-    stream = sse.with_pings(source(), asyncio.Event(), asked, seconds=0.001)
-    assert [chunk async for chunk in stream] == [sse.PING]
+
+async def test_it_ends_with_the_right_to_it(monkeypatch):
+    monkeypatch.setattr(sse, "LOOK_SECONDS", 0.01)
+    answers = [True, True, False]
+
+    async def holds():
+        return answers.pop(0)
+
+    reader, pieces = Reader(), Pieces(b"first")
+    await reader.serve(sse.EventStream(pieces.run(), asyncio.Event(), holds))
+    assert (reader.body, reader.ended, pieces.closed, answers) == (b"first", True, True, [])
+
+
+async def test_a_reader_that_takes_nothing_is_cut_without_an_end():
+    before = REGISTRY.get_sample_value("carrel_slow_readers_total", {"kind": "sse"}) or 0.0
+    reader, pieces = Reader(), Pieces(b"first", b"second", b"third")
+    stream = sse.EventStream(pieces.run(), asyncio.Event(), still, slow_seconds=0.05)
+    sending = reader.send
+
+    async def stuck(message):
+        await sending(message)
+        reader.reads.clear()
+
+    reader.send = stuck
+    serving = asyncio.create_task(reader.serve(stream))
+    reader.reads.set()
+    await until(lambda: reader.started is not None)
+    reader.reads.set()
+    await until(lambda: reader.body == b"first")
+    await serving
+    assert (reader.body, reader.ended, pieces.closed) == (b"first", False, True)
+    assert REGISTRY.get_sample_value("carrel_slow_readers_total", {"kind": "sse"}) == before + 1
+
+
+async def test_what_goes_wrong_is_not_swallowed():
+    with pytest.raises(ValueError, match="wrong"):
+        await Reader().serve(sse.EventStream(Pieces(b"x", then=ValueError("wrong")).run(), asyncio.Event(), still))
