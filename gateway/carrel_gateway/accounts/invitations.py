@@ -22,7 +22,7 @@ from carrel_gateway.accounts.passwords import require_form
 from carrel_gateway.accounts.repository import Account
 from carrel_gateway.audit.service import Action, AuditService
 from carrel_gateway.context import Principal
-from carrel_gateway.errors import Conflict, InvalidInput
+from carrel_gateway.errors import Conflict, InvalidInput, PermissionDenied
 from carrel_gateway.identity.rights import Right, Role
 from carrel_gateway.identity.tables import one_time_tokens
 from carrel_gateway.people.service import require_covering, require_now
@@ -111,7 +111,7 @@ class InvitationService:
         async with self._database.login_transaction() as connection:
             await repository.join(connection, account.id, invite.tenant)
         async with self._database.transaction(invite.tenant) as tx:
-            await _use(tx, invite.id)
+            await _use(tx, invite.id, role)
             if await repository.member(tx, account.id) is None:  # who is disabled here stays so
                 name = (account.email or "").partition("@")[0]
                 await repository.add_member(tx, account.id, name=name, email=account.email, role=role)
@@ -121,7 +121,7 @@ class InvitationService:
         now = datetime.now(UTC)
         account = Account(new_id(), email, hashed, None, None, (invite.tenant,), now, None, now)
         async with self._database.transaction(invite.tenant) as tx:
-            await _use(tx, invite.id)
+            await _use(tx, invite.id, role)
             await repository.add_member(tx, account.id, name=name, email=email, role=role)
         try:
             async with self._database.login_transaction() as connection:
@@ -129,7 +129,7 @@ class InvitationService:
         except IntegrityError as error:
             async with self._database.transaction(invite.tenant) as tx:
                 await repository.remove_member(tx, account.id)
-                await _use(tx, invite.id, used=False)
+                await _mark(tx, invite.id, used=False)
             raise Conflict("an account was made for this address in this moment; open the link again") from error
         _log.info("invitation accepted", tenant=str(invite.tenant), user=str(account.id))
 
@@ -148,8 +148,20 @@ async def _open(tx: Transaction, invitation_id: UUID) -> dict[str, Any]:
     return detail
 
 
-async def _use(tx: Transaction, invitation_id: UUID, *, used: bool = True) -> None:
-    """Note that an invitation was accepted, once: of two at the same time the second one is refused."""
+async def _use(tx: Transaction, invitation_id: UUID, role: Role) -> None:
+    """Note that an invitation was accepted: once, and only as long as whoever sent it could send it again.
+
+    Otherwise an administrator could invite an address of their own, to come back by it after they have been demoted.
+    """
+    inviter = Principal(tx.tenant_id, await _mark(tx, invitation_id, used=True))
+    try:
+        require_covering(await require_now(tx, inviter, Right.PEOPLE_ADMIN), role)
+    except PermissionDenied as error:
+        raise used_up() from error
+
+
+async def _mark(tx: Transaction, invitation_id: UUID, *, used: bool) -> UUID:
+    """Change whether an invitation was accepted, and return who sent it; of two at the same time one is refused."""
     is_open = one_time_tokens.c.used_at.is_(None) if used else one_time_tokens.c.used_at.is_not(None)
     statement = (
         update(one_time_tokens)
@@ -160,7 +172,9 @@ async def _use(tx: Transaction, invitation_id: UUID, *, used: bool = True) -> No
             is_open,
         )
         .values(used_at=tx.dialect.now() if used else None)
-        .returning(one_time_tokens.c.id)
+        .returning(one_time_tokens.c.user_id)
     )
-    if await tx.connection.scalar(statement) is None:
+    sender: UUID | None = await tx.connection.scalar(statement)
+    if sender is None:
         raise used_up()
+    return sender

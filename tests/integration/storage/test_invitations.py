@@ -101,6 +101,20 @@ async def test_it_is_good_for_a_week(desk: AccountDesk, admin: Principal):
     assert await code_of(accept(desk, token)) == "link_not_valid"
 
 
+@pytest.mark.parametrize("change", [{"role": "user"}, {"disabled_at": datetime.now(UTC)}])
+async def test_it_ends_with_the_right_of_whoever_sent_it(desk: AccountDesk, admin: Principal, change: dict):
+    """Attack 26: an administrator who is demoted must not come back by an invitation of their own."""
+    second = await new_user(desk.parts.context.database, admin.tenant_id, Role.ADMIN)
+    known = desk.address()
+    home = await desk.set_up(known)
+    links = [await invited(desk, second, email, Role.ADMIN) for email in (desk.address(), known)]
+    await change_user(desk.parts.context.database, second, **change)
+    for link in links:
+        assert await code_of(accept(desk, link)) == "link_not_valid"
+    switching = desk.accounts.switch(principal_of(home), admin.tenant_id, PROGRAM)
+    assert await code_of(switching) == "tenant_not_found"
+
+
 async def test_who_may_invite(desk: AccountDesk, admin: Principal):
     database = desk.parts.context.database
     inviting = InvitationService(desk.parts)
