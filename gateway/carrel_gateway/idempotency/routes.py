@@ -1,5 +1,7 @@
 """`IdempotentRoute`: the class of every route that writes, so that each takes `Idempotency-Key` in the same way.
 
+Its reads are conditional where `web.conditional` says so.
+
 It claims the key before the route's function runs and settles it with the answer. Routes whose effect is named by the
 key itself (`NAMED`) need no claim: the run or execution that they start is there or not.
 """
@@ -23,6 +25,7 @@ from carrel_gateway.dependencies import Caller, Gateway, GatewayOf, IdempotencyK
 from carrel_gateway.errors import CarrelError, NotFound
 from carrel_gateway.idempotency.service import LEASE_SECONDS, Answer, Claim, Effect, IdempotencyService, fingerprint_of
 from carrel_gateway.identity.presented import bearer
+from carrel_gateway.web import conditional
 from carrel_gateway.web.multipart import boundary_of, read_parts
 from carrel_gateway.web.sse import EventStream
 
@@ -106,13 +109,25 @@ class IdempotentRoute(APIRoute):
         **options: Any,
     ) -> None:
         self._claims = bool(WRITES.intersection(methods or ())) and path not in NAMED
+        self._is_conditional = any(conditional.is_conditional(method, path) for method in methods or ())
         more = [Depends(claim_key)] if self._claims else []
         super().__init__(path, endpoint, methods=methods, dependencies=[*(dependencies or ()), *more], **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what answers a request."""
         handle = super().get_route_handler()
-        return _claiming(handle) if self._claims else handle
+        if self._claims:
+            return _claiming(handle)
+        return _conditional(handle) if self._is_conditional else handle
+
+
+def _conditional(
+    handle: Callable[[Request], Coroutine[Any, Any, Response]],
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    async def answer(request: Request) -> Response:
+        return await conditional.answer(request, await handle(request))
+
+    return answer
 
 
 def _claiming(

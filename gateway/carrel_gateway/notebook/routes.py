@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Final, Literal
 from uuid import UUID
@@ -43,7 +44,10 @@ async def export_history(
 
 def _download(session: Session, content: AsyncIterator[bytes], suffix: str, media_type: str) -> StreamingResponse:
     disposition = content_disposition(f"{session.title[:80]}.{suffix}", inline=False)
-    return StreamingResponse(content, media_type=media_type, headers={"Content-Disposition": disposition})
+    # What is appended while this is read may be in it: whoever comes back with this tag then gets it once more.
+    tag = hashlib.sha256(f"{suffix} {session.last_seq} {session.title}".encode()).hexdigest()[:32]
+    headers = {"Content-Disposition": disposition, "ETag": f'"{tag}"'}
+    return StreamingResponse(content, media_type=media_type, headers=headers)
 
 
 @router.post("/notebook/sync")

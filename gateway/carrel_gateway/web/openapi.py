@@ -8,6 +8,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, Final
 
+from carrel_gateway.web.conditional import is_conditional
 from carrel_gateway.web.contract import Problems, problems_of
 from carrel_gateway.web.problem import MEDIA_TYPE
 
@@ -16,6 +17,14 @@ _SAY_WHEN: Final = frozenset({429, 503})
 _WAKING: Final = ("/kernel/execute", "/kernel/restart", "/kernel/complete", "/kernel/reset", "/resume")
 _RETRY_AFTER: Final = {
     "Retry-After": {"description": "Seconds to wait before asking again.", "schema": {"type": "integer", "minimum": 0}}
+}
+_ETAG: Final = {"ETag": {"description": "Tag of what was answered.", "schema": {"type": "string"}}}
+_IF_NONE_MATCH: Final = {
+    "name": "if-none-match",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "An `ETag` that was answered before; 304 when it is the same still.",
 }
 PROBLEM: Final[dict[str, Any]] = {
     "title": "Problem",
@@ -71,8 +80,10 @@ def _complete(method: str, path: str, operation: dict[str, Any]) -> None:
         schema = {"$ref": "#/components/schemas/NotYet"}
         waking = {"description": "The kernel is being made ready; send it again.", "headers": _RETRY_AFTER}
         responses["202"] = {**waking, "content": {"application/json": {"schema": schema}}}
-    if "if-none-match" in names:
-        responses["304"] = {"description": "It is as the caller has it."}
+    if is_conditional(method, path):
+        operation["parameters"] = [*parameters, _IF_NONE_MATCH]
+        responses["304"] = {"description": "It is as the caller has it.", "headers": _ETAG}
+        responses["200"]["headers"] = {**responses["200"].get("headers", {}), **_ETAG}
 
 
 def _declare(responses: dict[str, Any], status: int, codes: tuple[str, ...]) -> None:
