@@ -40,10 +40,11 @@ class Models:
     def __init__(self, model) -> None:
         self.model = model
 
-    def require(self, _: str) -> None:
-        pass
+    def require(self, _: str, *, has_key: bool) -> None:
+        assert not has_key
 
-    def client(self, _: str):
+    def client(self, _: str, *, api_key: str | None):
+        assert api_key is None
         return self.model
 
 
