@@ -92,7 +92,7 @@ async def test_teams_come_in_pages(context: ProcessContext, principal: Principal
 async def test_only_its_administrators_lead_a_team(context: ProcessContext, principal: Principal) -> None:
     database, tenant_id = context.database, principal.tenant_id
     leader, member, stranger = [await new_user(database, tenant_id) for _ in range(3)]
-    team_id = await new_team(database, leader, Role.ADMIN)
+    team_id = await new_team(database, leader, role=Role.ADMIN)
     await TeamService(context, leader).put_member(team_id, member.user_id, Role.USER)
     reader = await new_user(database, tenant_id, Role.READONLY)
     await TeamService(context, principal).put_member(
@@ -143,7 +143,7 @@ async def test_the_last_administrator_of_a_team_stays_one(context: ProcessContex
 async def test_two_administrators_of_a_team_at_once(context: ProcessContext, principal: Principal, how: str) -> None:
     for _ in range(8):
         first, second = [await new_user(context.database, principal.tenant_id) for _ in range(2)]
-        team_id = await new_team(context.database, first, Role.ADMIN)
+        team_id = await new_team(context.database, first, role=Role.ADMIN)
         await TeamService(context, first).put_member(team_id, second.user_id, Role.ADMIN)
         found = await outcomes(
             _strike(how, context, team_id, first, second), _strike(how, context, team_id, second, first)
@@ -220,7 +220,7 @@ async def test_nobody_gives_more_than_they_have(context: ProcessContext, princip
 async def test_what_was_taken_a_moment_ago_is_gone(context: ProcessContext, principal: Principal) -> None:
     """The principal is as old as its gateway's cache; the row is not."""
     admin = await new_user(context.database, principal.tenant_id, Role.ADMIN)
-    team_id = await new_team(context.database, admin, Role.ADMIN)
+    team_id = await new_team(context.database, admin, role=Role.ADMIN)
     await UserService(context, principal).change(admin.user_id, role=Role.READONLY)
     users, teams = UserService(context, admin), TeamService(context, admin)
     for attempt in (users.change(admin.user_id, role=Role.ADMIN), teams.rename(team_id, "x"), teams.found("x")):

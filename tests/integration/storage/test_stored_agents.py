@@ -82,7 +82,7 @@ async def test_what_a_team_may(
     agent = (await stored(agents)).agent
     hidden = (await stored(agents, "hidden")).agent
     member = await new_user(context.database, owner.tenant_id)
-    team_id = await new_team(context.database, owner, Role.ADMIN)
+    team_id = await new_team(context.database, owner, role=Role.ADMIN)
     await TeamService(context, owner).put_member(team_id, member.user_id, role)
     theirs = AgentService(context, member)
     with pytest.raises(PermissionDenied):
@@ -114,7 +114,7 @@ async def test_the_wider_of_two_shares_counts(agents: AgentService, context: Pro
     agent = (await stored(agents)).agent
     member = await new_user(context.database, owner.tenant_id)
     for access in ("write", "read"):
-        team_id = await new_team(context.database, owner, Role.ADMIN)
+        team_id = await new_team(context.database, owner, role=Role.ADMIN)
         await TeamService(context, owner).put_member(team_id, member.user_id, Role.USER)
         await agents.share(agent.id, team_id, access)
     theirs = AgentService(context, member)
@@ -127,7 +127,7 @@ async def test_the_wider_of_two_shares_counts(agents: AgentService, context: Pro
 
 async def test_shares_end_with_their_team(agents: AgentService, context: ProcessContext, owner: Principal) -> None:
     agent = (await stored(agents)).agent
-    team_id = await new_team(context.database, owner, Role.ADMIN)
+    team_id = await new_team(context.database, owner, role=Role.ADMIN)
     await agents.share(agent.id, team_id, "read")
     assert [item.access for item in (await agents.share(agent.id, team_id, "write")).shares] == ["write"]
     await TeamService(context, owner).delete(team_id)
@@ -142,7 +142,7 @@ async def test_one_shares_with_teams_of_ones_own(
     agents: AgentService, context: ProcessContext, principal: Principal
 ) -> None:
     agent = (await stored(agents)).agent
-    foreign = await new_team(context.database, await new_user(context.database, principal.tenant_id), Role.ADMIN)
+    foreign = await new_team(context.database, await new_user(context.database, principal.tenant_id), role=Role.ADMIN)
     with pytest.raises(PermissionDenied, match="no member"):
         await agents.share(agent.id, foreign, "read")
     administrators = AgentService(context, principal)
