@@ -71,7 +71,14 @@ def _reply(outcome: RunOutcome) -> ChatOut:
     )
 
 
-@router.post("/chat/stream", response_class=StreamingResponse, responses={200: {"content": {sse.MEDIA_TYPE: {}}}})
+@router.post(
+    "/chat/stream",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {sse.MEDIA_TYPE: {}}},
+        204: {"description": "With `Last-Event-ID`: there is nothing more to come."},
+    },
+)
 async def chat_stream(
     session_id: UUID,
     gateway: GatewayOf,
