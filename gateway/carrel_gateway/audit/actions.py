@@ -19,6 +19,7 @@ class Action(StrEnum):
     AUDIT_EXPORTED = "audit.exported"
     USER_ADDED = "user.added"
     USER_INVITED = "user.invited"
+    USER_UNINVITED = "user.uninvited"
     USER_CHANGED = "user.changed"
     TEAM_FOUNDED = "team.founded"
     TEAM_RENAMED = "team.renamed"
