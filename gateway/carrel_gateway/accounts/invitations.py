@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import IntegrityError
 
-from carrel_gateway.accounts import invites, repository, texts
+from carrel_gateway.accounts import invites, repository, texts, trail
 from carrel_gateway.accounts.invites import Pending
 from carrel_gateway.accounts.links import INVITE_DAYS, Invite, Links, used_up
 from carrel_gateway.accounts.parts import MAIL_TO, Parts
@@ -144,7 +144,7 @@ class InvitationService:
             await _use(tx, invite.id, role)
             if await repository.member(tx, account.id) is None:  # who is disabled here stays so
                 name = (account.email or "").partition("@")[0]
-                await repository.add_member(tx, account.id, name=name, email=account.email, role=role)
+                await trail.join(self._parts.context, tx, account, name=name, role=role, by="invitation")
         _log.info("invitation accepted", tenant=str(invite.tenant), user=str(account.id))
 
     async def _make(self, invite: Invite, email: str, role: Role, *, name: str, hashed: str) -> None:
@@ -152,14 +152,14 @@ class InvitationService:
         account = Account(new_id(), email, hashed, None, None, (invite.tenant,), now, None, now)
         async with self._database.transaction(invite.tenant) as tx:
             await _use(tx, invite.id, role)
-            await repository.add_member(tx, account.id, name=name, email=email, role=role)
+            await trail.join(self._parts.context, tx, account, name=name, role=role, by="invitation")
         try:
             async with self._database.login_transaction() as connection:
                 await repository.add(connection, account)
         except IntegrityError as error:
             async with self._database.transaction(invite.tenant) as tx:
-                await repository.remove_member(tx, account.id)
                 await invites.mark(tx, invite.id, used=False)
+                await trail.undo_join(self._parts.context, tx, account.id)
             raise Conflict("an account was made for this address in this moment; open the link again") from error
         _log.info("invitation accepted", tenant=str(invite.tenant), user=str(account.id))
 
