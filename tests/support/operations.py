@@ -138,6 +138,7 @@ OPERATIONS: list[Operation] = [
     _op("GET", "/api/search?q=word", READ),
     _op("GET", "/api/keys", Right.PROFILE_READ),
     _op("POST", "/api/keys", Right.KEYS_WRITE, json={"name": ""}),
+    _op("DELETE", "/api/keys", Right.KEYS_WRITE),
     _op("DELETE", "/api/keys/{key_id}", Right.KEYS_WRITE, beyond=Right.PEOPLE_ADMIN),
     _op("POST", "/api/tickets", READ),
     _op("GET", "/api/users", Right.TEAMS_WRITE),

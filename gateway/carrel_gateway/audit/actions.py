@@ -42,6 +42,7 @@ class Action(StrEnum):
     MEMBER_REMOVED = "member.removed"
     KEY_MADE = "key.made"
     KEY_REVOKED = "key.revoked"
+    KEY_ALL_REVOKED = "key.all-revoked"
     PROVIDER_KEY_STORED = "provider-key.stored"
     PROVIDER_KEY_REMOVED = "provider-key.removed"
     AGENT_STORED = "agent.stored"

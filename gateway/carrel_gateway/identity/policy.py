@@ -121,6 +121,7 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         # keys
         ("GET", "/api/keys"): _rule(Right.PROFILE_READ),
         ("POST", "/api/keys"): _rule(Right.KEYS_WRITE),
+        ("DELETE", "/api/keys"): _rule(Right.KEYS_WRITE),
         ("DELETE", "/api/keys/{key_id}"): _rule(Right.KEYS_WRITE),
         ("POST", "/api/tickets"): _rule(Right.SESSIONS_READ),  # it opens what reads a session
         # people
