@@ -92,16 +92,16 @@ class Inside:
 
     def __init__(self, portal: BlockingPortal, app: FastAPI) -> None:
         self._portal = portal
-        self._app = app
+        self.app = app
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
     @property
     def context(self) -> ProcessContext:
-        return self._app.state.gateway.context
+        return self.app.state.gateway.context
 
     @property
     def authenticator(self) -> Authenticator:
-        return self._app.state.gateway.authenticator
+        return self.app.state.gateway.authenticator
 
     def call(self, work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any, **options: Any) -> T:
         """Do something in the gateway's own event loop."""
@@ -123,7 +123,7 @@ class Inside:
         """
         if credential:
             headers["Authorization"] = f"Bearer {credential}"
-        made = self.call(_socket, self._portal, self._app, path, headers)
+        made = self.call(_socket, self._portal, self.app, path, headers)
         try:
             self.call(made.open)
             yield made
