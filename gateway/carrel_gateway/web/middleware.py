@@ -162,6 +162,16 @@ class _Exchange:
         except _BodyRefused as refusal:
             error, self._refusal = refusal.error, None
             await self._problem(error.status, error.code, error.message, problem.headers_of(error))
+        except asyncio.CancelledError:
+            _log.warning("request cut by the end of the process")
+            await self._problem(
+                503,
+                "unavailable",
+                "this gateway ended before the request did, and how far it came is not known; send it again with its "
+                "Idempotency-Key, or look at what is there",
+                {"Retry-After": "1"},
+            )
+            raise
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the cause
             self._refusal = None
             _log.exception("request failed")
