@@ -169,7 +169,7 @@ class _Exchange:
                 "unavailable",
                 "this gateway ended before the request did, and how far it came is not known; send it again with its "
                 "Idempotency-Key, or look at what is there",
-                {"Retry-After": "1"},
+                more={"Retry-After": "1"},
             )
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the cause
