@@ -161,7 +161,7 @@ class _Exchange:
                 await self._app(self._scope, self._read, self._write)
         except _BodyRefused as refusal:
             error, self._refusal = refusal.error, None
-            await self._problem(error.status, error.code, error.message, problem.headers_of(error))
+            await self._problem(error.status, error.code, error.message, error.detail, problem.headers_of(error))
         except asyncio.CancelledError:
             _log.warning("request cut by the end of the process")
             await self._problem(
@@ -221,11 +221,18 @@ class _Exchange:
                     drained += len(message.get("body", b""))
                     self._body_is_read = not message.get("more_body", False)
 
-    async def _problem(self, status: int, code: str, text: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
+    async def _problem(
+        self,
+        status: int,
+        code: str,
+        text: str,
+        detail: Mapping[str, Any] = MappingProxyType({}),
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         if self._status:  # the answer has begun; cutting it is the only way to say that it is not whole
             _log.error("answer cut", code=code)
             return
-        body = problem.problem_body(status, code, text, request_id=self._request_id)
+        body = problem.problem_body(status, code, text, request_id=self._request_id, extra=detail)
         headers = [
             (b"content-type", problem.MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
