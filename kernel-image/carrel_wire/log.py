@@ -141,6 +141,8 @@ class CellFinished(_Payload, tag="cell.finished", kw_only=True, frozen=True):
     peak_memory_bytes: int | None = None
     bytes_out: int = 0
     message: str | None = None
+    lost_state: bool = False
+    """The kernel process was replaced: its variables are gone."""
 
 
 class CellEdited(_Payload, tag="cell.edited", kw_only=True, frozen=True):

@@ -38,7 +38,7 @@ from carrel_gateway.storage.dialect import NewEvents
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import Cursors, Number, Page
 from carrel_gateway.storage.steps import Steps
-from carrel_wire.log import HeadMoved, LogPayload, type_of
+from carrel_wire.log import ArtifactStored, CellFinished, HeadMoved, LogPayload, type_of
 
 __all__ = [
     "Actor",
@@ -244,6 +244,13 @@ class HistoryService:
         """Return the parts of a cell's outputs that are in a part of the log."""
         async with self._database.transaction(self._tenant_id, write=False) as tx:
             return await outlines.outputs(tx, session_id, execution_id, first=first, last=last)
+
+    async def ending(self, session_id: UUID, execution_id: UUID) -> tuple[list[ArtifactStored], CellFinished] | None:
+        """Return the files that a cell made and its end; none while it goes on."""
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            found = [event.payload for event in await outlines.ending(tx, session_id, execution_id)]
+        end = next((payload for payload in found if isinstance(payload, CellFinished)), None)
+        return ([payload for payload in found if isinstance(payload, ArtifactStored)], end) if end else None
 
     async def latest(self, session_id: UUID, *types: type[LogPayload], after: int) -> LogPayload | None:
         """Return the last payload of one of these types after a number."""
