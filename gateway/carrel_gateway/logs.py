@@ -98,9 +98,9 @@ def configure(settings: Settings) -> None:
         logger.handlers.clear()
         logger.propagate = name != "uvicorn.access"  # the middleware writes that line, without query strings
     logging.getLogger("uvicorn.error").setLevel(max(root.level, logging.WARNING))
-    # These write, at their lowest level, what goes to the database and to servers of mail.
-    for name in ("aiosqlite", "aiosmtplib", "sqlalchemy"):
-        logging.getLogger(name).setLevel(max(root.level, logging.INFO))
+    # These write what goes to the database and to servers of mail: SQLAlchemy each statement already at INFO.
+    for name, least in (("aiosqlite", logging.INFO), ("aiosmtplib", logging.INFO), ("sqlalchemy", logging.WARNING)):
+        logging.getLogger(name).setLevel(max(root.level, least))
 
 
 def _json_renderer(_: Any, __: str, event: MutableMapping[str, Any]) -> str:

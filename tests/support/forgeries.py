@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import json
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import uuid4
@@ -30,15 +29,16 @@ def encoded(value: Any) -> str:
 
 
 class Forger:
-    """Makes tokens under the installation's key, or under none."""
+    """Makes tokens under the installation's key, or under none, at one moment (seconds of the epoch)."""
 
-    def __init__(self, key: MasterKey) -> None:
+    def __init__(self, key: MasterKey, now: int) -> None:
         self.kid = key.kid
+        self.now = now
         self.key = Ed25519PrivateKey.from_private_bytes(key.derive(USE))
 
     def claims(self, **changes: Any) -> dict[str, Any]:
         """Return good claims with changes; `MISSING` takes one away."""
-        now = int(time.time())
+        now = self.now
         good = {
             "iss": "carrel",
             "aud": "carrel-api",
@@ -170,7 +170,7 @@ class Forger:
             yield f"{changes}", self.signed(self.header(), self.claims(**changes))
 
     def _times(self) -> Iterator[Forgery]:
-        now = int(time.time())
+        now = self.now
         for name, changes in {
             "expired": {"iat": now - 1000, "nbf": now - 1000, "exp": now - 100},
             "just expired": {"iat": now - 900, "nbf": now - 900, "exp": now},

@@ -18,6 +18,7 @@ from tests.support.people import change_user, new_key, new_team, new_user
 from tests.support.state import chunks_of, new_principal
 from tests.support.tenancy import statements_without_tenant
 
+from carrel_gateway.accounts import invites
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.identity.presented import Kind
@@ -88,12 +89,16 @@ class World:
         if team and "session_id" in operation.path:
             self.gateway.call(_share_session, self.context, owner, session, team)
         link = self.gateway.call(_new_link, self.context, owner, session) if "link_id" in operation.path else None
+        invitation = None
+        if "invitation_id" in operation.path:
+            invitation = self.gateway.call(_new_invitation, self.context, owner)
         if "{provider}" in operation.path:
             for caller in (*self.people.values(), self.colleague):
                 self.gateway.call(_store_key, self.context, caller)
         filled = operation.path.format(
             key_id=key,
             login_id=login,
+            invitation_id=invitation,
             agent_id=agent,
             provider="openai",
             link_id=link,
@@ -180,6 +185,15 @@ async def _new_team(context: ProcessContext, owner: Principal) -> tuple[UUID, UU
     """Make a team that the owner leads with somebody else."""
     mate = await new_user(context.database, owner.tenant_id)
     return await new_team(context.database, owner, mate, role=Role.ADMIN), mate.user_id
+
+
+async def _new_invitation(context: ProcessContext, owner: Principal) -> UUID:
+    made = new_id()
+    async with context.database.transaction(owner.tenant_id) as tx:
+        await invites.add(
+            tx, made, owner.user_id, email="ada@example.org", role=Role.USER, digest=made.hex, seconds=3600.0
+        )
+    return made
 
 
 async def _new_agent(context: ProcessContext, owner: Principal, team_id: UUID | None) -> UUID:

@@ -41,7 +41,10 @@ class Operation:
 
     @property
     def names_an_object(self) -> bool:
-        return any(f"{{{kind}_id}}" in self.path for kind in ("session", "artifact", "team", "user", "key", "agent"))
+        return any(
+            f"{{{kind}_id}}" in self.path
+            for kind in ("session", "artifact", "team", "user", "key", "agent", "invitation")
+        )
 
     @property
     def right_beyond(self) -> Right | None:
@@ -81,7 +84,9 @@ OPERATIONS: list[Operation] = [
     _public("POST", "/api/auth/forgot"),
     _public("POST", "/api/auth/reset"),
     _public("POST", "/api/auth/accept"),
+    _op("GET", "/api/invitations", Right.PEOPLE_ADMIN),
     _op("POST", "/api/invitations", Right.PEOPLE_ADMIN, json={"email": "x"}),
+    _op("DELETE", "/api/invitations/{invitation_id}", Right.PEOPLE_ADMIN),
     _public("GET", "/api/auth/oidc/login"),
     _public("GET", "/api/auth/oidc/callback"),
     _op("POST", "/api/auth/logout", ME, ends_login=True),
@@ -133,6 +138,7 @@ OPERATIONS: list[Operation] = [
     _op("GET", "/api/search?q=word", READ),
     _op("GET", "/api/keys", Right.PROFILE_READ),
     _op("POST", "/api/keys", Right.KEYS_WRITE, json={"name": ""}),
+    _op("DELETE", "/api/keys", Right.KEYS_WRITE),
     _op("DELETE", "/api/keys/{key_id}", Right.KEYS_WRITE, beyond=Right.PEOPLE_ADMIN),
     _op("POST", "/api/tickets", READ),
     _op("GET", "/api/users", Right.TEAMS_WRITE),

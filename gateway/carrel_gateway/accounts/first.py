@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 from sqlalchemy.exc import IntegrityError
 
-from carrel_gateway.accounts import repository, texts
+from carrel_gateway.accounts import repository, texts, trail
 from carrel_gateway.accounts.addresses import canonical
 from carrel_gateway.accounts.links import RESET_MINUTES, Links
 from carrel_gateway.accounts.parts import Parts
@@ -55,13 +55,13 @@ async def make_first_administrator(parts: Parts) -> None:
     now = datetime.now(UTC)
     account = Account(new_id(), email, None, None, None, (DEFAULT_TENANT_ID,), None, None, now)
     async with database.transaction(DEFAULT_TENANT_ID) as tx:
-        await repository.add_member(tx, account.id, name=NAME, email=email, role=Role.ADMIN)
+        await trail.join(parts.context, tx, account, name=NAME, role=Role.ADMIN, by="settings")
     try:
         async with database.login_transaction() as connection:
             await repository.add(connection, account)
     except IntegrityError:
         async with database.transaction(DEFAULT_TENANT_ID) as tx:
-            await repository.remove_member(tx, account.id)
+            await trail.undo_join(parts.context, tx, account.id)
         return
     link = Links(parts.context.secrets, settings).reset(account)
     parts.mailer.post(texts.reset(email, link, RESET_MINUTES))

@@ -1,36 +1,36 @@
 """Invitations into a tenant: an administrator names an address and a role, and whoever reads the mail is in.
 
 Whoever has an account joins with it; whoever has none makes one. Nobody gets a login by a mail alone. An invitation is
-a row of the tenant's, good once and for a week; its link holds no more than which one it is.
+a row of the tenant's, good once and for a week unless it is taken back; its link holds no more than which one it is.
 """
 
 from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from carrel_gateway.accounts import repository, texts
+from carrel_gateway.accounts import invites, repository, texts, trail
+from carrel_gateway.accounts.invites import Pending
 from carrel_gateway.accounts.links import INVITE_DAYS, Invite, Links, used_up
 from carrel_gateway.accounts.parts import MAIL_TO, Parts
 from carrel_gateway.accounts.passwords import require_form
 from carrel_gateway.accounts.repository import Account
 from carrel_gateway.audit.service import Action, AuditService
 from carrel_gateway.context import Principal
-from carrel_gateway.errors import Conflict, InvalidInput, PermissionDenied
+from carrel_gateway.errors import Conflict, InvalidInput, NotFound, PermissionDenied
 from carrel_gateway.identity.rights import Right, Role
-from carrel_gateway.identity.tables import one_time_tokens
 from carrel_gateway.people.service import require_covering, require_now
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
+from carrel_gateway.storage.paging import Cursors, Page
 
-PURPOSE: Final = "invite"
 _SECONDS: Final = INVITE_DAYS * 86_400.0
+_CURSORS: Final = Cursors[UUID]("invitations", UUID)
 
 _log = structlog.get_logger(__name__)
 
@@ -59,22 +59,50 @@ class InvitationService:
         link = self._links.invite(invite)
         async with self._database.transaction(principal.tenant_id) as tx:
             require_covering(await require_now(tx, principal, Right.PEOPLE_ADMIN), role)
-            await tx.connection.execute(
-                insert(one_time_tokens).values(
-                    tenant_id=tx.tenant_id,
-                    id=invite.id,
-                    user_id=principal.user_id,
-                    purpose=PURPOSE,
-                    digest=hashlib.sha256(link.encode()).hexdigest(),
-                    detail={"email": email, "role": role.value},
-                    created_at=tx.dialect.now(),
-                    expires_at=tx.dialect.later(_SECONDS),
-                )
-            )
+            digest = hashlib.sha256(link.encode()).hexdigest()
+            await invites.add(tx, invite.id, principal.user_id, email=email, role=role, digest=digest, seconds=_SECONDS)
             await AuditService(self._parts.context, principal).record(
                 tx, Action.USER_INVITED, invite.id, role=role.value
             )
         self._parts.mailer.post(texts.invite(email, link, INVITE_DAYS))
+
+    async def list(self, principal: Principal, *, limit: int = 50, cursor: str | None = None) -> Page[Pending]:
+        """Return the invitations into the principal's tenant that nobody has accepted yet, newest first.
+
+        Raises
+        ------
+        PermissionDenied
+            They may not invite.
+        InvalidInput
+            The cursor is not one that a page had.
+        """
+        principal.require(Right.PEOPLE_ADMIN)
+        before = _CURSORS.read(cursor) if cursor else None
+        async with self._database.transaction(principal.tenant_id, write=False) as tx:
+            found = await invites.page(tx, before=before, limit=limit + 1)
+        return _CURSORS.page(found, limit, lambda one: one.id)
+
+    async def take_back(self, principal: Principal, invitation_id: UUID) -> None:
+        """Have the link of an invitation do nothing any more.
+
+        Raises
+        ------
+        PermissionDenied
+            They may not invite.
+        NotFound
+            There is none of this id that could be accepted.
+        """
+        async with self._database.transaction(principal.tenant_id) as tx:
+            await require_now(tx, principal, Right.PEOPLE_ADMIN)
+            role = await invites.remove(tx, invitation_id)
+            if role is None:
+                raise NotFound(
+                    "there is no such invitation that could be accepted; whoever has accepted it is one of the users",
+                    code="invitation_not_found",
+                )
+            await AuditService(self._parts.context, principal).record(
+                tx, Action.USER_UNINVITED, invitation_id, role=role.value
+            )
 
     async def accept(self, token: str, *, name: str | None, password: str | None) -> UUID:
         """Let whoever got the mail into the tenant, and return its id.
@@ -89,8 +117,10 @@ class InvitationService:
         """
         invite = self._links.read_invite(token)
         async with self._database.transaction(invite.tenant, write=False) as tx:
-            detail = await _open(tx, invite.id)
-        email, role = detail["email"], Role(detail["role"])
+            invitation = await invites.find(tx, invite.id)
+        if invitation is None:
+            raise used_up()
+        email, role = invitation.email, invitation.role
         async with self._database.login_transaction() as connection:
             account = await repository.by_email(connection, email)
         if account:
@@ -114,7 +144,7 @@ class InvitationService:
             await _use(tx, invite.id, role)
             if await repository.member(tx, account.id) is None:  # who is disabled here stays so
                 name = (account.email or "").partition("@")[0]
-                await repository.add_member(tx, account.id, name=name, email=account.email, role=role)
+                await trail.join(self._parts.context, tx, account, name=name, role=role, by="invitation")
         _log.info("invitation accepted", tenant=str(invite.tenant), user=str(account.id))
 
     async def _make(self, invite: Invite, email: str, role: Role, *, name: str, hashed: str) -> None:
@@ -122,30 +152,16 @@ class InvitationService:
         account = Account(new_id(), email, hashed, None, None, (invite.tenant,), now, None, now)
         async with self._database.transaction(invite.tenant) as tx:
             await _use(tx, invite.id, role)
-            await repository.add_member(tx, account.id, name=name, email=email, role=role)
+            await trail.join(self._parts.context, tx, account, name=name, role=role, by="invitation")
         try:
             async with self._database.login_transaction() as connection:
                 await repository.add(connection, account)
         except IntegrityError as error:
             async with self._database.transaction(invite.tenant) as tx:
-                await repository.remove_member(tx, account.id)
-                await _mark(tx, invite.id, used=False)
+                await invites.mark(tx, invite.id, used=False)
+                await trail.undo_join(self._parts.context, tx, account.id)
             raise Conflict("an account was made for this address in this moment; open the link again") from error
         _log.info("invitation accepted", tenant=str(invite.tenant), user=str(account.id))
-
-
-async def _open(tx: Transaction, invitation_id: UUID) -> dict[str, Any]:
-    query = select(one_time_tokens.c.detail).where(
-        one_time_tokens.c.tenant_id == tx.tenant_id,
-        one_time_tokens.c.id == invitation_id,
-        one_time_tokens.c.purpose == PURPOSE,
-        one_time_tokens.c.used_at.is_(None),
-        one_time_tokens.c.expires_at > tx.dialect.now(),
-    )
-    detail = await tx.connection.scalar(query)
-    if detail is None:
-        raise used_up()
-    return detail
 
 
 async def _use(tx: Transaction, invitation_id: UUID, role: Role) -> None:
@@ -153,28 +169,10 @@ async def _use(tx: Transaction, invitation_id: UUID, role: Role) -> None:
 
     Otherwise an administrator could invite an address of their own, to come back by it after they have been demoted.
     """
-    inviter = Principal(tx.tenant_id, await _mark(tx, invitation_id, used=True))
-    try:
-        require_covering(await require_now(tx, inviter, Right.PEOPLE_ADMIN), role)
-    except PermissionDenied as error:
-        raise used_up() from error
-
-
-async def _mark(tx: Transaction, invitation_id: UUID, *, used: bool) -> UUID:
-    """Change whether an invitation was accepted, and return who sent it; of two at the same time one is refused."""
-    is_open = one_time_tokens.c.used_at.is_(None) if used else one_time_tokens.c.used_at.is_not(None)
-    statement = (
-        update(one_time_tokens)
-        .where(
-            one_time_tokens.c.tenant_id == tx.tenant_id,
-            one_time_tokens.c.id == invitation_id,
-            one_time_tokens.c.purpose == PURPOSE,
-            is_open,
-        )
-        .values(used_at=tx.dialect.now() if used else None)
-        .returning(one_time_tokens.c.user_id)
-    )
-    sender: UUID | None = await tx.connection.scalar(statement)
+    sender = await invites.mark(tx, invitation_id, used=True)
     if sender is None:
         raise used_up()
-    return sender
+    try:
+        require_covering(await require_now(tx, Principal(tx.tenant_id, sender), Right.PEOPLE_ADMIN), role)
+    except PermissionDenied as error:
+        raise used_up() from error

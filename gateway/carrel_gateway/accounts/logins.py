@@ -14,10 +14,11 @@ from uuid import UUID
 
 import structlog
 
-from carrel_gateway.accounts import families, metrics, repository
+from carrel_gateway.accounts import families, metrics, repository, trail
 from carrel_gateway.accounts.families import Login
 from carrel_gateway.accounts.parts import Client, Parts
 from carrel_gateway.accounts.repository import Member
+from carrel_gateway.audit.service import Action
 from carrel_gateway.context import Principal
 from carrel_gateway.errors import Conflict, NotFound, Unauthenticated
 from carrel_gateway.identity.revocations import announce
@@ -70,6 +71,9 @@ class LoginService:
             await families.add(
                 tx, login_id, member.user_id, digest=token.digest, client=client.named, seconds=self._seconds
             )
+            await trail.record(
+                self._context, tx, member.user_id, Action.LOGIN_OPENED, login_id, method=method, client=client.kind
+            )
         metrics.LOGINS.labels(method, "accepted").inc()
         _log.info(
             "logged in", method=method, tenant=str(member.tenant_id), user=str(member.user_id), login=str(login_id)
@@ -117,8 +121,13 @@ class LoginService:
         async with self._database.transaction(principal.tenant_id, write=False) as tx:
             return await families.standing(tx, principal.user_id, MAX_LISTED)
 
-    async def end(self, principal: Principal, login_id: UUID) -> None:
+    async def end(self, principal: Principal, login_id: UUID, *, how: str = "from-list") -> None:
         """End one of the principal's logins.
+
+        Parameters
+        ----------
+        how
+            What the audit log says of it.
 
         Raises
         ------
@@ -132,6 +141,10 @@ class LoginService:
             if not await families.revoke(tx, principal.user_id, only=login_id):
                 raise NotFound("you have no login of this id that still stands", code="login_not_found")
             self._announce(tx, login_id)
+            credential = principal.credential_id
+            await trail.record(
+                self._context, tx, principal.user_id, Action.LOGIN_ENDED, login_id, credential=credential, how=how
+            )
 
     async def end_current(self, principal: Principal) -> None:
         """End the login that the principal came by.
@@ -141,7 +154,7 @@ class LoginService:
         Conflict
             They came by a key.
         """
-        await self.end(principal, (await self.current(principal)).id)
+        await self.end(principal, (await self.current(principal)).id, how="logout")
 
     async def current(self, principal: Principal) -> Login:
         """Return the login that the principal came by.
@@ -171,16 +184,28 @@ class LoginService:
         """
         principal.require(Right.PROFILE_WRITE)
         await self.current(principal)
-        await self.end_everywhere(principal.user_id, principal.tenant_id)
+        await self.end_everywhere(principal.user_id, Action.LOGIN_ALL_ENDED, by=principal)
 
-    async def end_everywhere(self, user_id: UUID, *tenant_ids: UUID, but: UUID | None = None) -> None:
-        """End all logins of a person in all tenants of their account and those named, but one login if named."""
+    async def end_everywhere(
+        self, user_id: UUID, action: Action, *, by: Principal | None = None, but: UUID | None = None
+    ) -> None:
+        """End all logins of a person in all tenants of their account, but one login if named.
+
+        Parameters
+        ----------
+        action
+            What the audit log of each tenant says of it.
+        by
+            Whoever asked for it, where it is known by what; their tenant is one of them also without an account.
+        """
         async with self._database.login_transaction() as connection:
             account = await repository.by_id(connection, user_id)
-        for tenant_id in {*(account.tenants if account else ()), *tenant_ids}:
+        for tenant_id in {*(account.tenants if account else ()), *((by.tenant_id,) if by else ())}:
+            here = by.credential_id if by and by.tenant_id == tenant_id else None
             async with self._database.transaction(tenant_id) as tx:
                 gone = await families.revoke(tx, user_id, but=but)
                 self._announce(tx, *gone)
+                await trail.record(self._context, tx, user_id, action, user_id, credential=here, logins=len(gone))
 
     async def sweep(self) -> int:
         """Delete what ended long ago, of all tenants that people are members of; return how many rows."""
@@ -219,9 +244,11 @@ class LoginService:
             return Conflict(
                 "this refresh token was exchanged a moment ago; use the one that came back then", code="refresh_raced"
             )
-        await families.revoke(tx, known.user_id, only=known.id)
-        self._announce(tx, known.id)
-        metrics.REFRESHES.labels("other_client" if other_client else "reused").inc()
+        reason = "other_client" if other_client else "reused"
+        metrics.REFRESHES.labels(reason).inc()
+        if await families.revoke(tx, known.user_id, only=known.id):
+            self._announce(tx, known.id)
+            await trail.record(self._context, tx, known.user_id, Action.LOGIN_REVOKED, known.id, reason=reason)
         _log.warning(
             "login ended: its token was used twice or elsewhere", tenant=str(tx.tenant_id), login=str(known.id)
         )

@@ -19,6 +19,7 @@ from carrel_gateway.accounts.schemas import (
     AddressBody,
     ChangePassword,
     Invitation,
+    InvitationList,
     LogIn,
     LoginList,
     LoginOut,
@@ -34,7 +35,7 @@ from carrel_gateway.accounts.schemas import (
 )
 from carrel_gateway.accounts.service import AccountService, LoginService, Tokens
 from carrel_gateway.accounts.signing_in import ATTEMPT_SECONDS, SignInService
-from carrel_gateway.dependencies import Caller, GatewayOf
+from carrel_gateway.dependencies import Caller, Cursor, GatewayOf
 from carrel_gateway.errors import InvalidInput
 from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.settings import Settings
@@ -180,6 +181,24 @@ async def invite(body: Invitation, caller: Caller, invitations: Invitations) -> 
     """Invite somebody into this tenant by mail, for a week."""
     await invitations.invite(caller, body.email, body.role)
     return Accepted()
+
+
+@invited.get("")
+async def list_invitations(
+    caller: Caller,
+    invitations: Invitations,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Cursor = None,
+) -> InvitationList:
+    """List the invitations into this tenant that nobody has accepted yet, newest first."""
+    return InvitationList.model_validate(await invitations.list(caller, limit=limit, cursor=cursor))
+
+
+@invited.delete("/{invitation_id}", status_code=status.HTTP_204_NO_CONTENT)
+async def take_invitation_back(invitation_id: UUID, caller: Caller, invitations: Invitations) -> Response:
+    """Take an invitation back: the link in its mail does nothing any more."""
+    await invitations.take_back(caller, invitation_id)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
 @router.put("/password", status_code=status.HTTP_204_NO_CONTENT)

@@ -62,6 +62,25 @@ class Invitation(RequestBody):
     role: Role = Role.USER
 
 
+class InvitationOut(ReplyBody):
+    """One that nobody has accepted yet."""
+
+    id: UUID
+    email: str
+    role: Role
+    invited_by: UUID
+    """Id of the user; the invitation is good only while they could send it again."""
+    created_at: datetime
+    expires_at: datetime
+
+
+class InvitationList(ReplyBody):
+    """A page, newest first; `next_cursor` is absent on the last one."""
+
+    items: list[InvitationOut]
+    next_cursor: str | None = None
+
+
 class Accept(RequestBody):
     token: LinkToken
     """What is behind `#invite=` in the link of the mail."""

@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import IntegrityError
 
-from carrel_gateway.accounts import metrics, repository, texts
+from carrel_gateway.accounts import metrics, repository, texts, trail
 from carrel_gateway.accounts.addresses import domain_of
 from carrel_gateway.accounts.links import RESET_MINUTES, SETUP_HOURS, Links, fingerprint, used_up
 from carrel_gateway.accounts.logins import LoginService, Tokens
@@ -26,6 +26,7 @@ from carrel_gateway.accounts.parts import (
 )
 from carrel_gateway.accounts.passwords import require_form
 from carrel_gateway.accounts.repository import Account, Member
+from carrel_gateway.audit.service import Action
 from carrel_gateway.context import Principal
 from carrel_gateway.errors import CarrelError, Conflict, NotFound, PermissionDenied, TooMany, Unauthenticated
 from carrel_gateway.identity.rights import Right, Role
@@ -104,6 +105,9 @@ class AccountService:
             member = await self.member_of(account, tenant_id)
         if member is None:
             metrics.LOGINS.labels("password", "refused").inc()
+            if account:
+                reason = _reason(account, right=right)
+                trail.tell_refused(self._parts, account, method="password", reason=reason, tenant_id=tenant_id)
             raise _wrong()
         return await self._logins.open(member, client, method="password")
 
@@ -124,7 +128,7 @@ class AccountService:
         if member is None:
             raise NotFound("you are not a member of a tenant of this id", code="tenant_not_found")
         tokens = await self._logins.open(member, client, method="switch")
-        await self._logins.end(principal, current.id)
+        await self._logins.end(principal, current.id, how="switch")
         return tokens
 
     async def forgot(self, email: str) -> None:
@@ -156,7 +160,7 @@ class AccountService:
             if not await repository.set_password(connection, account.id, account.password_hash, hashed):
                 raise used_up()
             await repository.set_verified(connection, account.id)
-        await self._logins.end_everywhere(account.id)
+        await self._logins.end_everywhere(account.id, Action.PASSWORD_RESET)
         self._tell_changed(account)
 
     async def change_password(self, principal: Principal, *, current: str, new: str, client: Client) -> None:
@@ -184,7 +188,7 @@ class AccountService:
         async with self._database.login_transaction() as connection:
             if not await repository.set_password(connection, account.id, account.password_hash, hashed):
                 raise Conflict("the password was changed meanwhile; log in again", code="password_changed")
-        await self._logins.end_everywhere(account.id, but=login.id)
+        await self._logins.end_everywhere(account.id, Action.PASSWORD_CHANGED, by=principal, but=login.id)
         self._tell_changed(account)
 
     async def member_of(self, account: Account, tenant_id: UUID | None) -> Member | None:
@@ -268,6 +272,15 @@ class AccountService:
     async def _by_id(self, account_id: UUID) -> Account | None:
         async with self._database.login_transaction() as connection:
             return await repository.by_id(connection, account_id)
+
+
+def _reason(account: Account, *, right: bool) -> str:
+    """Return why an account was not let in: for the audit log, and never for the answer."""
+    if not right:
+        return "wrong_password"
+    if account.verified_at is None:
+        return "not_verified"
+    return "disabled" if account.disabled_at else "no_member"
 
 
 def _wrong() -> Unauthenticated:

@@ -17,13 +17,14 @@ import msgspec
 import structlog
 from sqlalchemy.exc import IntegrityError
 
-from carrel_gateway.accounts import metrics, repository
+from carrel_gateway.accounts import metrics, repository, trail
 from carrel_gateway.accounts.addresses import canonical
 from carrel_gateway.accounts.logins import LoginService, Tokens
 from carrel_gateway.accounts.parts import Client, Parts
 from carrel_gateway.accounts.provider import Attempt, Identity, Provider, new_attempt, refused
 from carrel_gateway.accounts.repository import Account, Member
 from carrel_gateway.accounts.service import AccountService
+from carrel_gateway.audit.service import Action
 from carrel_gateway.errors import CarrelError, NotFound, PermissionDenied
 from carrel_gateway.identity.rights import Role
 from carrel_gateway.identity.secrets import Unsealable
@@ -115,25 +116,34 @@ class SignInService:
         account = await self._account(identity)
         member = await self._accounts.member_of(account, None) if account.disabled_at is None else None
         if member is None:
+            trail.tell_refused(self._parts, account, method="oidc", reason="disabled")
             raise PermissionDenied("that account is disabled here; ask an administrator", code="disabled")
         return member
 
     async def _account(self, identity: Identity) -> Account:
-        email = _verified_address(identity)
+        email, is_linked = _verified_address(identity), False
         async with self._database.login_transaction() as connection:
             known = await repository.by_subject(connection, identity.issuer, identity.subject)
             if known is None and email:
                 there = await repository.by_email(connection, email)
                 if there and there.issuer is None and there.verified_at:
                     await repository.link(connection, there.id, identity.issuer, identity.subject)
-                    known = there
-                    _log.info("account linked", user=str(there.id))
+                    known, is_linked = there, True
                 elif there:
+                    trail.tell_refused(self._parts, there, method="oidc", reason="address_taken")
                     raise PermissionDenied(
                         "this address has an account that belongs to somebody else; ask an administrator",
                         code="address_taken",
                     )
+        if known and is_linked:
+            await self._tell_linked(known, identity.issuer)
         return known or await self._join(identity, email)
+
+    async def _tell_linked(self, account: Account, issuer: str) -> None:
+        for tenant_id in account.tenants:
+            async with self._database.transaction(tenant_id) as tx:
+                await trail.record(self._parts.context, tx, account.id, Action.USER_LINKED, account.id, issuer=issuer)
+        _log.info("account linked", user=str(account.id))
 
     async def _join(self, identity: Identity, email: str | None) -> Account:
         """Make an account of somebody new, as a user of the tenant of the settings."""
@@ -142,13 +152,14 @@ class SignInService:
         name = (identity.name or _NAMELESS).replace("\0", "")[:_MAX_NAME]
         account = Account(account_id, email, None, identity.issuer, identity.subject, (tenant_id,), now, None, now)
         async with self._database.transaction(tenant_id) as tx:
-            await repository.add_member(tx, account_id, name=name, email=email, role=Role(settings.oidc_role))
+            role = Role(settings.oidc_role)
+            await trail.join(self._parts.context, tx, account, name=name, role=role, by="oidc")
         try:
             async with self._database.login_transaction() as connection:
                 await repository.add(connection, account)
         except IntegrityError:  # somebody else made it in this moment: the same person in another window
             async with self._database.transaction(tenant_id) as tx:
-                await repository.remove_member(tx, account_id)
+                await trail.undo_join(self._parts.context, tx, account_id)
             async with self._database.login_transaction() as connection:
                 known = await repository.by_subject(connection, identity.issuer, identity.subject)
             if known is None:

@@ -87,6 +87,16 @@ async def revoke(tx: Transaction, key_id: UUID) -> bool:
     return await tx.connection.scalar(statement) is not None
 
 
+async def revoke_all(tx: Transaction, user_id: UUID, *, but: UUID | None) -> list[UUID]:
+    """Revoke the keys of a user, but one if named, and return those that were not revoked before."""
+    statement = update(api_keys).where(
+        api_keys.c.tenant_id == tx.tenant_id, api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None)
+    )
+    if but is not None:
+        statement = statement.where(api_keys.c.id != but)
+    return list(await tx.connection.scalars(statement.values(revoked_at=tx.dialect.now()).returning(api_keys.c.id)))
+
+
 async def add_ticket(
     tx: Transaction, ticket_id: UUID, user_id: UUID, digest: bytes, credential_id: UUID | None, *, seconds: float
 ) -> datetime:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
 
-from carrel_gateway.credentials.schemas import KeyCreate, KeyList, KeyMade, KeyOut, TicketOut
+from carrel_gateway.credentials.schemas import KeyCreate, KeyList, KeyMade, KeyOut, KeysRevoked, TicketOut
 from carrel_gateway.dependencies import Credentials, Cursor
 from carrel_gateway.idempotency.routes import IdempotentRoute
 
@@ -30,6 +30,12 @@ async def make_key(body: KeyCreate, credentials: Credentials) -> KeyMade:
     """Make a key, which is shown in this answer alone."""
     made = await credentials.make_key(body.name, scopes=body.scopes, expires_at=body.expires_at, user_id=body.user_id)
     return KeyMade(key=made.key, **KeyOut.model_validate(made.row).model_dump())
+
+
+@router.delete("/api/keys")
+async def revoke_keys(credentials: Credentials) -> KeysRevoked:
+    """Revoke all keys of one's own in this tenant but the one of this request."""
+    return KeysRevoked(revoked=await credentials.revoke_others())
 
 
 @router.delete("/api/keys/{key_id}", status_code=status.HTTP_204_NO_CONTENT)

@@ -52,6 +52,13 @@ class KeyList(ReplyBody):
     next_cursor: str | None = None
 
 
+class KeysRevoked(ReplyBody):
+    """What was revoked."""
+
+    revoked: int
+    """How many keys."""
+
+
 class TicketOut(ReplyBody):
     """What lets one WebSocket in."""
 

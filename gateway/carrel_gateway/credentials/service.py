@@ -147,6 +147,23 @@ class CredentialService:
                 tx.after_commit(lambda: revocations.announce(self._bus, tx.tenant_id, key_id))
                 await self._audit.record(tx, Action.KEY_REVOKED, key_id, user=str(found.user_id), name=found.name)
 
+    async def revoke_others(self) -> int:
+        """Revoke all keys of one's own in the tenant but the one that is used now, and return how many.
+
+        Raises
+        ------
+        PermissionDenied
+            Without the right to revoke keys.
+        """
+        self._principal.require(Right.KEYS_WRITE)
+        user_id = self._principal.user_id
+        async with self._database.transaction(self._principal.tenant_id) as tx:
+            gone = await repository.revoke_all(tx, user_id, but=self._principal.credential_id)
+            if gone:
+                tx.after_commit(lambda: revocations.announce(self._bus, tx.tenant_id, *gone))
+                await self._audit.record(tx, Action.KEY_ALL_REVOKED, user_id, keys=len(gone))
+        return len(gone)
+
     async def make_ticket(self) -> Ticket:
         """Make a ticket that lets one WebSocket in, as the principal and with the rights of the credential in use."""
         ticket, principal = make(Kind.TICKET, self._principal.tenant_id), self._principal

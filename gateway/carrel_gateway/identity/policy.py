@@ -61,7 +61,9 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("POST", "/api/auth/forgot"): PUBLIC,
         ("POST", "/api/auth/reset"): PUBLIC,
         ("POST", "/api/auth/accept"): PUBLIC,
+        ("GET", "/api/invitations"): _rule(Right.PEOPLE_ADMIN),
         ("POST", "/api/invitations"): _rule(Right.PEOPLE_ADMIN),
+        ("DELETE", "/api/invitations/{invitation_id}"): _rule(Right.PEOPLE_ADMIN),
         ("GET", "/api/auth/oidc/login"): PUBLIC,
         ("GET", "/api/auth/oidc/callback"): PUBLIC,
         ("POST", "/api/auth/logout"): _rule(Right.PROFILE_WRITE),
@@ -119,6 +121,7 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         # keys
         ("GET", "/api/keys"): _rule(Right.PROFILE_READ),
         ("POST", "/api/keys"): _rule(Right.KEYS_WRITE),
+        ("DELETE", "/api/keys"): _rule(Right.KEYS_WRITE),
         ("DELETE", "/api/keys/{key_id}"): _rule(Right.KEYS_WRITE),
         ("POST", "/api/tickets"): _rule(Right.SESSIONS_READ),  # it opens what reads a session
         # people

@@ -74,6 +74,12 @@ async function makeKey({ name, days }) {
   await showKeys();
 }
 
+async function revokeKeys() {
+  const { revoked } = await (await call("/api/keys", { method: "DELETE" })).json();
+  say(`Revoked: ${revoked}.`);
+  await showKeys();
+}
+
 async function leave(path) {
   await call(path, { method: "POST" });
   noteLogin(null);
@@ -107,6 +113,7 @@ on("reset", "submit", async (form) => {
 });
 on("login", "submit", async (form) => enter(await post("/api/auth/login", { ...form, cookie: true })));
 on("make", "submit", makeKey);
+on("revoke", "click", revokeKeys);
 on("forgot", "click", byMail("/api/auth/forgot"));
 on("register", "click", byMail("/api/auth/register"));
 on("logout", "click", () => leave("/api/auth/logout"));

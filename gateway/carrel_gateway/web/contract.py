@@ -146,6 +146,8 @@ RULES: Final = (
         400: ("invalid_cursor",), 403: ("not_your_session",), 404: ("share_not_found", "session_not_found",
         "artifact_not_found", "object_not_found"), 503: ("object_store_away",)}),
     Rule("POST", "/api/keys", {400: ("expired",)}),
+    Rule("GET|DELETE", "/api/invitations.*", {400: ("invalid_cursor",), 404: ("invitation_not_found",)}),
+    Rule("POST", "/api/invitations", {429: ("too_many_attempts",)}),
     # accounts: whether a caller is known is what most of these are about
     Rule(".*", "/api/auth/.*", {
         400: ("invalid_input", "invalid_password", "link_not_valid", "name_and_password_needed", "no_refresh_token"),

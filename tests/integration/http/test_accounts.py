@@ -89,6 +89,24 @@ def test_the_way_of_a_person(gateway, http):
     refused(http.post("/api/auth/refresh", json={"refresh_token": last["refresh_token"]}), 401, "login_ended")
 
 
+def test_an_invitation_is_taken_back(gateway, http):
+    admin, email = bearer(set_up(gateway, http, "host@example.org").json()), "guest@example.org"
+    for _ in range(2):
+        sent = http.post("/api/invitations", json={"email": email, "role": "readonly"}, headers=admin)
+        assert sent.status_code == 202
+    link = link_token(mailed(gateway, email, 2), "invite")
+    first = http.get("/api/invitations", params={"limit": 1}, headers=admin).json()
+    (last,) = http.get("/api/invitations", params={"cursor": first["next_cursor"]}, headers=admin).json()["items"]
+    assert [(one["email"], one["role"]) for one in (*first["items"], last)] == [(email, "readonly")] * 2
+    for one in (*first["items"], last):
+        assert http.delete(f"/api/invitations/{one['id']}", headers=admin).status_code == 204
+    refused(http.delete(f"/api/invitations/{last['id']}", headers=admin), 404, "invitation_not_found")
+    assert http.get("/api/invitations", headers=admin).json()["items"] == []
+    accepting = {"token": link, "name": "Grace", "password": PASSWORD}
+    refused(http.post("/api/auth/accept", json=accepting), 400, "link_not_valid")
+    refused(http.get("/api/invitations", params={"cursor": "x"}, headers=admin), 400, "invalid_cursor")
+
+
 def test_the_cookie_of_browsers(gateway, http):
     answer = set_up(gateway, http, "browser@example.org", cookie=True)
     tokens = answer.json()

@@ -20,6 +20,7 @@ from sqlalchemy import update
 from tests.support.people import change_key, change_user, new_key, new_user
 from tests.support.state import open_state
 
+from carrel_gateway.audit.service import AuditService, Filter
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.credentials import service as credentials
 from carrel_gateway.credentials.first import make_first_key
@@ -139,6 +140,30 @@ async def test_whose_keys_one_may_see_and_revoke(
     assert await code_of(service.revoke_key(new_id())) == "key_not_found"
     await CredentialService(context, principal).revoke_key(made.row.id)
     assert (await CredentialService(context, principal).keys(user.user_id)).items[0].revoked_at is not None
+
+
+async def test_all_keys_but_the_one_in_use_are_revoked(
+    context: ProcessContext, principal: Principal, user: Principal, authenticator: Authenticator
+) -> None:
+    service = CredentialService(context, user)
+    kept, *gone = [await service.make_key(str(number)) for number in range(3)]
+    foreign = await CredentialService(context, principal).make_key("x")
+    caller = await authenticator.authenticate(kept.key)
+    for made in gone:
+        await authenticator.authenticate(made.key)  # known, and so to be forgotten
+    with_kept = CredentialService(context, caller)
+    assert await with_kept.revoke_others() == 2
+    for made in gone:
+        assert await code_of(authenticator.authenticate(made.key)) == "revoked"
+    for made in (kept, foreign):
+        await authenticator.authenticate(made.key)
+    assert await with_kept.revoke_others() == 0
+    told = await AuditService(context, principal).list(Filter(action="key.all-revoked"))
+    assert [(entry.target, entry.credential, entry.detail) for entry in told.items] == [
+        (str(user.user_id), str(kept.row.id), '{"keys":2}')
+    ]
+    narrow = Principal(user.tenant_id, user.user_id, rights=user.rights - {Right.KEYS_WRITE})
+    assert await code_of(CredentialService(context, narrow).revoke_others()) == "permission_denied"
 
 
 async def test_at_most_so_many(context: ProcessContext, user: Principal, monkeypatch: pytest.MonkeyPatch) -> None:

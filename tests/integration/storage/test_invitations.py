@@ -2,7 +2,8 @@
 
 Plan: whoever has no account makes one, whoever has one joins with it; good once, also at the same time, and for a week;
 nobody invites who may not, or gives a role that they do not have; a removed or disabled person does not come back by
-an old link; nobody is logged in by a mail.
+an old link; nobody is logged in by a mail. Those who may invite see what nobody has accepted, page by page and of their
+tenant alone, and take it back: then the link does nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tests.support.people import change_user, new_user
 
 from carrel_gateway.accounts.invitations import InvitationService
 from carrel_gateway.accounts.profile import ProfileService
+from carrel_gateway.audit.service import AuditService, Filter
 from carrel_gateway.context import Principal
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.identity.rights import Right, Role
@@ -138,3 +140,46 @@ async def _setup_token(desk: AccountDesk) -> str:
     email = desk.address()
     await desk.accounts.register(email)
     return await desk.mail(email, "setup")
+
+
+async def test_pending_ones_are_listed_and_taken_back(desk: AccountDesk, admin: Principal):
+    inviting, database = InvitationService(desk.parts), desk.parts.context.database
+    second = await new_user(database, admin.tenant_id, Role.ADMIN)
+    emails = [desk.address() for _ in range(3)]
+    links = [
+        await invited(desk, by, email, Role.READONLY) for by, email in zip((admin, second, admin), emails, strict=True)
+    ]
+    await accept(desk, links[0])
+    first = await inviting.list(second, limit=1)
+    rest = await inviting.list(second, limit=1, cursor=first.next_cursor)
+    pending = [*first.items, *rest.items]
+    assert rest.next_cursor is None
+    assert [one.email for one in pending] == [emails[2], emails[1]]
+    assert {(one.role, (one.expires_at - one.created_at).days) for one in pending} == {(Role.READONLY, 7)}
+    assert [one.invited_by for one in pending] == [admin.user_id, second.user_id]
+
+    stranger = principal_of(await desk.set_up(desk.address()))
+    assert (await inviting.list(stranger)).items == []
+    assert await code_of(inviting.take_back(stranger, pending[0].id)) == "invitation_not_found"
+    for other in (await new_user(database, admin.tenant_id), await new_user(database, admin.tenant_id, Role.READONLY)):
+        assert await code_of(inviting.list(other)) == "permission_denied"
+        assert await code_of(inviting.take_back(other, pending[0].id)) == "permission_denied"
+
+    await inviting.take_back(second, pending[0].id)
+    assert [one.email for one in (await inviting.list(admin)).items] == [emails[1]]
+    assert await code_of(accept(desk, links[2])) == "link_not_valid"
+    assert await code_of(inviting.take_back(admin, pending[0].id)) == "invitation_not_found"
+    assert await accept(desk, links[1]) == admin.tenant_id
+    noted = await AuditService(desk.parts.context, admin).list(Filter(action="user.uninvited"))
+    assert [(entry.target, entry.detail) for entry in noted.items] == [(str(pending[0].id), '{"role":"readonly"}')]
+
+
+async def test_whoever_was_demoted_takes_nothing_back(desk: AccountDesk, admin: Principal):
+    """Also while the gateway still believes that they are an administrator."""
+    link = await invited(desk, admin, desk.address())
+    second = await new_user(desk.parts.context.database, admin.tenant_id, Role.ADMIN)
+    await change_user(desk.parts.context.database, second, role="user")
+    inviting = InvitationService(desk.parts)
+    (pending,) = (await inviting.list(admin)).items
+    assert await code_of(inviting.take_back(second, pending.id)) == "permission_denied"
+    assert await accept(desk, link) == admin.tenant_id

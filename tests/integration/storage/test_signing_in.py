@@ -3,13 +3,14 @@
 Plan: the right way, by each algorithm; keys are exchanged; attacks: another browser, another state, another provider,
 another nonce, a code that was used, no PKCE, tokens that are forged or for others, a provider that describes itself
 falsely; whose account it is: a verified address links, any other does not; newcomers join the tenant of the settings;
-two windows at once make one account; what goes wrong with the provider is said.
+two windows at once make one account; what goes wrong with the provider is said; the audit log is told of all of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import time
 from dataclasses import replace
 
@@ -29,6 +30,7 @@ from carrel_gateway.accounts.profile import ProfileService
 from carrel_gateway.accounts.provider import Provider, ProviderSettingsUnusable
 from carrel_gateway.accounts.service import Tokens
 from carrel_gateway.accounts.signing_in import SignInService
+from carrel_gateway.audit.service import AuditService, Filter
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.identity.rights import Role
 from carrel_gateway.storage.ids import new_id
@@ -86,6 +88,13 @@ async def code_of(work) -> str:
     with pytest.raises(CarrelError) as caught:
         await work
     return caught.value.code
+
+
+async def told(desk: AccountDesk, by: Tokens) -> list[tuple[str, dict]]:
+    """Return what the tenant's log says of a person, oldest first."""
+    await desk.parts.works.done()
+    page = await AuditService(desk.parts.context, principal_of(by)).list(Filter(actor=str(by.user_id)))
+    return [(entry.action, json.loads(entry.detail)) for entry in reversed(page.items)]
 
 
 async def profile_of(desk: AccountDesk, tokens: Tokens):
@@ -304,6 +313,12 @@ async def test_a_verified_address_links_once(desk: AccountDesk, issuer: FakeIssu
     assert await desk.accounts.log_in(email, PASSWORD, PROGRAM)
     issuer.person |= {"sub": "another one with the same address"}
     assert await code_of(sign_in(desk)) == "address_taken"
+    assert (await told(desk, known))[1:] == [
+        ("user.linked", {"issuer": issuer.url}),
+        ("login.opened", {"client": "browser", "method": "oidc"}),
+        ("login.opened", {"client": "program", "method": "password"}),
+        ("login.refused", {"method": "oidc", "reason": "address_taken"}),
+    ]
 
 
 async def test_an_address_comes_from_userinfo_of_the_same_person(desk: AccountDesk, issuer: FakeIssuer):
@@ -323,6 +338,8 @@ async def test_newcomers_join_the_tenant_of_the_settings(desk: AccountDesk, issu
     assert tokens.tenant_id == tenant
     profile = await profile_of(other, tokens)
     assert (profile.member.role, profile.member.name) == (Role.READONLY, "Somebody")
+    (joined, _) = await told(other, tokens)
+    assert joined == ("user.joined", {"by": "oidc", "role": "readonly"})
 
 
 async def test_two_windows_at_once_make_one_account(desk: AccountDesk):
@@ -336,6 +353,7 @@ async def test_the_disabled_stay_out(desk: AccountDesk, issuer: FakeIssuer):
     (login,) = await desk.logins.list(principal_of(tokens))
     await change_user(desk.parts.context.database, principal_of(tokens), disabled_at=login.created_at)
     assert await code_of(sign_in(desk)) == "disabled"
+    assert (await told(desk, tokens))[-1] == ("login.refused", {"method": "oidc", "reason": "disabled"})
 
 
 async def test_who_signs_in_elsewhere_is_told_so_by_mail(desk: AccountDesk, issuer: FakeIssuer):

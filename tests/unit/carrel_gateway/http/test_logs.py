@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 import structlog
+from sqlalchemy import create_engine, text
 
 from carrel_gateway import logs
 from carrel_gateway.settings import Settings
@@ -32,15 +33,15 @@ SECRETS = {
 }
 
 
-@pytest.mark.parametrize(("text", "secret"), SECRETS.items())
-def test_texts(text, secret):
-    assert secret not in logs.redact(text)
-    assert logs.REDACTED in logs.redact(text)
+@pytest.mark.parametrize(("written", "secret"), SECRETS.items())
+def test_texts(written, secret):
+    assert secret not in logs.redact(written)
+    assert logs.REDACTED in logs.redact(written)
 
 
 def test_ordinary_text_stays():
-    text = "run 0190 finished in 3 s with 2 artifacts: plots/sales.png"
-    assert logs.redact(text) == text
+    ordinary = "run 0190 finished in 3 s with 2 artifacts: plots/sales.png"
+    assert logs.redact(ordinary) == ordinary
 
 
 def test_fields_at_any_depth():
@@ -56,16 +57,16 @@ def test_fields_at_any_depth():
 
 
 @contextmanager
-def configured(folder):
+def configured(folder, level="info"):
     # within the test's body: between set-up and body pytest exchanges the standard streams
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    logs.configure(Settings(data_dir=folder, log_format="json", log_level="info"))
+    handlers, own = root.handlers[:], root.level
+    logs.configure(Settings(data_dir=folder, log_format="json", log_level=level))
     try:
         yield
     finally:
         root.handlers[:] = handlers
-        root.setLevel(level)
+        root.setLevel(own)
         structlog.reset_defaults()
 
 
@@ -79,6 +80,16 @@ def test_one_line_of_json(tmp_path, capsys):
         f"from the standard library Bearer {logs.REDACTED}",
     ]
     assert "xyzxyz" not in "".join(lines)
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_what_goes_to_the_database_is_not_logged(tmp_path, capsys, level):
+    with configured(tmp_path, level):
+        engine = create_engine("sqlite://")
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+        engine.dispose()
+    assert capsys.readouterr().err == ""
 
 
 def test_exceptions_are_in_their_line(tmp_path, capsys):
