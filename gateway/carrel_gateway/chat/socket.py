@@ -1,6 +1,7 @@
 """A conversation over one WebSocket: messages and cancels come in, the session's events go out.
 
-In: `{"type": "message", "message": "…"}`, with an `idempotency_key` if it may be sent again, and `{"type": "cancel"}`.
+In: `{"type": "message", "message": "…"}`, with an `idempotency_key` if it may be sent again and `"queue": true` if it
+may wait for the end of a run, and `{"type": "cancel"}`.
 Out: events as in `…/events`, live ones with `"live": true`, and `{"type": "problem", "code": …, "detail": …}` for what
 could not be done. A reader that is too slow is cut with code 4408 and comes back with `after`; nothing is held for it.
 Whoever would not be let in any more is cut with 4401, 4403 or 4404.
@@ -130,7 +131,7 @@ class ChatSocket:
                 first = error.errors(include_url=False, include_input=False)[0]
                 raise InvalidInput(f"message: {first['msg']}", code="validation_failed") from error
             await self._require(policy.SEND)
-            await self._chat.send(self._session_id, body.message, key=body.idempotency_key)
+            await self._chat.send(self._session_id, body.message, key=body.idempotency_key, queue=body.queue)
         else:
             raise InvalidInput('a frame must have "type": "message" or "cancel"', code="unknown_frame")
 

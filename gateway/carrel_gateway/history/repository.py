@@ -25,9 +25,17 @@ from sqlalchemy import (
     tuple_,
 )
 
-from carrel_gateway.history.events import Cell, EventText, Fence, Message, StoredEvent, encode_payload
+from carrel_gateway.history.events import (
+    Cell,
+    EventText,
+    Fence,
+    Message,
+    QueuedMessage,
+    StoredEvent,
+    encode_payload,
+)
 from carrel_gateway.history.tables import cells, events, messages
-from carrel_gateway.runs.tables import runs
+from carrel_gateway.runs.tables import QUEUED, queued_messages, runs
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.dialect import Dialect
@@ -65,6 +73,11 @@ _PLACE: Final = select(messages.c.seq).where(_mine(messages), messages.c.id == b
 _ONE_MESSAGE: Final = select(*_MESSAGE).where(_mine(messages), messages.c.id == bindparam("message_id"))
 _QUESTION: Final = select(*_MESSAGE).where(
     _mine(messages), messages.c.run_id == bindparam("run_id"), messages.c.role == "user"
+)
+_WAITING: Final = (
+    select(*QUEUED)
+    .where(_mine(queued_messages), queued_messages.c.withdrawn.is_(False))
+    .order_by(queued_messages.c.seq)
 )
 _NO_END: Final = 2**63 - 1
 
@@ -228,6 +241,12 @@ def last_messages(
     if rows or (yield from has_session(tenant_id, session_id)):
         return [_message(row) for row in rows]
     return None
+
+
+def waiting(tenant_id: UUID, session_id: UUID) -> Steps[list[QueuedMessage]]:
+    """Return the messages that wait for the end of the run that is going on, in the order of their turn."""
+    rows = yield _WAITING, {"tenant_id": tenant_id, "session_id": session_id}
+    return [QueuedMessage(*row) for row in rows]
 
 
 def question_of(tenant_id: UUID, session_id: UUID, run_id: UUID) -> Steps[Message | None]:

@@ -25,6 +25,7 @@ from carrel_gateway.history.events import (
     Fence,
     LiveEvent,
     Message,
+    QueuedMessage,
     StoredEvent,
     encode_payload,
     event_id_of,
@@ -43,12 +44,14 @@ __all__ = [
     "Actor",
     "Appended",
     "Cell",
+    "Conversation",
     "EventText",
     "Fence",
     "HistoryService",
     "LiveEvent",
     "LiveText",
     "Message",
+    "QueuedMessage",
     "StoredEvent",
 ]
 
@@ -64,6 +67,13 @@ _MESSAGES: Final = Cursors[int]("messages", Number)
 _EVENTS: Final = Cursors[int]("events", Number)
 
 T = TypeVar("T")
+
+
+class Conversation(NamedTuple):
+    """A page of the conversation, and on the first one the messages that wait for their turn."""
+
+    page: Page[Message]
+    queued: list[QueuedMessage]
 
 
 class Appended(NamedTuple):
@@ -310,7 +320,7 @@ class HistoryService:
     ) -> Page[Message]:
         """Return what `conversation` does; an empty page of a session that is not the tenant's."""
         found = await self.conversation(session_id, limit=limit, before_id=before_id, offset=offset, cursor=cursor)
-        return found or Page([])
+        return found.page if found else Page([])
 
     async def conversation(
         self,
@@ -320,7 +330,7 @@ class HistoryService:
         before_id: UUID | None = None,
         offset: int = 0,
         cursor: str | None = None,
-    ) -> Page[Message] | None:
+    ) -> Conversation | None:
         """Return a page of what `messages` returns; the next page has those before it.
 
         None when the tenant has no such session.
@@ -331,15 +341,24 @@ class HistoryService:
             The cursor is not one that a page of this session's messages had.
         """
         before = _MESSAGES.read(cursor, session_id) if cursor else None
-        found = await self._read(
-            lambda: repository.last_messages(
+        first = not (before_id or cursor or offset)
+
+        def steps() -> Steps[tuple[list[Message] | None, list[QueuedMessage]]]:
+            last = yield from repository.last_messages(
                 self._tenant_id, session_id, limit=limit + 1, before_id=before_id, before_seq=before, offset=offset
             )
-        )
+            queued = (yield from repository.waiting(self._tenant_id, session_id)) if last is not None and first else []
+            return last, queued
+
+        found, queued = await self._read(steps)
         if found is None:
             return None
         page = _MESSAGES.page(found, limit, lambda oldest: oldest.seq, session_id)
-        return Page(page.items[::-1], page.next_cursor)
+        return Conversation(Page(page.items[::-1], page.next_cursor), queued)
+
+    async def message(self, session_id: UUID, message_id: UUID) -> Message | None:
+        """Return a message, also one that was replaced; none when the session has no such one."""
+        return await self._read(lambda: repository.message(self._tenant_id, session_id, message_id))
 
     async def question_of(self, session_id: UUID, run_id: UUID) -> Message | None:
         """Return the message that a run answers; none when there is no such run."""

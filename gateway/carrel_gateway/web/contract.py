@@ -103,7 +103,9 @@ RULES: Final = (
         400: ("invalid_cursor",)}),
     # chat
     Rule("POST", _SESSION + "/chat(/stream)?", {
-        409: ("busy", "archived", "conflict"), 422: ("idempotency_key_reused",), 502: ("model_failed",)}),
+        409: ("busy", "archived", "conflict"), 422: ("idempotency_key_reused",),
+        429: ("too_many_queued",), 502: ("model_failed",)}),
+    Rule("DELETE", _SESSION + r"/messages/\{message_id\}", {404: ("message_not_found",), 409: ("not_queued",)}),
     Rule("POST", _SESSION + "/chat/stream", {400: ("message_required", "invalid_event_id")}),
     Rule("GET", _SESSION + "/events", {400: ("invalid_event_id",)}),
     # kernel

@@ -161,7 +161,17 @@ class _Exchange:
                 await self._app(self._scope, self._read, self._write)
         except _BodyRefused as refusal:
             error, self._refusal = refusal.error, None
-            await self._problem(error.status, error.code, error.message, problem.headers_of(error))
+            await self._problem(error.status, error.code, error.message, error.detail, problem.headers_of(error))
+        except asyncio.CancelledError:
+            _log.warning("request cut by the end of the process")
+            await self._problem(
+                503,
+                "unavailable",
+                "this gateway ended before the request did, and how far it came is not known; send it again with its "
+                "Idempotency-Key, or look at what is there",
+                more={"Retry-After": "1"},
+            )
+            raise
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the cause
             self._refusal = None
             _log.exception("request failed")
@@ -211,11 +221,18 @@ class _Exchange:
                     drained += len(message.get("body", b""))
                     self._body_is_read = not message.get("more_body", False)
 
-    async def _problem(self, status: int, code: str, text: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
+    async def _problem(
+        self,
+        status: int,
+        code: str,
+        text: str,
+        detail: Mapping[str, Any] = MappingProxyType({}),
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         if self._status:  # the answer has begun; cutting it is the only way to say that it is not whole
             _log.error("answer cut", code=code)
             return
-        body = problem.problem_body(status, code, text, request_id=self._request_id)
+        body = problem.problem_body(status, code, text, request_id=self._request_id, extra=detail)
         headers = [
             (b"content-type", problem.MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
