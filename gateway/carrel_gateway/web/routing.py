@@ -65,7 +65,7 @@ class RouteTable(BaseRoute):
         known = self._forms.setdefault(len(form), [])
         if holes not in known:
             known.append(holes)
-        for method in route.methods:
+        for method in route.methods or ():
             self._places.setdefault((method, form), place)
 
     def _candidates(self, scope: Scope) -> Sequence[int]:
