@@ -47,6 +47,7 @@ from carrel_gateway.stored_agents.service import AgentService
 from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.suspension.service import SuspensionService
 from carrel_gateway.web.address import client_address
+from carrel_gateway.web.conditional import SeenBy
 
 _ASKING: Final[dict[Callable[..., Any], bool]] = {}
 """Functions of routes, and whether they ask who calls: that is looked up in their dependencies once."""
@@ -335,6 +336,18 @@ IdempotencyKey = Annotated[
         "nothing is done twice.",
     ),
 ]
+
+
+async def _seen(
+    if_match: Annotated[
+        str | None,
+        Header(description="The `ETag` of what is changed; 412 when it is not as it was when that was answered."),
+    ] = None,
+) -> SeenBy:
+    return SeenBy(if_match)
+
+
+Seen = Annotated[SeenBy, Depends(_seen)]
 
 
 async def _effect(request: Request) -> Effect:

@@ -89,9 +89,12 @@ WITH_A_BODY: Final[Problems] = {400: ("invalid_json", "invalid_body"), 422: ("va
 IDEMPOTENT: Final[Problems] = {
     400: ("multipart_expected", "invalid_multipart", "cut_body", "too_many_parts", "invalid_name"),
     409: ("idempotency_in_progress", "idempotency_outcome_unknown", "idempotency_answer_not_kept"),
+    412: ("precondition_failed",),
     422: ("idempotency_key_reused", "validation_failed"),
 }
-"""What an operation that takes `Idempotency-Key` adds; a multipart body under a key that is known is read for it."""
+"""What an operation that takes `Idempotency-Key` adds; a multipart body under a key that is known is read for it.
+
+The same operations compare `If-Match`, or refuse it."""
 
 RULES: Final = (
     Rule(".*", _SESSION + "(/.*)?", {
