@@ -205,9 +205,11 @@ class AsyncClient:
         call = calls.Call("GET", calls.session_path(session_id, "events"), params={"after": after, "wait": wait})
         return calls.models_of(Event, await self._send(call))
 
-    async def cancel(self, session_id: str) -> str | None:
-        """Ask the run that is going on to stop; return its id."""
-        return calls.json_of(await self._send(calls.Call("POST", calls.session_path(session_id, "cancel"))))["run_id"]
+    async def cancel(self, session_id: str, *, run_id: str | None = None) -> str | None:
+        """Ask the run that is going on, or that one alone, to stop; return its id."""
+        params = {} if run_id is None else {"run": run_id}
+        call = calls.Call("POST", calls.session_path(session_id, "cancel"), params=params)
+        return calls.json_of(await self._send(call))["run_id"]
 
     async def withdraw_message(self, session_id: str, message_id: str) -> None:
         """Withdraw a message that waits for its turn."""

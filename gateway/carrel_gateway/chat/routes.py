@@ -130,9 +130,13 @@ async def chat_stream(
 
 
 @router.post("/cancel", status_code=status.HTTP_202_ACCEPTED)
-async def cancel(session_id: UUID, service: Chat) -> CancelOut:
+async def cancel(
+    session_id: UUID,
+    service: Chat,
+    run: Annotated[UUID | None, Query(description="Only this run, and none that has begun since.")] = None,
+) -> CancelOut:
     """Ask the run that is going on to stop. Its end comes as `run.finished`, and messages that wait have their turn."""
-    return CancelOut(run_id=await service.cancel(session_id))
+    return CancelOut(run_id=await service.cancel(session_id, run))
 
 
 @router.get("/messages", response_model=MessageList)

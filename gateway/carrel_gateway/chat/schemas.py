@@ -28,6 +28,14 @@ class MessageFrame(ChatIn):
     """While a run is going on, wait for its end."""
 
 
+class CancelFrame(RequestBody):
+    """A request to stop over a WebSocket."""
+
+    type: Literal["cancel"]
+    run_id: UUID | None = None
+    """Only this run, and none that has begun since."""
+
+
 class MessageIn(RequestBody):
     """What a question is now; without `content` its answer is made anew."""
 

@@ -205,13 +205,18 @@ class ChatService:
             raise NotFound("no such message waits in this session", code="message_not_found")
         raise Conflict("this message does not wait any more: its run began; cancel that", code="not_queued")
 
-    async def cancel(self, session_id: UUID) -> UUID | None:
+    async def cancel(self, session_id: UUID, run_id: UUID | None = None) -> UUID | None:
         """Ask the run that is going on to stop; it is over at the latest when its kernel has been interrupted.
 
         Messages that wait go on waiting: the next one begins with the end of the run.
+
+        Parameters
+        ----------
+        run_id
+            The run that is meant: when it is over already, the one that began with its end goes on.
         """
         await self._sessions.get(session_id)
-        run_id = await self._runs.request_cancel(session_id)
-        if run_id is not None:
-            await self._supervisor.announce_cancel(run_id)
-        return run_id
+        asked = await self._runs.request_cancel(session_id, run_id)
+        if asked is not None:
+            await self._supervisor.announce_cancel(asked)
+        return asked

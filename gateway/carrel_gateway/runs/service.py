@@ -173,10 +173,10 @@ class RunService:
         QUEUED.labels("withdrawn").inc()
         return True
 
-    async def request_cancel(self, session_id: UUID) -> UUID | None:
-        """Ask the session's active run to stop, and return its id; none when nothing is going on."""
+    async def request_cancel(self, session_id: UUID, run_id: UUID | None = None) -> UUID | None:
+        """Ask the session's active run, or that one alone, to stop, and return its id; none when it is not going on."""
         async with self._database.transaction(self._principal.tenant_id) as tx:
-            return await repository.request_cancel(tx, session_id)
+            return await repository.request_cancel(tx, session_id, run_id)
 
     async def active(self, session_id: UUID) -> Run | None:
         """Return the session's active run."""

@@ -89,7 +89,8 @@ def test_cancel_during_a_cell(tmp_path):
             for _ in range(2):
                 key = {"Idempotency-Key": message["id"]}
                 assert api.delete(f"{session}/messages/{message['id']}", headers=key).status_code == 204
-        asked = api.post(f"{session}/cancel")
+        assert api.post(f"{session}/cancel", params={"run": waiting}).json() == {"run_id": None}
+        asked = api.post(f"{session}/cancel", params={"run": run_id})
         assert (asked.status_code, asked.json()) == (202, {"run_id": run_id})
         again = api.post(f"{session}/chat?queue=true", json=QUESTION, headers={"Idempotency-Key": "b"}).json()
         worker.join(60)

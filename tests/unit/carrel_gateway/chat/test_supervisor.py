@@ -201,7 +201,8 @@ async def test_cancel_ends_the_run_that_goes_on_and_the_next_has_its_turn(contex
     for run in (first, second):
         await asyncio.wait_for(model.asked.wait(), DEADLINE_SECONDS)
         model.asked.clear()
-        assert await chat.cancel(session_id) == run.run_id
+        assert await chat.cancel(session_id, UUID(int=7)) is None
+        assert await chat.cancel(session_id, run.run_id) == run.run_id
     assert [end.status for end in await ends_of(context, session_id, 2)] == ["cancelled", "cancelled"]
 
 
