@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select, true
+from sqlalchemy import ColumnElement, bindparam, or_, select, true
 
 from carrel_gateway.context import Principal
 from carrel_gateway.errors import NotFound, PermissionDenied
@@ -19,8 +19,14 @@ from carrel_gateway.identity.rights import Right
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.sharing.service import SESSIONS, Level
 from carrel_gateway.storage.database import Database
+from carrel_gateway.storage.steps import scalar
 
 _OWNERS: Final = 10_000
+_OWNER: Final = select(sessions.c.owner_id).where(
+    sessions.c.tenant_id == bindparam("tenant_id"),
+    sessions.c.id == bindparam("session_id"),
+    sessions.c.status != "deleted",
+)
 
 
 class SessionAccess:
@@ -56,8 +62,8 @@ class SessionAccess:
 
     async def _level(self, principal: Principal, session_id: UUID) -> Level:
         """Return what somebody may do by teams; never remembered, for a share may end at any moment."""
-        async with self._database.transaction(principal.tenant_id, write=False) as tx:
-            return await SESSIONS.level(tx, session_id, principal.user_id)
+        tenant_id, user_id = principal.tenant_id, principal.user_id
+        return await self._database.run(tenant_id, lambda: SESSIONS.level(tenant_id, session_id, user_id), write=False)
 
     async def _owner(self, tenant_id: UUID, session_id: UUID) -> UUID | None:
         key = (tenant_id, session_id)
@@ -65,11 +71,8 @@ class SessionAccess:
         if known is not None:
             self._owners.move_to_end(key)
             return known
-        query = select(sessions.c.owner_id).where(
-            sessions.c.tenant_id == tenant_id, sessions.c.id == session_id, sessions.c.status != "deleted"
-        )
-        async with self._database.transaction(tenant_id, write=False) as tx:
-            owner = await tx.connection.scalar(query)
+        values = {"tenant_id": tenant_id, "session_id": session_id}
+        owner: UUID | None = await self._database.run(tenant_id, lambda: scalar(_OWNER, values), write=False)
         if owner is not None:
             self._owners[key] = owner
             while len(self._owners) > self._size:
