@@ -222,10 +222,14 @@ def _open_ends(events: list[dict[str, Any]]) -> set[str]:
 def check_state(events: list[dict[str, Any]]) -> None:
     """Check that each cell found what the cells before it had left, or that the log says why not.
 
-    A loss may be told after the next cell, and before the recovered output of the one before it.
+    A loss may be told after the next cell, and before the recovered output of the one before it. A session that was
+    recovered has what there was up to an event, and says which.
     """
     lost = [
-        event["seq"] for event in events if event["type"] == "kernel.changed" and event["payload"].get("lost_state")
+        (event["seq"], event["payload"].get("as_of_seq", 0))
+        for event in events
+        if event["type"] == "session.recovered"
+        or (event["type"] == "kernel.changed" and event["payload"].get("lost_state"))
     ]
     begun = {event["payload"]["execution_id"]: event["seq"] for event in events if event["type"] == "cell.intended"}
     counts = [
@@ -237,7 +241,7 @@ def check_state(events: list[dict[str, Any]]) -> None:
     ]
     end = (0, len(events) + 1, 0)
     for before, now, later in zip(counts, counts[1:], [*counts[2:], end], strict=False):
-        told = any(before[0] < seq < later[1] for seq in lost)
+        told = any(before[0] < seq < later[1] and kept < before[1] for seq, kept in lost)
         between = [_line(event) for event in events if before[0] <= event["seq"] <= later[1]]
         assert now[2] > before[2] or told, "\n".join(
             [f"variables were lost without a word between {before[1]} and {now[1]}", *between]

@@ -79,12 +79,14 @@ _WAITING: Final = (
     .where(_mine(queued_messages), queued_messages.c.withdrawn.is_(False))
     .order_by(queued_messages.c.seq)
 )
+_WAITS: Final = exists(_WAITING.order_by(None)).label("waits")
+"""Asked with the messages, so that who reads those asks a second time only where something waits."""
 _NO_END: Final = 2**63 - 1
 
 
 @cache
 def _last(*, before: bool, role: bool) -> Any:
-    query = select(*_MESSAGE).where(
+    query = select(*_MESSAGE, _WAITS).where(
         _mine(messages),
         messages.c.seq < bindparam("before_seq"),
         messages.c.superseded_seq.is_(None),
@@ -228,6 +230,23 @@ def last_messages(
 
     None when the tenant has no such session.
     """
+    found = yield from conversation(
+        tenant_id, session_id, limit=limit, before_id=before_id, before_seq=before_seq, offset=offset, role=role
+    )
+    return found and found[0]
+
+
+def conversation(
+    tenant_id: UUID,
+    session_id: UUID,
+    *,
+    limit: int,
+    before_id: UUID | None = None,
+    before_seq: int | None = None,
+    offset: int = 0,
+    role: str | None = None,
+) -> Steps[tuple[list[Message], bool] | None]:
+    """Return what `last_messages` does, and whether others wait for their turn."""
     values: dict[str, Any] = {
         "tenant_id": tenant_id,
         "session_id": session_id,
@@ -238,9 +257,9 @@ def last_messages(
         **({} if role is None else {"role": role}),
     }
     rows = yield _last(before=before_id is not None, role=role is not None), values
-    if rows or (yield from has_session(tenant_id, session_id)):
-        return [_message(row) for row in rows]
-    return None
+    if rows:
+        return [_message(row[:-1]) for row in rows], bool(rows[0][-1])
+    return ([], True) if (yield from has_session(tenant_id, session_id)) else None
 
 
 def waiting(tenant_id: UUID, session_id: UUID) -> Steps[list[QueuedMessage]]:

@@ -350,17 +350,20 @@ class HistoryService:
         before = _MESSAGES.read(cursor, session_id) if cursor else None
         first = not (before_id or cursor or offset)
 
-        def steps() -> Steps[tuple[list[Message] | None, list[QueuedMessage]]]:
-            last = yield from repository.last_messages(
+        def steps() -> Steps[tuple[list[Message], list[QueuedMessage]] | None]:
+            found = yield from repository.conversation(
                 self._tenant_id, session_id, limit=limit + 1, before_id=before_id, before_seq=before, offset=offset
             )
-            queued = (yield from repository.waiting(self._tenant_id, session_id)) if last is not None and first else []
-            return last, queued
+            if found is None:
+                return None
+            last, waits = found
+            return last, (yield from repository.waiting(self._tenant_id, session_id)) if waits and first else []
 
-        found, queued = await self._read(steps)
+        found = await self._read(steps)
         if found is None:
             return None
-        page = _MESSAGES.page(found, limit, lambda oldest: oldest.seq, session_id)
+        last, queued = found
+        page = _MESSAGES.page(last, limit, lambda oldest: oldest.seq, session_id)
         return Conversation(Page(page.items[::-1], page.next_cursor), queued)
 
     async def message(self, session_id: UUID, message_id: UUID) -> Message | None:

@@ -16,6 +16,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
+from prometheus_client import REGISTRY
 from tests.support.state import new_principal
 
 from carrel_gateway.agents.models.registry import ModelRegistry
@@ -30,6 +31,13 @@ from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.suspension.forking import Forking
 from carrel_wire.log import AssistantMessage, LogPayload, MessageQueued, RunFinished, RunStarted, RunStatus, UserMessage
+
+
+def counted() -> dict[str, float]:
+    outcomes = ("queued", "begun", "withdrawn", "refused")
+    return {
+        name: REGISTRY.get_sample_value("carrel_queued_messages_total", {"outcome": name}) or 0.0 for name in outcomes
+    }
 
 
 class _Supervisor:
@@ -157,13 +165,21 @@ async def test_a_begun_run_is_taken_over_like_any_other(desk: Desk) -> None:
 
 
 async def test_so_many_wait_and_no_more(desk: Desk) -> None:
-    await desk.ask("one")
+    one, before = await desk.ask("one"), counted()
     outcomes = await asyncio.gather(*(desk.ask(str(place)) for place in range(MAX_QUEUED + 3)), return_exceptions=True)
     refused = [error for error in outcomes if isinstance(error, BaseException)]
     assert [(type(error), getattr(error, "code", "")) for error in refused] == [(TooMany, "too_many_queued")] * 3
     assert len((await desk.seen())[1]) == MAX_QUEUED
     await desk.chat.withdraw(desk.session_id, await desk.waiting((await desk.seen())[1][0]))
     await desk.ask("there is room again")
+    await desk.end(one.run_id)
+    now = counted()
+    assert {name: now[name] - before[name] for name in now} == {
+        "queued": MAX_QUEUED + 1,
+        "begun": 1,
+        "withdrawn": 1,
+        "refused": 3,
+    }
 
 
 async def test_a_key_is_one_message(desk: Desk) -> None:
