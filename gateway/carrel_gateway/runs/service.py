@@ -18,6 +18,7 @@ from carrel_gateway.history.service import Fence, HistoryService, QueuedMessage
 from carrel_gateway.runs import queue, repository
 from carrel_gateway.runs.metrics import QUEUED
 from carrel_gateway.runs.repository import Run
+from carrel_gateway.sessions.access import may_send_now
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
@@ -26,6 +27,7 @@ from carrel_wire.log import LogPayload, MessageQueued, RunFinished, RunKind, Run
 __all__ = ["MAX_QUEUED", "Beginning", "Fence", "Run", "RunService", "claim_expired"]
 
 Beginning: TypeAlias = Callable[[Transaction], Awaitable[Sequence[LogPayload]]]
+_Why: TypeAlias = Literal["withdrawn", "archived", "permission_denied"]
 CLAIMS: Final = 50
 """Runs that one look takes over at most; the others go to other gateways, or to the next look."""
 MAX_QUEUED: Final = 10
@@ -196,15 +198,23 @@ class RunService:
         return requested
 
     async def _begin_next(self, tx: Transaction, session_id: UUID, waiting: Sequence[QueuedMessage]) -> Run | None:
-        """Begin the run of the first message that waits; those of a session that was archived meanwhile never do."""
-        if (await SessionService(self._context, self._principal).require(tx, session_id)).status == "archived":
-            for message in waiting:
-                await queue.withdraw(tx, session_id, message.id)
-            ends = [_never_begun(message.run_id, "archived") for message in waiting]
-            await self._history.append(session_id, ends, actor="system", tx=tx)
-            QUEUED.labels("withdrawn").inc(len(ends))
-            return None
-        message = waiting[0]
+        """Begin the run of the first message that waits, and end before it those that may not begin any more."""
+        session = await SessionService(self._context, self._principal).require(tx, session_id)
+        for message in waiting:
+            if session.status == "archived":
+                await self._drop(tx, session_id, message, "archived")
+            elif not await may_send_now(tx, session_id, session.owner_id, message.user_id):
+                await self._drop(tx, session_id, message, "permission_denied")
+            else:
+                return await self._begin(tx, session_id, message)
+        return None
+
+    async def _drop(self, tx: Transaction, session_id: UUID, message: QueuedMessage, why: _Why) -> None:
+        await queue.withdraw(tx, session_id, message.id)
+        await self._history.append(session_id, [_never_begun(message.run_id, why)], actor="system", tx=tx)
+        QUEUED.labels("withdrawn").inc()
+
+    async def _begin(self, tx: Transaction, session_id: UUID, message: QueuedMessage) -> Run:
         run = self._new(session_id, message.run_id, message.user_id, kind="chat", model=message.model)
         await queue.remove(tx, run.id)
         await repository.start(tx, run, lease_seconds=self._context.settings.run_lease_seconds)
@@ -259,10 +269,11 @@ async def _claim(context: ProcessContext, tenant_id: UUID, run_id: UUID) -> Run 
         return run
 
 
-def _never_begun(run_id: UUID, code: Literal["withdrawn", "archived"]) -> RunFinished:
-    said = {
+def _never_begun(run_id: UUID, code: _Why) -> RunFinished:
+    said: dict[_Why, str] = {
         "withdrawn": "the message was withdrawn before its turn came",
         "archived": "the session was archived before the message's turn came",
+        "permission_denied": "whoever sent the message may not send any to this session any more",
     }
     return RunFinished(run_id=run_id, status="cancelled", code=code, message=said[code])
 

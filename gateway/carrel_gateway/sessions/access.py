@@ -15,10 +15,11 @@ from sqlalchemy import ColumnElement, bindparam, or_, select, true
 
 from carrel_gateway.context import Principal
 from carrel_gateway.errors import NotFound, PermissionDenied
-from carrel_gateway.identity.rights import Right
+from carrel_gateway.identity.rights import Right, Role, rights_of
+from carrel_gateway.identity.tables import users
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.sharing.service import SESSIONS, Level
-from carrel_gateway.storage.database import Database
+from carrel_gateway.storage.database import Database, Transaction
 from carrel_gateway.storage.steps import scalar
 
 _OWNERS: Final = 10_000
@@ -78,6 +79,20 @@ class SessionAccess:
             while len(self._owners) > self._size:
                 self._owners.popitem(last=False)
         return owner
+
+
+async def may_send_now(tx: Transaction, session_id: UUID, owner_id: UUID, user_id: UUID) -> bool:
+    """Return whether a user, in person, may send messages to a session at this moment."""
+    query = select(users.c.role).where(
+        users.c.tenant_id == tx.tenant_id, users.c.id == user_id, users.c.disabled_at.is_(None)
+    )
+    role = await tx.connection.scalar(query)
+    held = rights_of(Role(role)) if role else frozenset[Right]()
+    if not held >= {Right.SESSIONS_WRITE, Right.KERNEL_EXECUTE}:
+        return False
+    whole = user_id == owner_id or Right.TENANT_ADMIN in held
+    level = SESSIONS.level(tx.tenant_id, session_id, user_id)
+    return whole or await tx.run(level) >= _needed(changes=True)
 
 
 def _needed(*, changes: bool) -> Level:

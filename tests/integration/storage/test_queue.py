@@ -5,18 +5,21 @@ before its run begins; runs begin in the order of their messages, however the on
 ends it, so that there is always one going on while a message waits, also when both come at the same moment; a gateway
 that dies right then leaves an ordinary run, which another one takes over; the bound holds for many at once; a key is
 one message, whether it waits, goes on, is over or was withdrawn; of withdrawing and beginning at once one wins; an
-archived session begins none; a fork has none; another tenant withdraws none.
+archived session begins none, and nor does a message of somebody who may send none any more; a fork has none; another
+tenant withdraws none.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
 
 import pytest
 from prometheus_client import REGISTRY
+from tests.support.people import change_user, new_team, new_user
 from tests.support.state import new_principal
 
 from carrel_gateway.agents.models.registry import ModelRegistry
@@ -28,6 +31,7 @@ from carrel_gateway.errors import Conflict, KeyReused, NotFound, SessionBusy, To
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.runs.service import MAX_QUEUED, Fence, Run, RunService, claim_expired
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.sharing.sessions import SessionSharing
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.suspension.forking import Forking
 from carrel_wire.log import AssistantMessage, LogPayload, MessageQueued, RunFinished, RunStarted, RunStatus, UserMessage
@@ -252,6 +256,28 @@ async def test_an_archived_session_begins_none(desk: Desk) -> None:
     assert (await desk.ends())[1:] == [(run.run_id, "cancelled", "archived") for run in (two, three)]
     assert await desk.active() is None
     assert await desk.seen() == (["one", "yes"], [])
+
+
+async def test_nobodys_message_begins_who_may_send_none_any_more(desk: Desk) -> None:
+    database, tenant_id = desk.context.database, desk.principal.tenant_id
+    demoted, disabled, unshared, still = [await new_user(database, tenant_id) for _ in range(4)]
+    team = await new_team(database, demoted, disabled, still)
+    await SessionSharing(desk.context, desk.principal).share(desk.session_id, team, "write")
+    one = await desk.ask("one")
+    sent = {
+        user.user_id: await ChatService(desk.context, user, cast("Any", _Supervisor())).send(
+            desk.session_id, "x", queue=True
+        )
+        for user in (demoted, disabled, unshared, still)
+    }
+    await change_user(database, demoted, role="readonly")
+    await change_user(database, disabled, disabled_at=datetime.now(UTC))
+    begun = await desk.end(one.run_id)
+    assert begun is not None
+    assert (begun.id, begun.user_id) == (sent[still.user_id].run_id, still.user_id)
+    assert (await desk.ends())[1:] == [
+        (sent[user.user_id].run_id, "cancelled", "permission_denied") for user in (demoted, disabled, unshared)
+    ]
 
 
 async def test_a_fork_has_none(desk: Desk) -> None:
