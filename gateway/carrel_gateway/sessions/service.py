@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -48,8 +49,14 @@ class SessionService:
         self._principal = principal
         self._database = context.database
         self._history = HistoryService(context, principal)
-        self._audit = AuditService(context, principal)
-        self._remover = Remover(context, principal)
+
+    @cached_property
+    def _audit(self) -> AuditService:
+        return AuditService(self._context, self._principal)
+
+    @cached_property
+    def _remover(self) -> Remover:
+        return Remover(self._context, self._principal)
 
     async def create(
         self,

@@ -126,3 +126,14 @@ def test_an_execution_is_one_transaction(counted: Counted):
     assert found["sqlalchemy"] == 0
     assert TIMES * 3 <= found["postgres"] <= TIMES * 5
     assert found["redis"] <= TIMES / 4
+    assert 0 < found["bus"] <= TIMES * 4
+
+
+def test_a_look_at_who_calls_is_one_statement_by_the_driver(counted: Counted):
+    authenticator = counted.gateway.authenticator
+    with counted.counting() as found:
+        for _ in range(TIMES):
+            authenticator._cache._entries.clear()  # pyright: ignore[reportPrivateUsage]
+            counted.ask("GET", f"{counted.session}/messages")
+    assert found["sqlalchemy"] == 0
+    assert TIMES * 4 <= found["postgres"] <= TIMES * 6
