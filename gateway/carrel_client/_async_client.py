@@ -175,17 +175,17 @@ class AsyncClient:
 
     # chat
 
-    async def chat(self, session_id: str, message: str) -> ChatResult:
-        """Send a message and wait for the end of its run."""
-        call = calls.Call("POST", calls.session_path(session_id, "chat"), {"message": message})
-        return calls.model_of(ChatResult, await self._send(call))
+    async def chat(self, session_id: str, message: str, *, queue: bool = False) -> ChatResult:
+        """Send a message and wait for the end of its run; with `queue` it may wait for the end of another one first."""
+        return calls.model_of(ChatResult, await self._send(calls.chat(session_id, message, queue=queue)))
 
-    async def stream_chat(self, session_id: str, message: str) -> AsyncIterator[Event]:
+    async def stream_chat(self, session_id: str, message: str, *, queue: bool = False) -> AsyncIterator[Event]:
         """Send a message and yield its run's events to `run.finished`.
 
         A cut stream is taken up where it was, until nothing came for a minute; the message is sent only once.
+        With `queue` it may wait for the end of another run, and that one's events come before its own.
         """
-        stream = RunStream(session_id, message, (await self.session(session_id)).last_seq)
+        stream = RunStream(session_id, message, (await self.session(session_id)).last_seq, queue=queue)
         while True:
             failure: CarrelClientError | None = None
             try:
@@ -205,9 +205,19 @@ class AsyncClient:
         call = calls.Call("GET", calls.session_path(session_id, "events"), params={"after": after, "wait": wait})
         return calls.models_of(Event, await self._send(call))
 
-    async def cancel(self, session_id: str) -> str | None:
-        """Ask the run that is going on to stop; return its id."""
-        return calls.json_of(await self._send(calls.Call("POST", calls.session_path(session_id, "cancel"))))["run_id"]
+    async def cancel(self, session_id: str, *, run_id: str | None = None) -> str | None:
+        """Ask the run that is going on, or that one alone, to stop; return its id."""
+        params = {} if run_id is None else {"run": run_id}
+        call = calls.Call("POST", calls.session_path(session_id, "cancel"), params=params)
+        return calls.json_of(await self._send(call))["run_id"]
+
+    async def withdraw_message(self, session_id: str, message_id: str) -> None:
+        """Withdraw a message that waits for its turn."""
+        await self._send(calls.Call("DELETE", calls.session_path(session_id, "messages", calls.quoted(message_id))))
+
+    async def queued_messages(self, session_id: str) -> list[dict[str, Any]]:
+        """Return the messages that wait for the end of the run that is going on, in the order of their turn."""
+        return calls.json_of(await self._send(calls.Call("GET", calls.session_path(session_id, "messages"))))["queued"]
 
     async def replace_message(self, session_id: str, message_id: str, content: str | None = None) -> ChatResult:
         """Edit a question and have it answered; without `content` have the answer to it made anew."""

@@ -88,11 +88,24 @@ def execute(
     )
 
 
-def chat_stream(session_id: str, message: str) -> Call:
+def chat(session_id: str, message: str, *, queue: bool) -> Call:
+    """Return the request that sends a message and waits for the end of its run."""
+    return Call("POST", session_path(session_id, "chat"), {"message": message}, params=_queued(queue))
+
+
+def chat_stream(session_id: str, message: str, *, queue: bool) -> Call:
     """Return the request that sends a message and follows its run."""
     return Call(
-        "POST", session_path(session_id, "chat", "stream"), {"message": message}, headers={"Accept": EVENT_STREAM}
+        "POST",
+        session_path(session_id, "chat", "stream"),
+        {"message": message},
+        params=_queued(queue),
+        headers={"Accept": EVENT_STREAM},
     )
+
+
+def _queued(queue: bool) -> dict[str, str]:
+    return {"queue": "true"} if queue else {}
 
 
 def resumed_stream(session_id: str, after: int, run_id: str) -> Call:

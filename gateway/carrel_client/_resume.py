@@ -28,15 +28,24 @@ class RunStream:
         What is sent, once.
     begins_after
         Number of the session's last event before the message.
+    queue
+        It may wait for the end of a run that is going on.
     clock
         Seconds that only go on.
     """
 
     def __init__(
-        self, session_id: str, message: str, begins_after: int, clock: Callable[[], float] = time.monotonic
+        self,
+        session_id: str,
+        message: str,
+        begins_after: int,
+        *,
+        queue: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session_id = session_id
         self._message = message
+        self._queue = queue
         self._after = begins_after
         self._clock = clock
         self._run_id: str | None = None
@@ -48,7 +57,7 @@ class RunStream:
         """Return what to ask now: to send the message, or for what comes after the last event."""
         self._asking_since = self._clock()
         if self._run_id is None:
-            return calls.chat_stream(self._session_id, self._message)
+            return calls.chat_stream(self._session_id, self._message, queue=self._queue)
         return calls.resumed_stream(self._session_id, self._after, self._run_id)
 
     def opened(self, headers: Mapping[str, str]) -> None:

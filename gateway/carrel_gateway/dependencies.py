@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Depends, Header, Query, Security
@@ -47,7 +47,10 @@ from carrel_gateway.stored_agents.service import AgentService
 from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.suspension.service import SuspensionService
 from carrel_gateway.web.address import client_address
+from carrel_gateway.web.conditional import SeenBy
 
+_ASKING: Final[dict[Callable[..., Any], bool]] = {}
+"""Functions of routes, and whether they ask who calls: that is looked up in their dependencies once."""
 _bearer = HTTPBearer(auto_error=False, description="The API key, as `Authorization: Bearer <key>`.")
 
 
@@ -70,9 +73,13 @@ class Gateway:
     """Set when the process shall end: streams end then, and their callers come back to another one."""
 
 
+def _gateway(connection: HTTPConnection) -> Gateway:
+    return connection.app.state.gateway
+
+
 async def gateway_of(connection: HTTPConnection) -> Gateway:
     """Return the process's parts."""
-    return connection.app.state.gateway
+    return _gateway(connection)
 
 
 GatewayOf = Annotated[Gateway, Depends(gateway_of)]
@@ -83,7 +90,7 @@ class Standing:
 
     def __init__(self, connection: HTTPConnection, *, presented: str | None, ticket: str | None = None) -> None:
         self._connection = connection
-        self._gateway: Gateway = connection.app.state.gateway
+        self._gateway = _gateway(connection)
         self._presented = presented
         self._ticket = ticket
         self._by_ticket: Principal | None = None
@@ -151,18 +158,16 @@ class Standing:
         return await authenticator.authenticate(self._presented)
 
 
-async def _standing(
+async def require_caller(
     connection: HTTPConnection, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
-) -> Standing:
-    return Standing(connection, presented=credentials.credentials if credentials else None)
-
-
-StandingOf = Annotated[Standing, Depends(_standing)]
-
-
-async def require_caller(standing: StandingOf) -> Principal:
-    """Return the caller, or raise what `Standing.enter` does."""
-    return await standing.enter()
+) -> Principal:
+    """Return the caller, or raise what `Standing.enter` does; once for a request."""
+    entered: Principal | None = getattr(connection.state, "entered", None)
+    if entered is None:
+        standing = Standing(connection, presented=credentials.credentials if credentials else None)
+        connection.state.entered = entered = await standing.enter()
+        connection.state.standing = standing
+    return entered
 
 
 async def _require_allowed(connection: HTTPConnection, gateway: Gateway, caller: Principal) -> None:
@@ -176,11 +181,11 @@ async def _require_allowed(connection: HTTPConnection, gateway: Gateway, caller:
         await gateway.access.require(caller, session_id, changes=rule.changes)
 
 
-async def count_open_call(connection: HTTPConnection, gateway: GatewayOf) -> None:
+async def count_open_call(scope: MutableMapping[str, Any]) -> None:
     """Count a call for its address when the route asks nobody who they are; raises `TooMany`."""
-    route = connection.scope.get("route")
-    if isinstance(route, APIRoute) and not _asks_for_caller(route.dependant):  # WebSockets see to it themselves
-        await _count_stranger(connection, gateway)
+    if not _asks_for_caller(scope["route"]):  # WebSockets see to it themselves
+        connection = HTTPConnection(scope)
+        await _count_stranger(connection, _gateway(connection))
 
 
 async def _count_stranger(connection: HTTPConnection, gateway: Gateway) -> None:
@@ -188,8 +193,15 @@ async def _count_stranger(connection: HTTPConnection, gateway: Gateway) -> None:
     await gateway.rates.count_stranger(address, getattr(connection.scope.get("route"), "path", ""))
 
 
-def _asks_for_caller(dependant: Dependant) -> bool:
-    return dependant.call is require_caller or any(map(_asks_for_caller, dependant.dependencies))
+def _asks_for_caller(route: APIRoute) -> bool:
+    known = _ASKING.get(route.endpoint)
+    if known is None:
+        known = _ASKING[route.endpoint] = _needs_caller(route.dependant)
+    return known
+
+
+def _needs_caller(dependant: Dependant) -> bool:
+    return dependant.call is require_caller or any(map(_needs_caller, dependant.dependencies))
 
 
 def _id(connection: HTTPConnection, name: str) -> UUID | None:
@@ -201,6 +213,13 @@ def _id(connection: HTTPConnection, name: str) -> UUID | None:
 
 
 Caller = Annotated[Principal, Depends(require_caller)]
+
+
+async def _standing(connection: HTTPConnection, caller: Caller) -> Standing:  # noqa: ARG001  it must have come in
+    return connection.state.standing
+
+
+StandingOf = Annotated[Standing, Depends(_standing)]
 
 
 async def admit_body(scope: MutableMapping[str, Any]) -> bool:
@@ -216,7 +235,7 @@ async def admit_body(scope: MutableMapping[str, Any]) -> bool:
         There were too many calls.
     """
     route = scope.get("route")
-    if not (isinstance(route, APIRoute) and _asks_for_caller(route.dependant)):
+    if not (isinstance(route, APIRoute) and _asks_for_caller(route)):
         return False
     connection = HTTPConnection(scope)
     presented = bearer(connection.headers.get("authorization"))
@@ -224,68 +243,70 @@ async def admit_body(scope: MutableMapping[str, Any]) -> bool:
     return True
 
 
-async def _sessions(gateway: GatewayOf, caller: Caller) -> SessionService:
-    return SessionService(gateway.context, caller)
+async def _sessions(connection: HTTPConnection, caller: Caller) -> SessionService:
+    return SessionService(_gateway(connection).context, caller)
 
 
-async def _history(gateway: GatewayOf, caller: Caller) -> HistoryService:
-    return HistoryService(gateway.context, caller)
+async def _history(connection: HTTPConnection, caller: Caller) -> HistoryService:
+    return HistoryService(_gateway(connection).context, caller)
 
 
-async def _search(gateway: GatewayOf, caller: Caller) -> SearchService:
-    return SearchService(gateway.context, caller)
+async def _search(connection: HTTPConnection, caller: Caller) -> SearchService:
+    return SearchService(_gateway(connection).context, caller)
 
 
-async def _artifacts(gateway: GatewayOf, caller: Caller) -> ArtifactService:
-    return ArtifactService(gateway.context, caller)
+async def _artifacts(connection: HTTPConnection, caller: Caller) -> ArtifactService:
+    return ArtifactService(_gateway(connection).context, caller)
 
 
-async def _executions(gateway: GatewayOf, caller: Caller) -> ExecutionService:
-    return ExecutionService(gateway.context, caller)
+async def _executions(connection: HTTPConnection, caller: Caller) -> ExecutionService:
+    return ExecutionService(_gateway(connection).context, caller)
 
 
-async def _chat(gateway: GatewayOf, caller: Caller) -> ChatService:
+async def _chat(connection: HTTPConnection, caller: Caller) -> ChatService:
+    gateway = _gateway(connection)
     return ChatService(gateway.context, caller, gateway.supervisor)
 
 
-async def _config(gateway: GatewayOf, caller: Caller) -> ConfigService:
+async def _config(connection: HTTPConnection, caller: Caller) -> ConfigService:
+    gateway = _gateway(connection)
     return ConfigService(gateway.context, caller, gateway.models)
 
 
-async def _notebooks(gateway: GatewayOf, caller: Caller) -> NotebookService:
-    return NotebookService(gateway.context, caller)
+async def _notebooks(connection: HTTPConnection, caller: Caller) -> NotebookService:
+    return NotebookService(_gateway(connection).context, caller)
 
 
-async def _suspensions(gateway: GatewayOf, caller: Caller) -> SuspensionService:
-    return SuspensionService(gateway.context, caller)
+async def _suspensions(connection: HTTPConnection, caller: Caller) -> SuspensionService:
+    return SuspensionService(_gateway(connection).context, caller)
 
 
-async def _users(gateway: GatewayOf, caller: Caller) -> UserService:
-    return UserService(gateway.context, caller)
+async def _users(connection: HTTPConnection, caller: Caller) -> UserService:
+    return UserService(_gateway(connection).context, caller)
 
 
-async def _teams(gateway: GatewayOf, caller: Caller) -> TeamService:
-    return TeamService(gateway.context, caller)
+async def _teams(connection: HTTPConnection, caller: Caller) -> TeamService:
+    return TeamService(_gateway(connection).context, caller)
 
 
-async def _agents(gateway: GatewayOf, caller: Caller) -> AgentService:
-    return AgentService(gateway.context, caller)
+async def _agents(connection: HTTPConnection, caller: Caller) -> AgentService:
+    return AgentService(_gateway(connection).context, caller)
 
 
-async def _provider_keys(gateway: GatewayOf, caller: Caller) -> ProviderKeyService:
-    return ProviderKeyService(gateway.context, caller)
+async def _provider_keys(connection: HTTPConnection, caller: Caller) -> ProviderKeyService:
+    return ProviderKeyService(_gateway(connection).context, caller)
 
 
-async def _sharing(gateway: GatewayOf, caller: Caller) -> SessionSharing:
-    return SessionSharing(gateway.context, caller)
+async def _sharing(connection: HTTPConnection, caller: Caller) -> SessionSharing:
+    return SessionSharing(_gateway(connection).context, caller)
 
 
-async def _audit(gateway: GatewayOf, caller: Caller) -> AuditService:
-    return AuditService(gateway.context, caller)
+async def _audit(connection: HTTPConnection, caller: Caller) -> AuditService:
+    return AuditService(_gateway(connection).context, caller)
 
 
-async def _credentials(gateway: GatewayOf, caller: Caller) -> CredentialService:
-    return CredentialService(gateway.context, caller)
+async def _credentials(connection: HTTPConnection, caller: Caller) -> CredentialService:
+    return CredentialService(_gateway(connection).context, caller)
 
 
 Sessions = Annotated[SessionService, Depends(_sessions)]
@@ -315,6 +336,18 @@ IdempotencyKey = Annotated[
         "nothing is done twice.",
     ),
 ]
+
+
+async def _seen(
+    if_match: Annotated[
+        str | None,
+        Header(description="The `ETag` of what is changed; 412 when it is not as it was when that was answered."),
+    ] = None,
+) -> SeenBy:
+    return SeenBy(if_match)
+
+
+Seen = Annotated[SeenBy, Depends(_seen)]
 
 
 async def _effect(request: Request) -> Effect:

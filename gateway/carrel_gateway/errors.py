@@ -11,6 +11,7 @@
     ├── Conflict               409   not in this state
     │   ├── SessionBusy        409   a run is going on
     │   └── StaleRun           409   another gateway has taken the run over
+    ├── PreconditionFailed     412   it is not as the caller has seen it
     ├── TooLarge               413   over a limit of size
     ├── KeyReused              422   the idempotency key belongs to another request
     ├── TooMany                429   over a limit of number or rate
@@ -88,6 +89,11 @@ class SessionBusy(Conflict):
 
 class StaleRun(Conflict):
     code = "stale_run"
+
+
+class PreconditionFailed(CarrelError):
+    status = 412
+    code = "precondition_failed"
 
 
 class TooLarge(CarrelError):

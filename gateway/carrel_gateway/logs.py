@@ -9,6 +9,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 import orjson
@@ -105,3 +106,39 @@ def configure(settings: Settings) -> None:
 
 def _json_renderer(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
     return orjson.dumps(event, default=str).decode()
+
+
+class RequestLog:
+    """Writes the line of each request as one of another kind would be written, but by the shortest way.
+
+    All of its fields are this program's own words and numbers; only an id that the caller gave is looked at.
+    """
+
+    def __init__(self, settings: Settings, logger: str) -> None:
+        self._is_json = settings.log_format == "json"
+        self._logger = logger
+        self._level = logging.getLogger(logger)
+
+    def write(self, request_id: str, *, given: bool, method: str, route: str, status: int, milliseconds: float) -> None:
+        """Write a line.
+
+        Parameters
+        ----------
+        given
+            Whether the caller chose the id.
+        """
+        if not self._level.isEnabledFor(logging.INFO):
+            return
+        fields: dict[str, Any] = {"method": method, "route": route, "status": status, "milliseconds": milliseconds}
+        if not self._is_json:
+            structlog.get_logger(self._logger).info("request", **fields)
+            return
+        line = {
+            **fields,
+            "event": "request",
+            "request_id": redact(request_id) if given else request_id,
+            "level": "info",
+            "logger": self._logger,
+            "timestamp": f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z",
+        }
+        sys.stderr.write(f"{orjson.dumps(line).decode()}\n")

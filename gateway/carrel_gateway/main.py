@@ -13,8 +13,9 @@ from functools import cache
 from typing import Any, Final
 
 import structlog
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import APIRoute
 
 from carrel_gateway import metrics, problems
 from carrel_gateway.accounts import routes as accounts
@@ -56,6 +57,7 @@ from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.web import openapi
 from carrel_gateway.web.guards import refuse_exposure
 from carrel_gateway.web.middleware import Envelope
+from carrel_gateway.web.routing import RouteTable
 from carrel_wire import __version__
 
 _ROUTERS: Final[tuple[APIRouter, ...]] = (
@@ -105,13 +107,15 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,  # own page: the bundled one loads its parts from other servers
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # it would look for providers at each request
     )
     app.state.settings = settings
     describe = app.openapi
     app.openapi = cache(lambda: openapi.complete(describe()))
     problems.install(app)
-    for router in _ROUTERS:
-        app.include_router(router, dependencies=[Depends(count_open_call)])
+    routes = [route for router in _ROUTERS for route in router.routes]
+    table = RouteTable([route for route in routes if isinstance(route, APIRoute)], count_open_call)
+    app.router.routes += [table, *routes]
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

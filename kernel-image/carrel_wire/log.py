@@ -43,6 +43,18 @@ class UserMessage(_Payload, tag="message.user", kw_only=True, frozen=True):
     run_id: UUID | None = None
 
 
+class MessageQueued(_Payload, tag="message.queued", kw_only=True, frozen=True):
+    """A question that waits for the end of the run that is going on.
+
+    When its turn comes, `message.user` of the same `message_id` and `run.started` follow. When it is withdrawn before,
+    its run ends without having begun: `run.finished` with the code `withdrawn`, or `archived`.
+    """
+
+    message_id: UUID
+    content: str
+    run_id: UUID
+
+
 class AssistantMessage(_Payload, tag="message.assistant", kw_only=True, frozen=True):
     message_id: UUID
     content: str
@@ -129,6 +141,8 @@ class CellFinished(_Payload, tag="cell.finished", kw_only=True, frozen=True):
     peak_memory_bytes: int | None = None
     bytes_out: int = 0
     message: str | None = None
+    lost_state: bool = False
+    """The kernel process was replaced: its variables are gone."""
 
 
 class CellEdited(_Payload, tag="cell.edited", kw_only=True, frozen=True):
@@ -248,6 +262,7 @@ LogPayload: TypeAlias = (
     SessionCreated
     | SessionChanged
     | UserMessage
+    | MessageQueued
     | AssistantMessage
     | RunStarted
     | RunTakenOver

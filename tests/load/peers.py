@@ -12,9 +12,10 @@ import os
 import socket
 import sys
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import aiohttp
@@ -107,33 +108,37 @@ async def call(session: aiohttp.ClientSession, method: str, url: str, **options:
 
 
 class CarrelServer:
-    """The embedded product."""
+    """A gateway with kernels on this machine; without further settings the embedded product."""
 
     name = "Carrel, gateway"
 
     def __init__(self, session: aiohttp.ClientSession, url: str, process_id: int) -> None:
         self._session = session
-        self._url = url
+        self.url = url
         self.process_id = process_id
 
     @classmethod
     @asynccontextmanager
-    async def start(cls, folder: Path) -> AsyncGenerator[CarrelServer]:
+    async def start(
+        cls, folder: Path, *, key: str | None = None, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> AsyncGenerator[CarrelServer]:
+        """Start it, and drive it with the key of a user's, or with that of the installation."""
         port = free_port()
-        key = uuid.uuid4().hex
+        own = uuid.uuid4().hex
         command = (sys.executable, "-m", "carrel_cli", "serve", "--port", str(port), "--data-dir", str(folder))
         url = f"http://127.0.0.1:{port}"
+        env = {"CARREL_API_KEY": own, "CARREL_LOG_LEVEL": "warning", **settings}
         async with (
-            child(*command, env={"CARREL_API_KEY": key, "CARREL_LOG_LEVEL": "warning"}, log=folder / "log") as process,
-            aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session,
+            child(*command, env=env, log=folder / "log") as process,
+            aiohttp.ClientSession(headers={"Authorization": f"Bearer {key or own}"}) as session,
         ):
             await until_answers(session, f"{url}/health", process)
             yield cls(session, url, process.pid)
 
     @asynccontextmanager
     async def desk(self) -> AsyncGenerator[CarrelDesk]:
-        made = await call(self._session, "POST", f"{self._url}/api/sessions", json={})
-        address = f"{self._url}/api/sessions/{made['id']}"
+        made = await call(self._session, "POST", f"{self.url}/api/sessions", json={})
+        address = f"{self.url}/api/sessions/{made['id']}"
         try:
             yield CarrelDesk(self._session, address)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import httpx
@@ -13,13 +14,19 @@ from carrel_gateway.main import create_app
 from carrel_gateway.settings import Settings
 from carrel_gateway.web import contract, openapi
 
+_MAKING = Lock()
 _WIDE = ("name", "token", "path")
 """Parameters of paths that may hold slashes."""
 
 
-@cache
 def document() -> dict[str, Any]:
-    """Return the OpenAPI document."""
+    """Return the OpenAPI document, which is made once, whoever asks."""
+    with _MAKING:
+        return _made()
+
+
+@cache
+def _made() -> dict[str, Any]:
     return create_app(Settings(_env_file=None, data_dir=Path("/nonexistent"))).openapi()
 
 

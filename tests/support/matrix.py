@@ -21,6 +21,8 @@ from tests.support.tenancy import statements_without_tenant
 from carrel_gateway.accounts import invites
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.history.events import UserMessage
+from carrel_gateway.history.service import HistoryService
 from carrel_gateway.identity.presented import Kind
 from carrel_gateway.identity.revocations import announce
 from carrel_gateway.identity.rights import Right, Role
@@ -40,6 +42,8 @@ class Objects:
 
     session: UUID
     archived: UUID
+    message: UUID
+    """In the archived session."""
     artifact: UUID
 
 
@@ -102,7 +106,7 @@ class World:
             agent_id=agent,
             provider="openai",
             link_id=link,
-            message_id=new_id(),
+            message_id=mine.message,
             session_id=session,
             artifact_id=mine.artifact,
             team_id=team,
@@ -173,8 +177,10 @@ async def _objects(context: ProcessContext, owner: Principal) -> Objects:
         stored = await artifacts.store(
             session, name="table.csv", category=category, content_type="text/csv", chunks=chunks_of(b"a\n1\n")
         )
+    said = UserMessage(message_id=new_id(), content="hello")
+    await HistoryService(context, own).append(archived, [said], actor="user")
     await sessions_of.archive(archived)
-    return Objects(session, archived, stored.id)
+    return Objects(session, archived, said.message_id, stored.id)
 
 
 async def _new_session(context: ProcessContext, owner: Principal) -> UUID:

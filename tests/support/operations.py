@@ -116,6 +116,7 @@ OPERATIONS: list[Operation] = [
     _op("POST", f"{S}/cancel", WRITE),
     _op("GET", f"{S}/messages", READ),
     _op("PUT", f"{S}/messages/{{message_id}}", WRITE, EXECUTE, json={"content": "x"}, cheap={"content": 7}),
+    _op("DELETE", f"{S}/messages/{{message_id}}", WRITE),
     _op("GET", f"{S}/events", READ),
     _op("GET", f"{S}/export", READ),
     _op("GET", f"{S}/kernel", READ),

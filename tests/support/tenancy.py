@@ -1,4 +1,4 @@
-"""Looks at every statement of a database's pool: each must be bound to a tenant, save the few that are named here."""
+"""Looks at every statement of a database: each must be bound to a tenant, save the few that are named here."""
 
 from __future__ import annotations
 
@@ -42,6 +42,30 @@ def statements_without_tenant(database: Database) -> Generator[list[str]]:
     engine = database._engine.sync_engine  # pyright: ignore[reportPrivateUsage]
     event.listen(engine, "before_cursor_execute", look)
     Compiled.arguments = look_at_step  # of steps that go to the driver itself
+    try:
+        yield found
+    finally:
+        Compiled.arguments = arguments
+        event.remove(engine, "before_cursor_execute", look)
+
+
+@contextmanager
+def statements_of(database: Database) -> Generator[list[str]]:
+    """Collect the statements that are carried out, by steps and otherwise."""
+    found: list[str] = []
+
+    def look(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        found.append(statement)
+
+    arguments = Compiled.arguments
+
+    def look_at_step(step: Compiled, values: Mapping[str, Any]) -> list[Any]:
+        found.append(step.sql)
+        return arguments(step, values)
+
+    engine = database._engine.sync_engine  # pyright: ignore[reportPrivateUsage]
+    event.listen(engine, "before_cursor_execute", look)
+    Compiled.arguments = look_at_step
     try:
         yield found
     finally:

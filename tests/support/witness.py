@@ -8,7 +8,8 @@ the session is suspended, and the next cell resumes it. What must hold whatever 
 * no mark is in the file twice: no code ran twice;
 * what was acknowledged as `ok` is `ok` in the log; its mark is in the file, where files outlive the kernel;
 * the variable holds the marks of the cells before, also after a suspension, unless the log says that it was lost;
-* every question that was accepted has one `run.finished`, and its answer if that succeeded;
+* every question that was accepted has one `run.finished`, and its answer if that succeeded; those that waited for the
+  end of another one's run begin once each, in the order in which they came;
 * the session still works.
 """
 
@@ -90,7 +91,9 @@ class Witness:
     async def ask(self) -> None:
         """Ask, and count the question when the product took it."""
         try:
-            reply = await self.client.post(f"{self.path}/chat", json={"message": QUESTION}, timeout=ANSWER_SECONDS)
+            reply = await self.client.post(
+                f"{self.path}/chat", params={"queue": "true"}, json={"message": QUESTION}, timeout=ANSWER_SECONDS
+            )
         except httpx.TransportError as error:
             self.trouble[type(error).__name__] += 1
             await asyncio.sleep(RETRY_SECONDS)  # asking again would be another question
@@ -134,6 +137,9 @@ class Witness:
         check_state(events)
         runs = Counter(event["payload"]["run_id"] for event in events if event["type"] == "run.finished")
         assert max(runs.values(), default=1) == 1
+        waited = [event["payload"]["run_id"] for event in events if event["type"] == "message.queued"]
+        begun = [event["payload"]["run_id"] for event in events if event["type"] == "run.started"]
+        assert [run_id for run_id in begun if run_id in waited] == waited
         assert len(runs) >= self.questions
         answers = {event["payload"]["run_id"] for event in events if event["type"] == "message.assistant"}
         succeeded = {
@@ -207,7 +213,7 @@ class Witness:
 def _open_ends(events: list[dict[str, Any]]) -> set[str]:
     """Return runs and executions that began in the log and did not end."""
     begun = {event["payload"]["execution_id"] for event in events if event["type"] == "cell.intended"}
-    begun |= {event["payload"]["run_id"] for event in events if event["type"] == "run.started"}
+    begun |= {event["payload"]["run_id"] for event in events if event["type"] in {"run.started", "message.queued"}}
     ended = {event["payload"]["execution_id"] for event in events if event["type"] == "cell.finished"}
     ended |= {event["payload"]["run_id"] for event in events if event["type"] == "run.finished"}
     return begun - ended
@@ -216,10 +222,14 @@ def _open_ends(events: list[dict[str, Any]]) -> set[str]:
 def check_state(events: list[dict[str, Any]]) -> None:
     """Check that each cell found what the cells before it had left, or that the log says why not.
 
-    A loss may be told after the next cell, and before the recovered output of the one before it.
+    A loss may be told after the next cell, and before the recovered output of the one before it. A session that was
+    recovered has what there was up to an event, and says which.
     """
     lost = [
-        event["seq"] for event in events if event["type"] == "kernel.changed" and event["payload"].get("lost_state")
+        (event["seq"], event["payload"].get("as_of_seq", 0))
+        for event in events
+        if event["type"] == "session.recovered"
+        or (event["type"] == "kernel.changed" and event["payload"].get("lost_state"))
     ]
     begun = {event["payload"]["execution_id"]: event["seq"] for event in events if event["type"] == "cell.intended"}
     counts = [
@@ -231,7 +241,7 @@ def check_state(events: list[dict[str, Any]]) -> None:
     ]
     end = (0, len(events) + 1, 0)
     for before, now, later in zip(counts, counts[1:], [*counts[2:], end], strict=False):
-        told = any(before[0] < seq < later[1] for seq in lost)
+        told = any(before[0] < seq < later[1] and kept < before[1] for seq, kept in lost)
         between = [_line(event) for event in events if before[0] <= event["seq"] <= later[1]]
         assert now[2] > before[2] or told, "\n".join(
             [f"variables were lost without a word between {before[1]} and {now[1]}", *between]

@@ -8,18 +8,20 @@ import math
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from carrel_gateway.accounts.links import public_address
 from carrel_gateway.accounts.mailing import Mailer
 from carrel_gateway.accounts.passwords import Passwords
-from carrel_gateway.accounts.provider import Provider
 from carrel_gateway.accounts.refreshing import RefreshTokens
 from carrel_gateway.context import ProcessContext
 from carrel_gateway.errors import CarrelError, TooMany
 from carrel_gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from carrel_gateway.accounts.provider import Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,4 +149,6 @@ async def open_parts(context: ProcessContext) -> AsyncGenerator[Parts]:
 def _provider(settings: Settings) -> Provider | None:
     if not settings.oidc_issuer and not settings.oidc_client_id:
         return None
+    from carrel_gateway.accounts.provider import Provider  # noqa: PLC0415  its libraries are a tenth of a start
+
     return Provider(settings, f"{public_address(settings)}{CALLBACK}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -44,8 +45,13 @@ class ProfileService:
         self._principal.require(Right.PROFILE_READ)
         return await self._profile()
 
-    async def rename(self, name: str) -> Profile:
+    async def rename(self, name: str, expected: Callable[[Profile], None] | None = None) -> Profile:
         """Change the name.
+
+        Parameters
+        ----------
+        expected
+            Raises when the profile is not as the caller has seen it.
 
         Raises
         ------
@@ -53,7 +59,14 @@ class ProfileService:
             Without the right to change it.
         """
         self._principal.require(Right.PROFILE_WRITE)
-        await self._change({"name": name})
+        before = await self._profile() if expected else None  # with what other tenants know of them
+
+        def compare(now: Member) -> None:
+            if before and expected:
+                tenants = [now if one.tenant_id == now.tenant_id else one for one in before.tenants]
+                expected(replace(before, member=now, tenants=tenants))
+
+        await self._change({"name": name}, compare)
         return await self._profile()
 
     async def preferences(self) -> dict[str, Any]:
@@ -67,8 +80,15 @@ class ProfileService:
         self._principal.require(Right.PROFILE_READ)
         return (await self._member()).preferences
 
-    async def set_preferences(self, preferences: dict[str, Any]) -> dict[str, Any]:
+    async def set_preferences(
+        self, preferences: dict[str, Any], expected: Callable[[dict[str, Any]], None] | None = None
+    ) -> dict[str, Any]:
         """Replace the preferences.
+
+        Parameters
+        ----------
+        expected
+            Raises when they are not as the caller has seen them.
 
         Raises
         ------
@@ -87,7 +107,12 @@ class ProfileService:
             raise InvalidInput("preferences hold something that cannot be kept as JSON") from error
         if size > MAX_PREFERENCES_BYTES:
             raise TooLarge(f"preferences have at most {MAX_PREFERENCES_BYTES} bytes as JSON")
-        await self._change({"preferences": preferences})
+
+        def compare(now: Member) -> None:
+            if expected:
+                expected(now.preferences)
+
+        await self._change({"preferences": preferences}, compare)
         return preferences
 
     async def _profile(self) -> Profile:
@@ -109,8 +134,13 @@ class ProfileService:
             raise _gone()
         return member
 
-    async def _change(self, changes: dict[str, Any]) -> None:
+    async def _change(self, changes: dict[str, Any], compare: Callable[[Member], None]) -> None:
         async with self._database.transaction(self._principal.tenant_id) as tx:
+            await repository.lock_member(tx, self._principal.user_id)
+            member = await repository.member(tx, self._principal.user_id)
+            if member is None:
+                raise _gone()
+            compare(member)
             if not await repository.change_member(tx, self._principal.user_id, changes):
                 raise _gone()
 

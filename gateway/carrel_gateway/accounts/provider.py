@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, cast
 from urllib.parse import quote_plus, urlsplit
 
@@ -25,7 +23,8 @@ from authlib.oauth2.rfc7636 import challenge
 from authlib.oidc.core import CodeIDToken
 from joserfc.errors import JoseError
 
-from carrel_gateway.errors import CarrelError, Unauthenticated, Unavailable
+from carrel_gateway.accounts.attempts import Attempt, Identity, refused
+from carrel_gateway.errors import CarrelError, Unavailable
 from carrel_gateway.settings import Settings
 from carrel_gateway.web.guards import is_loopback
 
@@ -37,7 +36,6 @@ _KEYS_PAUSE_SECONDS: Final = 30.0
 """A key that is not known has them fetched anew, but no more often than this."""
 _TIMEOUT_SECONDS: Final = 10.0
 _MAX_BYTES: Final = 1024 * 1024
-_VERIFIER_BYTES: Final = 64
 _MAX_SUBJECT: Final = 255
 _REQUIRED: Final = ["iss", "sub", "aud", "exp", "iat", "nonce"]
 
@@ -52,26 +50,6 @@ class ProviderAway(Unavailable):
     """The provider does not answer, or not as it must."""
 
     code = "oidc_provider_away"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Whom the provider says that it is."""
-
-    issuer: str
-    subject: str
-    email: str | None
-    email_verified: bool
-    name: str | None
-
-
-class Attempt(msgspec.Struct, frozen=True):
-    """What a browser keeps between being sent away and coming back."""
-
-    state: str
-    nonce: str
-    verifier: str
-    expires: int
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -278,21 +256,6 @@ def _document(answer: httpx.Response) -> dict[str, Any]:
     except msgspec.DecodeError as error:
         raise _away("its answer is no JSON") from error
     raise _away("its answer is not as it must be")
-
-
-def new_attempt(seconds: int) -> Attempt:
-    """Return a new attempt, whose secrets nobody can guess."""
-    return Attempt(
-        state=secrets.token_urlsafe(32),
-        nonce=secrets.token_urlsafe(32),
-        verifier=secrets.token_urlsafe(_VERIFIER_BYTES),
-        expires=int(time.time()) + seconds,
-    )
-
-
-def refused(why: str) -> Unauthenticated:
-    """Return the refusal of a sign-in; it says what was wrong, and nothing of what was sent."""
-    return Unauthenticated(f"signing in did not work: {why}; try again", code="oidc_refused")
 
 
 def _by_kid(document: dict[str, Any]) -> dict[str | None, list[jwt.PyJWK]]:

@@ -159,6 +159,12 @@ async def member(tx: Transaction, user_id: UUID) -> Member | None:
     )
 
 
+async def lock_member(tx: Transaction, user_id: UUID) -> None:
+    """Have others who would change the user wait until the transaction ends."""
+    query = select(users.c.id).where(users.c.tenant_id == tx.tenant_id, users.c.id == user_id)
+    await tx.connection.execute(query.with_for_update(key_share=True))
+
+
 async def change_member(tx: Transaction, user_id: UUID, changes: dict[str, Any]) -> bool:
     """Change columns of a user; false when there is none."""
     statement = update(users).where(users.c.tenant_id == tx.tenant_id, users.c.id == user_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response, status
@@ -35,11 +35,12 @@ from carrel_gateway.accounts.schemas import (
 )
 from carrel_gateway.accounts.service import AccountService, LoginService, Tokens
 from carrel_gateway.accounts.signing_in import ATTEMPT_SECONDS, SignInService
-from carrel_gateway.dependencies import Caller, Cursor, GatewayOf
+from carrel_gateway.dependencies import Caller, Cursor, GatewayOf, Seen
 from carrel_gateway.errors import InvalidInput
 from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.settings import Settings
 from carrel_gateway.web.address import client_address
+from carrel_gateway.web.conditional import tagged
 
 MAX_AGENT: Final = 200
 
@@ -242,27 +243,28 @@ async def finish_oidc(
 
 
 @me.get("")
-async def profile(profiles: Profiles) -> ProfileOut:
+async def profile(profiles: Profiles, response: Response) -> ProfileOut:
     """Return who calls, and what they may."""
-    return _profile(await profiles.get())
+    return tagged(response, _profile(await profiles.get()))
 
 
 @me.put("")
-async def change_profile(body: ProfileUpdate, profiles: Profiles) -> ProfileOut:
+async def change_profile(body: ProfileUpdate, profiles: Profiles, seen: Seen, response: Response) -> ProfileOut:
     """Change the name."""
-    return _profile(await profiles.rename(body.name))
+    return tagged(response, _profile(await profiles.rename(body.name, seen.on(_profile))))
 
 
 @me.get("/preferences")
-async def preferences(profiles: Profiles) -> Preferences:
+async def preferences(profiles: Profiles, response: Response) -> Preferences:
     """Return what programs in front of Carrel keep for this person."""
-    return Preferences(preferences=await profiles.preferences())
+    return tagged(response, _preferences(await profiles.preferences()))
 
 
 @me.put("/preferences")
-async def change_preferences(body: Preferences, profiles: Profiles) -> Preferences:
+async def change_preferences(body: Preferences, profiles: Profiles, seen: Seen, response: Response) -> Preferences:
     """Replace it."""
-    return Preferences(preferences=await profiles.set_preferences(body.preferences))
+    changed = await profiles.set_preferences(body.preferences, seen.on(_preferences))
+    return tagged(response, _preferences(changed))
 
 
 def client_of(request: Request, *, cookie: bool = False) -> Client:
@@ -291,6 +293,10 @@ def _forgetting() -> Response:
     response = Response(status_code=status.HTTP_204_NO_CONTENT)
     cookies.take_away(response)
     return response
+
+
+def _preferences(kept: dict[str, Any]) -> Preferences:
+    return Preferences(preferences=kept)
 
 
 def _profile(found: Profile) -> ProfileOut:

@@ -11,7 +11,7 @@ import secrets
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
@@ -19,9 +19,9 @@ from sqlalchemy.exc import IntegrityError
 
 from carrel_gateway.accounts import metrics, repository, trail
 from carrel_gateway.accounts.addresses import canonical
+from carrel_gateway.accounts.attempts import Attempt, Identity, new_attempt, refused
 from carrel_gateway.accounts.logins import LoginService, Tokens
 from carrel_gateway.accounts.parts import Client, Parts
-from carrel_gateway.accounts.provider import Attempt, Identity, Provider, new_attempt, refused
 from carrel_gateway.accounts.repository import Account, Member
 from carrel_gateway.accounts.service import AccountService
 from carrel_gateway.audit.service import Action
@@ -30,6 +30,9 @@ from carrel_gateway.identity.rights import Role
 from carrel_gateway.identity.secrets import Unsealable
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID
 from carrel_gateway.storage.ids import new_id
+
+if TYPE_CHECKING:
+    from carrel_gateway.accounts.provider import Provider
 
 ATTEMPT_SECONDS: Final = 600
 MAX_COOKIE: Final = 1024

@@ -18,6 +18,7 @@ from carrel_gateway.dependencies import (
     Executions,
     GatewayOf,
     Offset,
+    Seen,
     Sessions,
     require_active,
 )
@@ -107,11 +108,11 @@ async def download_file(session_id: UUID, name: str, artifacts: Artifacts) -> Re
 
 @router.delete(f"{_SESSION}/files/{{name:path}}", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_file(
-    session_id: UUID, name: str, sessions: Sessions, artifacts: Artifacts, executions: Executions
+    session_id: UUID, name: str, sessions: Sessions, artifacts: Artifacts, executions: Executions, seen: Seen
 ) -> Response:
     """Delete an uploaded file, from the session and from its kernel's workspace."""
     await require_active(sessions, session_id)
-    artifact = await artifacts.delete(session_id, name, "data")
+    artifact = await artifacts.delete(session_id, name, "data", seen.on(_tag_of))
     await executions.remove_file(session_id, artifact)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
@@ -207,3 +208,7 @@ async def _drop(chunks: AsyncIterator[bytes]) -> None:
     close = getattr(chunks, "aclose", None)
     if close is not None:
         await close()
+
+
+def _tag_of(artifact: Artifact) -> str:
+    return downloads.tag_of(artifact.sha256)

@@ -7,7 +7,7 @@ over by a fault is a pending row, perhaps with an object, that nobody can see; `
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
@@ -225,8 +225,19 @@ class ArtifactService:
         async with self._database.transaction(self._tenant_id, write=False) as tx:
             return _require(await repository.find(tx, artifact_id))
 
-    async def delete(self, session_id: UUID, name: str, category: FileCategory) -> Artifact:
+    async def delete(
+        self,
+        session_id: UUID,
+        name: str,
+        category: FileCategory,
+        expected: Callable[[Artifact], None] | None = None,
+    ) -> Artifact:
         """Delete a file with all its versions, and return the newest.
+
+        Parameters
+        ----------
+        expected
+            Raises when the newest is not the one that whoever deletes it has seen.
 
         Raises
         ------
@@ -236,6 +247,8 @@ class ArtifactService:
         async with self._database.transaction(self._tenant_id) as tx:
             await self._history.hold(tx, session_id)
             artifact = _require(await repository.newest(tx, session_id, name, category))
+            if expected:
+                expected(artifact)
             ids = await repository.mark_deleted(tx, session_id, name, category)
             event = FileDeleted(artifact_id=artifact.id, name=name, category=category)
             await self._history.append(session_id, [event], actor="user", tx=tx)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -19,13 +19,21 @@ from carrel_wire.log import LogPayload, RunFinished, RunStarted
 class RunJournal:
     """Reads what is new since the last time, so that a long run does not read its beginning again and again."""
 
-    def __init__(self, context: ProcessContext, principal: Principal, run: Run, cancelled: asyncio.Event) -> None:
+    def __init__(
+        self,
+        context: ProcessContext,
+        principal: Principal,
+        run: Run,
+        cancelled: asyncio.Event,
+        begun: Callable[[Run | None], None],
+    ) -> None:
         self._history = HistoryService(context, principal)
         self._runs = RunService(context, principal)
         self._session_id = run.session_id
         self._run_id: UUID = run.id
         self._fence = Fence(run_id=run.id, generation=run.generation)
         self._cancelled = cancelled
+        self._begun = begun
         self._read_to = 0
         self._events: list[LogPayload] = []
         self._live_count = 0
@@ -58,5 +66,5 @@ class RunJournal:
         return self._cancelled.is_set()
 
     async def finish(self, payload: RunFinished) -> None:
-        """Commit the end of the run and give it up."""
-        await self._runs.finish(self._session_id, self._fence, payload)
+        """Commit the end of the run and give it up; the run that waited for it has begun by then."""
+        self._begun(await self._runs.finish(self._session_id, self._fence, payload))

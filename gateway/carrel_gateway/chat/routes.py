@@ -16,6 +16,7 @@ from carrel_gateway.chat.schemas import (
     MessageList,
     ProducedArtifact,
     message_document,
+    queued_document,
 )
 from carrel_gateway.chat.service import RunOutcome
 from carrel_gateway.chat.socket import ChatSocket
@@ -41,15 +42,19 @@ from carrel_gateway.web.replies import JsonReply
 router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions/{session_id}", tags=["chat"])
 sockets = APIRouter()
 RUN_HEADER = "Carrel-Run-Id"
+Queue = Annotated[bool, Query(description="While a run is going on, have the message wait for its end.")]
 
 
 @router.post("/chat")
-async def chat(session_id: UUID, body: ChatIn, service: Chat, idempotency_key: IdempotencyKey = None) -> ChatOut:
+async def chat(
+    session_id: UUID, body: ChatIn, service: Chat, idempotency_key: IdempotencyKey = None, queue: Queue = False
+) -> ChatOut:
     """Send a message and wait for the end of its run. Going away does not stop the run.
 
-    With `Idempotency-Key`, asking again waits for the same run.
+    With `Idempotency-Key`, asking again waits for the same run. With `queue=true` a message that comes while another
+    run is going on waits for its turn; at most ten do.
     """
-    started = await service.send(session_id, body.message, key=idempotency_key)
+    started = await service.send(session_id, body.message, key=idempotency_key, queue=queue)
     return _reply(await service.outcome(session_id, started))
 
 
@@ -89,11 +94,14 @@ async def chat_stream(
     body: ChatIn | None = None,
     last_event_id: Annotated[str | None, Header()] = None,
     idempotency_key: IdempotencyKey = None,
+    queue: Queue = False,
 ) -> Response:
     """Send a message and follow its run as server-sent events, to `run.finished`.
 
     With `Last-Event-ID` nothing is sent: the stream goes on after that event, to the end of the run that is going on
     or, when none is, of the last one. With `Idempotency-Key`, asking again follows the same run from its beginning.
+    With `queue=true` a message that comes while another run is going on waits for its turn: the stream begins with its
+    `message.queued`, and has the events of the runs before it. One that was cut goes on at `…/events?run=`.
     """
     resumed = sse.last_event_id(last_event_id)
     if resumed is None:
@@ -101,7 +109,7 @@ async def chat_stream(
             raise InvalidInput(
                 'send {"message": "…"}, or the header Last-Event-ID to go on with a run', code="message_required"
             )
-        started = await service.send(session_id, body.message, key=idempotency_key)
+        started = await service.send(session_id, body.message, key=idempotency_key, queue=queue)
         return event_stream(
             gateway,
             history,
@@ -122,9 +130,13 @@ async def chat_stream(
 
 
 @router.post("/cancel", status_code=status.HTTP_202_ACCEPTED)
-async def cancel(session_id: UUID, service: Chat) -> CancelOut:
-    """Ask the run that is going on to stop. Its end comes as `run.finished`."""
-    return CancelOut(run_id=await service.cancel(session_id))
+async def cancel(
+    session_id: UUID,
+    service: Chat,
+    run: Annotated[UUID | None, Query(description="Only this run, and none that has begun since.")] = None,
+) -> CancelOut:
+    """Ask the run that is going on to stop. Its end comes as `run.finished`, and messages that wait have their turn."""
+    return CancelOut(run_id=await service.cancel(session_id, run))
 
 
 @router.get("/messages", response_model=MessageList)
@@ -137,12 +149,20 @@ async def list_messages(
     offset: Offset = 0,
     cursor: Cursor = None,
 ) -> JsonReply:
-    """List the last messages of the conversation, in order."""
-    page = await history.conversation(session_id, limit=limit, before_id=before_id, offset=offset, cursor=cursor)
-    if page is None:
+    """List the last messages of the conversation, in order, and those that wait for their turn."""
+    found = await history.conversation(session_id, limit=limit, before_id=before_id, offset=offset, cursor=cursor)
+    if found is None:
         await sessions.get(session_id)  # one that was made with kubectl gets its log now
-    items = [message_document(message) for message in page.items] if page else []
-    return JsonReply({"items": items, "next_cursor": page and page.next_cursor})
+        return JsonReply({"items": [], "next_cursor": None, "queued": []})
+    items = [message_document(message) for message in found.page.items]
+    queued = [queued_document(message) for message in found.queued]
+    return JsonReply({"items": items, "next_cursor": found.page.next_cursor, "queued": queued})
+
+
+@router.delete("/messages/{message_id}", status_code=status.HTTP_204_NO_CONTENT)
+async def withdraw_message(session_id: UUID, message_id: UUID, service: Chat) -> None:
+    """Withdraw a message that waits for its turn: it is never answered. One whose run began is not withdrawn."""
+    await service.withdraw(session_id, message_id)
 
 
 @router.put(

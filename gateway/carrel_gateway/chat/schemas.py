@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from carrel_gateway.history.service import Message
+from carrel_gateway.history.service import Message, QueuedMessage
 from carrel_gateway.web.fields import MessageText, ReplyBody, RequestBody
 
 
@@ -24,6 +24,16 @@ class MessageFrame(ChatIn):
     type: Literal["message"]
     idempotency_key: Annotated[str | None, StringConstraints(min_length=1, max_length=200)] = None
     """The same as the header `Idempotency-Key`."""
+    queue: bool = False
+    """While a run is going on, wait for its end."""
+
+
+class CancelFrame(RequestBody):
+    """A request to stop over a WebSocket."""
+
+    type: Literal["cancel"]
+    run_id: UUID | None = None
+    """Only this run, and none that has begun since."""
 
 
 class MessageIn(RequestBody):
@@ -64,6 +74,16 @@ def message_document(message: Message) -> dict[str, Any]:
         "content": message.content,
         "run_id": message.run_id,
         "artifact_ids": message.artifact_ids,
+        "created_at": message.created_at,
+    }
+
+
+def queued_document(message: QueuedMessage) -> dict[str, Any]:
+    """Return a message that waits as `QueuedOut` says."""
+    return {
+        "id": message.id,
+        "content": message.content,
+        "run_id": message.run_id,
         "created_at": message.created_at,
     }
 

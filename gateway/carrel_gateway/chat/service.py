@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID, uuid5
 
 from carrel_gateway.chat.supervisor import RunSupervisor
@@ -15,7 +16,18 @@ from carrel_gateway.runs.service import Beginning, RunService
 from carrel_gateway.sessions.service import Session, SessionService
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
-from carrel_wire.log import ArtifactStored, AssistantMessage, LogPayload, RunFinished, RunStarted, UserMessage
+from carrel_wire.log import (
+    ArtifactStored,
+    AssistantMessage,
+    LogPayload,
+    MessageQueued,
+    RunFinished,
+    RunStarted,
+    UserMessage,
+)
+
+_TRIES: Final = 100
+"""A message that may wait comes in between two runs so often at most; each time a run began and ended meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +58,15 @@ class ChatService:
         self._history = HistoryService(context, principal)
         self._runs = RunService(context, principal)
 
-    async def send(self, session_id: UUID, content: str, *, key: str | None = None) -> StartedRun:
+    async def send(self, session_id: UUID, content: str, *, key: str | None = None, queue: bool = False) -> StartedRun:
         """Store the message and start its run; both are committed when this returns.
 
         Parameters
         ----------
         key
             The caller's name for the message: sent again, it is the same run, whose end may have come already.
+        queue
+            While a run is going on, have the message wait for its end; that it waits is committed when this returns.
 
         Raises
         ------
@@ -62,6 +76,8 @@ class ChatService:
             The session is archived.
         SessionBusy
             A run is going on; the error names it.
+        TooMany
+            So many messages wait already.
         InvalidInput
             The session's model cannot be used, such as for want of a key.
         KeyReused
@@ -73,15 +89,25 @@ class ChatService:
         session = await self._usable(session_id)
         question = UserMessage(message_id=new_id(), content=content, run_id=run_id)
         started = RunStarted(run_id=run_id, kind="chat", model=session.model)
-        try:
-            return await self._start(session, run_id, [question, started])
-        except SessionBusy:
-            if key and (known := await self._known(session_id, run_id, content)):  # the same one, just now
-                return known
-            raise
+        for attempt in range(_TRIES):
+            try:
+                return await self._start(session, run_id, [question, started])
+            except SessionBusy:
+                if key and (known := await self._known(session_id, run_id, content)):  # the same one, just now
+                    return known
+                if not queue or attempt + 1 == _TRIES:
+                    raise
+            waiting = MessageQueued(message_id=question.message_id, content=content, run_id=run_id)
+            queued = await self._runs.enqueue(session_id, waiting, model=session.model)
+            if queued is not None:
+                return StartedRun(run_id=run_id, after=queued.seq - 1)
+            # The run that kept it waiting is over: it can start, or whatever started meanwhile is waited for.
+        raise AssertionError("the loop returns or raises")
 
     async def _known(self, session_id: UUID, run_id: UUID, content: str) -> StartedRun | None:
-        message = await self._history.question_of(session_id, run_id)
+        message = await self._runs.queued(session_id, run_id)
+        if message is None:  # looked for second: what waits becomes a question, and not the other way around
+            message = await self._history.question_of(session_id, run_id)
         if message is None:
             return None
         if message.content != content:
@@ -162,10 +188,35 @@ class ChatService:
                     last = event.payload.run_id
         return last
 
-    async def cancel(self, session_id: UUID) -> UUID | None:
-        """Ask the run that is going on to stop; it is over at the latest when its kernel has been interrupted."""
+    async def withdraw(self, session_id: UUID, message_id: UUID) -> None:
+        """Have a message that waits for its turn wait no longer: it is never answered.
+
+        Raises
+        ------
+        NotFound
+            There is no such session or message.
+        Conflict
+            It does not wait: its run began.
+        """
         await self._sessions.get(session_id)
-        run_id = await self._runs.request_cancel(session_id)
-        if run_id is not None:
-            await self._supervisor.announce_cancel(run_id)
-        return run_id
+        if await self._runs.withdraw(session_id, message_id):
+            return
+        if await self._history.message(session_id, message_id) is None:
+            raise NotFound("no such message waits in this session", code="message_not_found")
+        raise Conflict("this message does not wait any more: its run began; cancel that", code="not_queued")
+
+    async def cancel(self, session_id: UUID, run_id: UUID | None = None) -> UUID | None:
+        """Ask the run that is going on to stop; it is over at the latest when its kernel has been interrupted.
+
+        Messages that wait go on waiting: the next one begins with the end of the run.
+
+        Parameters
+        ----------
+        run_id
+            The run that is meant: when it is over already, the one that began with its end goes on.
+        """
+        await self._sessions.get(session_id)
+        asked = await self._runs.request_cancel(session_id, run_id)
+        if asked is not None:
+            await self._supervisor.announce_cancel(asked)
+        return asked

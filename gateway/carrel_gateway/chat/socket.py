@@ -1,6 +1,7 @@
 """A conversation over one WebSocket: messages and cancels come in, the session's events go out.
 
-In: `{"type": "message", "message": "…"}`, with an `idempotency_key` if it may be sent again, and `{"type": "cancel"}`.
+In: `{"type": "message", "message": "…"}`, with an `idempotency_key` if it may be sent again and `"queue": true` if it
+may wait for the end of a run, and `{"type": "cancel"}`, with a `run_id` if only that run is meant.
 Out: events as in `…/events`, live ones with `"live": true`, and `{"type": "problem", "code": …, "detail": …}` for what
 could not be done. A reader that is too slow is cut with code 4408 and comes back with `after`; nothing is held for it.
 Whoever would not be let in any more is cut with 4401, 4403 or 4404.
@@ -11,13 +12,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 from uuid import UUID
 
 import orjson
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from carrel_gateway.chat.schemas import MessageFrame
+from carrel_gateway.chat.schemas import CancelFrame, MessageFrame
 from carrel_gateway.chat.service import ChatService
 from carrel_gateway.chat.supervisor import RunSupervisor
 from carrel_gateway.context import Principal, ProcessContext
@@ -31,6 +32,7 @@ from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
 
+Frame = TypeVar("Frame", bound=BaseModel)
 LOOK_SECONDS = 20.0
 """So long a socket may outlive the right to it."""
 _SEND_SECONDS = 30.0
@@ -121,16 +123,13 @@ class ChatSocket:
             raise InvalidInput("a frame must be one JSON object", code="invalid_json") from error
         kind = cast("dict[str, Any]", document).get("type") if isinstance(document, dict) else None
         if kind == "cancel":
+            wanted = _validated(CancelFrame, document)
             await self._require(policy.CANCEL)
-            await self._chat.cancel(self._session_id)
+            await self._chat.cancel(self._session_id, wanted.run_id)
         elif kind == "message":
-            try:
-                body = MessageFrame.model_validate(document)
-            except ValidationError as error:
-                first = error.errors(include_url=False, include_input=False)[0]
-                raise InvalidInput(f"message: {first['msg']}", code="validation_failed") from error
+            body = _validated(MessageFrame, document)
             await self._require(policy.SEND)
-            await self._chat.send(self._session_id, body.message, key=body.idempotency_key)
+            await self._chat.send(self._session_id, body.message, key=body.idempotency_key, queue=body.queue)
         else:
             raise InvalidInput('a frame must have "type": "message" or "cancel"', code="unknown_frame")
 
@@ -162,3 +161,12 @@ class ChatSocket:
     async def _send_bytes(self, document: bytes) -> None:
         async with self._sending, asyncio.timeout(_SEND_SECONDS):
             await self._socket.send_text(document.decode())
+
+
+def _validated(kind: type[Frame], document: Any) -> Frame:
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "frame"
+        raise InvalidInput(f"{where}: {first['msg']}", code="validation_failed") from error

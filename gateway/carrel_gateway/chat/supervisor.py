@@ -76,9 +76,7 @@ class RunSupervisor:
         self._models.require(model, has_key=key is not None)
 
     def launch(self, principal: Principal, run: Run) -> None:
-        """Drive a run from the state its log is in."""
-        if self._closing:
-            return
+        """Drive a run from the state its log is in; one that comes when this process ends is handed over."""
         before = self._driven.get(run.id)
         if before is not None:
             if before.run.generation >= run.generation:
@@ -86,7 +84,8 @@ class RunSupervisor:
             if before.task:  # its lease ran out: it may not write any more
                 before.task.cancel()
         driven = _Driven(principal, run)
-        driven.task = asyncio.create_task(self._drive(driven), name=f"run-{run.id}")
+        if not self._closing:
+            driven.task = asyncio.create_task(self._drive(driven), name=f"run-{run.id}")
         self._driven[run.id] = driven
         metrics.runs_active.set(len(self._driven))
 
@@ -100,9 +99,10 @@ class RunSupervisor:
         if self._closing:
             return
         self._closing = True
-        driven = list(self._driven.values())
-        await _stop([*self._background, *(item.task for item in driven if item.task)])
-        for item in driven:
+        driven = dict(self._driven)
+        await _stop([*self._background, *(item.task for item in driven.values() if item.task)])
+        driven |= self._driven  # with what one of them began as it ended
+        for item in driven.values():
             try:
                 await RunService(self._context, item.principal).hand_over(item.fence)
             except CarrelError as error:
@@ -146,7 +146,7 @@ class RunSupervisor:
         runner = SessionCodeRunner(context, principal, run, cell_timeout_seconds=prepared.cell_timeout_seconds)
         loop = AgentLoop(
             prepared.run,
-            journal=RunJournal(context, principal, run, driven.cancelled),
+            journal=RunJournal(context, principal, run, driven.cancelled, lambda begun: self._go_on(driven, begun)),
             runner=runner,
             model=prepared.model,
             limits=prepared.limits,
@@ -185,10 +185,16 @@ class RunSupervisor:
 
     async def _finish(self, driven: _Driven, payload: RunFinished) -> None:
         try:
-            await RunService(self._context, driven.principal).finish(driven.run.session_id, driven.fence, payload)
+            runs = RunService(self._context, driven.principal)
+            self._go_on(driven, await runs.finish(driven.run.session_id, driven.fence, payload))
         except CarrelError as error:
             # Finished already, taken over, or the database is away: then the lease runs out and the run is resumed.
             _log.warning("run not finished", code=error.code)
+
+    def _go_on(self, driven: _Driven, begun: Run | None) -> None:
+        """Drive the run that waited for the end of another one. Were this missed, its lease would run out."""
+        if begun is not None:
+            self.launch(Principal(tenant_id=driven.principal.tenant_id, user_id=begun.user_id), begun)
 
     # all runs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -47,25 +48,36 @@ class ConfigService:
         """Return what the session's next run goes by."""
         return effective(await self._sessions.get(session_id), self._settings)
 
-    async def update(self, session_id: UUID, named: dict[str, Any]) -> EffectiveConfig:
+    async def update(
+        self,
+        session_id: UUID,
+        named: dict[str, Any],
+        expected: Callable[[EffectiveConfig], None] | None = None,
+    ) -> EffectiveConfig:
         """Change what is named; none goes back to the setting.
+
+        Parameters
+        ----------
+        expected
+            Raises when the configuration is not as whoever changes it has seen it.
 
         Raises
         ------
         InvalidInput
             The model is not one that sessions may choose.
         """
-        session = await self._sessions.get(session_id)
+        await self._sessions.get(session_id)
         model = named.pop("model", None)
         if model is not None:
             await self.require_model(model)
-        config = {name: value for name, value in {**session.config, **named}.items() if value is not None}
-        changed: dict[str, Any] = {"config": config} if named else {}
-        if model is not None:
-            changed["model"] = model
-        if changed:
-            session = await self._sessions.update(session_id, **changed)
-        return effective(session, self._settings)
+
+        def plan(session: Session) -> dict[str, Any]:
+            if expected:
+                expected(effective(session, self._settings))
+            config = {name: value for name, value in {**session.config, **named}.items() if value is not None}
+            return {**({"config": config} if named else {}), **({"model": model} if model is not None else {})}
+
+        return effective(await self._sessions.revise(session_id, plan), self._settings)
 
     async def reload(self, session_id: UUID) -> EffectiveConfig:
         """Check that the configuration can be used as it stands; each run reads it anew when it begins.

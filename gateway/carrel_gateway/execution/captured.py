@@ -31,6 +31,11 @@ class FileCapture:
         """Remember a reported file; the last report of a path counts."""
         self._reported[event.path] = event
 
+    @property
+    def reported(self) -> list[Artifact]:
+        """What was reported so far."""
+        return list(self._reported.values())
+
     async def store(self, source: EventSource) -> list[str]:
         """Store what was reported, and return what could not be, in words for the caller.
 

@@ -7,16 +7,16 @@ process saw last, in the transaction that appends to the log; when another proce
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import CarrelError
+from carrel_gateway.errors import CarrelError, NotFound
 from carrel_gateway.execution import repository
 from carrel_gateway.execution.cell import Cell, RecordedElsewhereError
 from carrel_gateway.history.service import Actor, Appended, HistoryService
 from carrel_gateway.storage.database import DatabaseAway
 from carrel_gateway.storage.steps import Steps
-from carrel_wire.events import Finished
+from carrel_wire.events import Artifact, Finished, Outcome
 from carrel_wire.log import CellFinished, CellIntended, CellOutputs, CellStatus, KernelChanged, LogPayload
 
 OUTCOME_UNKNOWN: Final = (
@@ -27,6 +27,13 @@ _POLL_SECONDS: Final = 0.25
 _DATABASE_PATIENCE_SECONDS: Final = 60.0
 """Time for a database to come back; after it the kernel host's spool still has what is not committed."""
 _DATABASE_PAUSE_SECONDS: Final = 0.5
+
+
+class Ending(NamedTuple):
+    """How an execution ended: the files that it made, and its last event."""
+
+    files: list[Artifact]
+    finished: Finished
 
 
 class Ledger:
@@ -97,6 +104,7 @@ class Ledger:
                 peak_memory_bytes=finished.peak_memory_bytes,
                 bytes_out=finished.bytes_out,
                 message=finished.message,
+                lost_state=finished.lost_state,
             )
         )
         if finished.lost_state and not unknown and not told:
@@ -111,7 +119,22 @@ class Ledger:
         end = CellFinished(execution_id=cell.execution_id, status="error", run_id=cell.run_id, message=error.message)
         await self._append([end], last_n=self.last_n, status="error")
 
-    async def follow(self) -> Finished | None:
+    async def ending(self, row: repository.ExecutionRow) -> Ending:
+        """Return how an execution ended, for whoever was not there; as whoever was there was told.
+
+        Raises
+        ------
+        NotFound
+            Its session was deleted meanwhile.
+        """
+        found = await self._history.ending(row.session_id, row.id)
+        if found is None:
+            raise NotFound("The execution is not there any more.")
+        stored, end = found
+        files = [Artifact(n=row.last_n, path=item.name, size=item.size, sha256=item.sha256) for item in stored]
+        return Ending(files, _finished(row.last_n, end))
+
+    async def follow(self) -> Ending | None:
         """Wait for another process to finish the execution; none when it stands still for as long as a lease.
 
         Without a bus to others there is no other process, and nobody to wait for.
@@ -123,7 +146,7 @@ class Ledger:
         while True:
             row = await self.row()
             if row and row.is_finished:
-                return ended(row)
+                return await self.ending(row)
             if self.last_n != seen:
                 moved_at, seen = loop.time(), self.last_n
             if loop.time() - moved_at >= patience:
@@ -175,10 +198,21 @@ class Ledger:
         return (yield from self._history.appending(cell.session.session_id, payloads, actor=actor, fence=cell.fence))
 
 
-def ended(row: repository.ExecutionRow) -> Finished:
-    """Return the end of an execution as its row has it; a caller is told `kernel_died` of what nobody knows."""
-    match row.status:
+def _finished(last_n: int, end: CellFinished) -> Finished:
+    """Return the end as a caller is told it: `kernel_died` where nobody knows."""
+    match end.status:
         case "intended" | "running" | "outcome_unknown":
-            return Finished(n=row.last_n, status="kernel_died", wall_seconds=0.0, message=OUTCOME_UNKNOWN)
-        case status:
-            return Finished(n=row.last_n, status=status, wall_seconds=0.0)
+            status: Outcome = "kernel_died"
+        case known:
+            status = known
+    return Finished(
+        n=last_n,
+        status=status,
+        wall_seconds=end.wall_seconds or 0.0,
+        execution_count=end.execution_count,
+        cpu_seconds=end.cpu_seconds,
+        peak_memory_bytes=end.peak_memory_bytes,
+        bytes_out=end.bytes_out,
+        message=end.message,
+        lost_state=end.lost_state,
+    )

@@ -17,7 +17,7 @@ from carrel_gateway.execution import repository
 from carrel_gateway.execution.captured import FileCapture
 from carrel_gateway.execution.cell import Cell
 from carrel_gateway.execution.hosts import SessionHosts
-from carrel_gateway.execution.ledger import Ledger, ended
+from carrel_gateway.execution.ledger import Ledger
 from carrel_gateway.execution.recording import Recording
 from carrel_gateway.execution.source import EventSource
 from carrel_gateway.execution.subscription import Subscription
@@ -81,7 +81,8 @@ class Recorders:
             _require_same(row.session_id, row.code, cell)
             if row.is_finished:
                 reader = Subscription()
-                reader.prefill([*(await self._committed(cell, 0)), ended(row)])
+                ending = await ledger.ending(row)
+                reader.prefill([*(await self._committed(cell, 0)), *ending.files, ending.finished])
                 return reader
             # A run's own fence says that whoever had it before is out; anybody else may still be at it.
             recording = self._start(cell, ledger, patient=cell.fence is None, resumed=True)

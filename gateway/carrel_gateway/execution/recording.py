@@ -105,7 +105,8 @@ class Recording:
         async with self._commit:
             committed = await self._committed(0)
             self._kept = len(committed)
-            reader.prefill([*committed, *self._uncommitted])
+            files = [file for file in self._capture.reported if file not in self._uncommitted]
+            reader.prefill([*committed, *files, *self._uncommitted])
             if isinstance(self._ended, Finished):
                 reader.prefill([self._ended])
             elif self._ended is not None:
@@ -132,13 +133,15 @@ class Recording:
     async def _record(self) -> None:
         waiting = self._patient
         for _ in range(_ROUNDS):
-            if waiting and (finished := await self._ledger.follow()):
-                if self._read_end and self._read_end.status == finished.status:  # the readers have all of it
+            if waiting and (ending := await self._ledger.follow()):
+                if self._read_end and self._read_end.status == ending.finished.status:  # the readers have all of it
                     await self._end(self._read_end)
                     return
-                for event in await self._committed(self._kept):
+                seen = {(file.path, file.sha256) for file in self._capture.reported}
+                files = [file for file in ending.files if (file.path, file.sha256) not in seen]
+                for event in (*await self._committed(self._kept), *files):
                     await self._give(event)
-                await self._end(finished)
+                await self._end(ending.finished)
                 return
             self._resume()
             try:

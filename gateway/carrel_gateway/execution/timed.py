@@ -26,6 +26,8 @@ class TimedReader(Generic[T]):
             The stream is over.
         """
         if self._upcoming is None:
+            if seconds is None:
+                return await self._anext()
             self._upcoming = asyncio.create_task(self._anext())
         done, _ = await asyncio.wait({self._upcoming}, timeout=seconds)
         if not done:

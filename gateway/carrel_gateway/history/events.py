@@ -102,6 +102,21 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuedMessage:
+    """A question that waits for the end of the run that is going on; no part of the conversation yet."""
+
+    id: UUID
+    run_id: UUID
+    """Run that it will begin."""
+    seq: int
+    """Number of its `message.queued`."""
+    user_id: UUID
+    content: str
+    model: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One cell with its outputs (nbformat 4), in the parts in which they came."""
 

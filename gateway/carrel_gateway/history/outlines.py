@@ -1,4 +1,4 @@
-"""Queries for whoever shows a session without holding all of it: the log without outputs, and one cell's outputs."""
+"""Queries for whoever wants a part of the log: all of it without outputs, one cell's outputs, how one cell ended."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from uuid import UUID
 
 from sqlalchemy import case, func, literal, select
 
-from carrel_gateway.history.events import EventText
+from carrel_gateway.history.events import EventText, StoredEvent
 from carrel_gateway.history.repository import decode
-from carrel_gateway.history.tables import events
+from carrel_gateway.history.tables import cells, events
 from carrel_gateway.storage.database import Transaction
 from carrel_wire.log import CellOutputs
 
@@ -61,3 +61,26 @@ async def outputs(
     )
     parts = await decode(session_id, [EventText(*row) for row in await tx.connection.execute(query)])
     return [output for part in parts if isinstance(part.payload, CellOutputs) for output in part.payload.outputs]
+
+
+async def ending(tx: Transaction, session_id: UUID, execution_id: UUID) -> list[StoredEvent]:
+    """Return the files that a cell made, as they were stored, and its end; nothing while it goes on."""
+    began = (
+        select(cells.c.seq)
+        .where(
+            cells.c.tenant_id == tx.tenant_id, cells.c.session_id == session_id, cells.c.execution_id == execution_id
+        )
+        .scalar_subquery()
+    )
+    query = (
+        select(*(events.c[name] for name in EventText.__slots__))
+        .where(
+            events.c.tenant_id == tx.tenant_id,
+            events.c.session_id == session_id,
+            events.c.seq >= began,
+            events.c.type.in_(("artifact.stored", "cell.finished")),
+            events.c.parent_id == execution_id,
+        )
+        .order_by(events.c.seq)
+    )
+    return await decode(session_id, [EventText(*row) for row in await tx.connection.execute(query)])

@@ -25,9 +25,17 @@ from sqlalchemy import (
     tuple_,
 )
 
-from carrel_gateway.history.events import Cell, EventText, Fence, Message, StoredEvent, encode_payload
+from carrel_gateway.history.events import (
+    Cell,
+    EventText,
+    Fence,
+    Message,
+    QueuedMessage,
+    StoredEvent,
+    encode_payload,
+)
 from carrel_gateway.history.tables import cells, events, messages
-from carrel_gateway.runs.tables import runs
+from carrel_gateway.runs.tables import QUEUED, queued_messages, runs
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.dialect import Dialect
@@ -66,12 +74,19 @@ _ONE_MESSAGE: Final = select(*_MESSAGE).where(_mine(messages), messages.c.id == 
 _QUESTION: Final = select(*_MESSAGE).where(
     _mine(messages), messages.c.run_id == bindparam("run_id"), messages.c.role == "user"
 )
+_WAITING: Final = (
+    select(*QUEUED)
+    .where(_mine(queued_messages), queued_messages.c.withdrawn.is_(False))
+    .order_by(queued_messages.c.seq)
+)
+_WAITS: Final = exists(_WAITING.order_by(None)).label("waits")
+"""Asked with the messages, so that who reads those asks a second time only where something waits."""
 _NO_END: Final = 2**63 - 1
 
 
 @cache
 def _last(*, before: bool, role: bool) -> Any:
-    query = select(*_MESSAGE).where(
+    query = select(*_MESSAGE, _WAITS).where(
         _mine(messages),
         messages.c.seq < bindparam("before_seq"),
         messages.c.superseded_seq.is_(None),
@@ -215,6 +230,23 @@ def last_messages(
 
     None when the tenant has no such session.
     """
+    found = yield from conversation(
+        tenant_id, session_id, limit=limit, before_id=before_id, before_seq=before_seq, offset=offset, role=role
+    )
+    return found and found[0]
+
+
+def conversation(
+    tenant_id: UUID,
+    session_id: UUID,
+    *,
+    limit: int,
+    before_id: UUID | None = None,
+    before_seq: int | None = None,
+    offset: int = 0,
+    role: str | None = None,
+) -> Steps[tuple[list[Message], bool] | None]:
+    """Return what `last_messages` does, and whether others wait for their turn."""
     values: dict[str, Any] = {
         "tenant_id": tenant_id,
         "session_id": session_id,
@@ -225,9 +257,15 @@ def last_messages(
         **({} if role is None else {"role": role}),
     }
     rows = yield _last(before=before_id is not None, role=role is not None), values
-    if rows or (yield from has_session(tenant_id, session_id)):
-        return [_message(row) for row in rows]
-    return None
+    if rows:
+        return [_message(row[:-1]) for row in rows], bool(rows[0][-1])
+    return ([], True) if (yield from has_session(tenant_id, session_id)) else None
+
+
+def waiting(tenant_id: UUID, session_id: UUID) -> Steps[list[QueuedMessage]]:
+    """Return the messages that wait for the end of the run that is going on, in the order of their turn."""
+    rows = yield _WAITING, {"tenant_id": tenant_id, "session_id": session_id}
+    return [QueuedMessage(*row) for row in rows]
 
 
 def question_of(tenant_id: UUID, session_id: UUID, run_id: UUID) -> Steps[Message | None]:

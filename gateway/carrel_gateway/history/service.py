@@ -25,6 +25,7 @@ from carrel_gateway.history.events import (
     Fence,
     LiveEvent,
     Message,
+    QueuedMessage,
     StoredEvent,
     encode_payload,
     event_id_of,
@@ -37,18 +38,20 @@ from carrel_gateway.storage.dialect import NewEvents
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import Cursors, Number, Page
 from carrel_gateway.storage.steps import Steps
-from carrel_wire.log import HeadMoved, LogPayload, type_of
+from carrel_wire.log import ArtifactStored, CellFinished, HeadMoved, LogPayload, type_of
 
 __all__ = [
     "Actor",
     "Appended",
     "Cell",
+    "Conversation",
     "EventText",
     "Fence",
     "HistoryService",
     "LiveEvent",
     "LiveText",
     "Message",
+    "QueuedMessage",
     "StoredEvent",
 ]
 
@@ -64,6 +67,13 @@ _MESSAGES: Final = Cursors[int]("messages", Number)
 _EVENTS: Final = Cursors[int]("events", Number)
 
 T = TypeVar("T")
+
+
+class Conversation(NamedTuple):
+    """A page of the conversation, and on the first one the messages that wait for their turn."""
+
+    page: Page[Message]
+    queued: list[QueuedMessage]
 
 
 class Appended(NamedTuple):
@@ -235,6 +245,13 @@ class HistoryService:
         async with self._database.transaction(self._tenant_id, write=False) as tx:
             return await outlines.outputs(tx, session_id, execution_id, first=first, last=last)
 
+    async def ending(self, session_id: UUID, execution_id: UUID) -> tuple[list[ArtifactStored], CellFinished] | None:
+        """Return the files that a cell made and its end; none while it goes on."""
+        async with self._database.transaction(self._tenant_id, write=False) as tx:
+            found = [event.payload for event in await outlines.ending(tx, session_id, execution_id)]
+        end = next((payload for payload in found if isinstance(payload, CellFinished)), None)
+        return ([payload for payload in found if isinstance(payload, ArtifactStored)], end) if end else None
+
     async def latest(self, session_id: UUID, *types: type[LogPayload], after: int) -> LogPayload | None:
         """Return the last payload of one of these types after a number."""
         names = [str(kind.__struct_config__.tag) for kind in types]
@@ -310,7 +327,7 @@ class HistoryService:
     ) -> Page[Message]:
         """Return what `conversation` does; an empty page of a session that is not the tenant's."""
         found = await self.conversation(session_id, limit=limit, before_id=before_id, offset=offset, cursor=cursor)
-        return found or Page([])
+        return found.page if found else Page([])
 
     async def conversation(
         self,
@@ -320,7 +337,7 @@ class HistoryService:
         before_id: UUID | None = None,
         offset: int = 0,
         cursor: str | None = None,
-    ) -> Page[Message] | None:
+    ) -> Conversation | None:
         """Return a page of what `messages` returns; the next page has those before it.
 
         None when the tenant has no such session.
@@ -331,15 +348,27 @@ class HistoryService:
             The cursor is not one that a page of this session's messages had.
         """
         before = _MESSAGES.read(cursor, session_id) if cursor else None
-        found = await self._read(
-            lambda: repository.last_messages(
+        first = not (before_id or cursor or offset)
+
+        def steps() -> Steps[tuple[list[Message], list[QueuedMessage]] | None]:
+            found = yield from repository.conversation(
                 self._tenant_id, session_id, limit=limit + 1, before_id=before_id, before_seq=before, offset=offset
             )
-        )
+            if found is None:
+                return None
+            last, waits = found
+            return last, (yield from repository.waiting(self._tenant_id, session_id)) if waits and first else []
+
+        found = await self._read(steps)
         if found is None:
             return None
-        page = _MESSAGES.page(found, limit, lambda oldest: oldest.seq, session_id)
-        return Page(page.items[::-1], page.next_cursor)
+        last, queued = found
+        page = _MESSAGES.page(last, limit, lambda oldest: oldest.seq, session_id)
+        return Conversation(Page(page.items[::-1], page.next_cursor), queued)
+
+    async def message(self, session_id: UUID, message_id: UUID) -> Message | None:
+        """Return a message, also one that was replaced; none when the session has no such one."""
+        return await self._read(lambda: repository.message(self._tenant_id, session_id, message_id))
 
     async def question_of(self, session_id: UUID, run_id: UUID) -> Message | None:
         """Return the message that a run answers; none when there is no such run."""

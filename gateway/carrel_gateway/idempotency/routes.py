@@ -1,6 +1,6 @@
 """`IdempotentRoute`: the class of every route that writes, so that each takes `Idempotency-Key` in the same way.
 
-Its reads are conditional where `web.conditional` says so.
+Its reads are conditional where `web.conditional` says so, and of its writes those that compare `If-Match` take it.
 
 It claims the key before the route's function runs and settles it with the answer. Routes whose effect is named by the
 key itself (`NAMED`) need no claim: the run or execution that they start is there or not.
@@ -109,6 +109,8 @@ class IdempotentRoute(APIRoute):
         **options: Any,
     ) -> None:
         self._claims = bool(WRITES.intersection(methods or ())) and path not in NAMED
+        writes = WRITES.intersection(methods or ())
+        self._compares = not writes or all(conditional.is_guarded(method, path) for method in writes)
         self._is_conditional = any(conditional.is_conditional(method, path) for method in methods or ())
         more = [Depends(claim_key)] if self._claims else []
         super().__init__(path, endpoint, methods=methods, dependencies=[*(dependencies or ()), *more], **options)
@@ -116,9 +118,21 @@ class IdempotentRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what answers a request."""
         handle = super().get_route_handler()
+        if not self._compares:
+            handle = _without_tags(handle)
         if self._claims:
             return _claiming(handle)
         return _conditional(handle) if self._is_conditional else handle
+
+
+def _without_tags(
+    handle: Callable[[Request], Coroutine[Any, Any, Response]],
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    async def answer(request: Request) -> Response:
+        conditional.refuse_tags(request.headers.get("if-match"))
+        return await handle(request)
+
+    return answer
 
 
 def _conditional(

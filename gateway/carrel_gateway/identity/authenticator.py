@@ -9,9 +9,10 @@ cut to the key's scopes. Of an access token the login is looked up, with its use
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
@@ -26,6 +27,10 @@ from carrel_gateway.identity.presented import MAX_LENGTH, Kind, digest_of, tenan
 from carrel_gateway.identity.service import default_principal
 from carrel_gateway.identity.standing import principal_of
 from carrel_gateway.identity.tokens import is_token
+from carrel_gateway.storage.dialect import Dialect
+from carrel_gateway.storage.steps import Steps
+
+V = TypeVar("V")
 
 USED_PAUSE: Final = timedelta(minutes=1)
 """How exactly it is known when a key was used last."""
@@ -120,8 +125,7 @@ class Authenticator:
         """
         if principal.credential_id is None:
             return principal
-        async with self._database.transaction(principal.tenant_id, write=False) as tx:
-            found = standing.require(await lookups.find_credential(tx, principal.credential_id))
+        found = await self._look_up(principal.tenant_id, lookups.find_credential, principal.credential_id)
         return principal_of(principal.tenant_id, found)
 
     async def note_used(self) -> None:
@@ -136,8 +140,7 @@ class Authenticator:
         if tenant_id is None:
             raise standing.not_known()
         mark = self._cache.mark(tenant_id)
-        async with self._database.transaction(tenant_id, write=False) as tx:
-            found = standing.require(await lookups.find_key(tx, digest))
+        found = await self._look_up(tenant_id, lookups.find_key, digest)
         principal = principal_of(tenant_id, found)
         self._cache.keep(digest, principal, mark, seconds=_seconds_left(found))
         if _is_to_be_noted(found) and len(self._used) < _MOST_USED:
@@ -147,8 +150,7 @@ class Authenticator:
     async def _by_token(self, presented: str, digest: bytes) -> Principal:
         claims = self._tokens.verify(presented)
         mark = self._cache.mark(claims.tenant_id)
-        async with self._database.transaction(claims.tenant_id, write=False) as tx:
-            found = standing.require(await lookups.find_login(tx, claims.login_id))
+        found = await self._look_up(claims.tenant_id, lookups.find_login, claims.login_id)
         if found.user_id != claims.user_id:
             raise standing.not_known()
         principal = principal_of(claims.tenant_id, found)
@@ -166,10 +168,19 @@ class Authenticator:
                 raise _spent()
             if used.credential_id is None:  # of the installation's own key
                 return default_principal()
-            found = standing.require(await lookups.find_credential(tx, used.credential_id))
+            steps = lookups.find_credential(tx.dialect, tenant_id, used.credential_id)
+            found = standing.require(await tx.run(steps))
         if found.user_id != used.user_id:
             raise _spent()
         return principal_of(tenant_id, found)
+
+    async def _look_up(
+        self, tenant_id: UUID, find: Callable[[Dialect, UUID, V], Steps[Found | None]], value: V
+    ) -> Found:
+        dialect = self._database.dialect
+        return standing.require(
+            await self._database.run(tenant_id, lambda: find(dialect, tenant_id, value), write=False)
+        )
 
     async def _note_for_ever(self) -> None:
         while True:

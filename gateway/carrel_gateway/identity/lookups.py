@@ -1,17 +1,25 @@
-"""The queries behind authentication: one statement each, within a transaction of the tenant that was named."""
+"""The queries behind authentication: one statement each, within a transaction of the tenant that was named.
+
+What finds credentials is steps, which are built once: it stands in the way of requests.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, or_, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, null, or_, select, update
 
 from carrel_gateway.identity.tables import api_keys, logins, one_time_tokens, team_members, users
 from carrel_gateway.storage.database import Transaction
+from carrel_gateway.storage.dialect import Dialect
+from carrel_gateway.storage.steps import Steps
+
+_By: TypeAlias = Literal["digest", "key", "login"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +42,20 @@ class Found:
     team_ids: frozenset[UUID]
 
 
-async def find_key(tx: Transaction, digest: bytes) -> Found | None:
+def find_key(dialect: Dialect, tenant_id: UUID, digest: bytes) -> Steps[Found | None]:
     """Return the key of this digest."""
-    columns = [api_keys.c.scopes, api_keys.c.used_at]
-    return await _find(tx, api_keys, api_keys.c.digest == digest.hex(), columns)
+    return _find(dialect, "digest", tenant_id, digest.hex())
 
 
-async def find_login(tx: Transaction, login_id: UUID) -> Found | None:
+def find_login(dialect: Dialect, tenant_id: UUID, login_id: UUID) -> Steps[Found | None]:
     """Return the login of this id."""
-    return await _find(tx, logins, logins.c.id == login_id, [])
+    return _find(dialect, "login", tenant_id, login_id)
 
 
-async def find_credential(tx: Transaction, credential_id: UUID) -> Found | None:
+def find_credential(dialect: Dialect, tenant_id: UUID, credential_id: UUID) -> Steps[Found | None]:
     """Return the key or the login of this id."""
-    columns = [api_keys.c.scopes, api_keys.c.used_at]
-    found = await _find(tx, api_keys, api_keys.c.id == credential_id, columns)
-    return found or await find_login(tx, credential_id)
+    found = yield from _find(dialect, "key", tenant_id, credential_id)
+    return found or (yield from find_login(dialect, tenant_id, credential_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +102,34 @@ async def touch(tx: Transaction, key_id: UUID, *, pause: timedelta) -> None:
     )
 
 
-async def _find(
-    tx: Transaction, table: Table, condition: ColumnElement[bool], columns: Sequence[ColumnElement[Any]]
-) -> Found | None:
+def _find(dialect: Dialect, by: _By, tenant_id: UUID, value: UUID | str) -> Steps[Found | None]:
+    rows = yield _query(dialect.name, dialect.clock, by), {"tenant_id": tenant_id, "value": value}
+    if not rows:
+        return None
+    own, user_id, expires_at, revoked_at, role, disabled_at, _, now, scopes, used_at = rows[0]
+    return Found(
+        credential_id=own,
+        user_id=user_id,
+        role=role,
+        scopes=None if scopes is None else tuple(scopes),
+        expires_at=expires_at,
+        revoked_at=revoked_at,
+        disabled_at=disabled_at,
+        used_at=used_at,
+        is_key=by != "login",
+        now=now or datetime.now(UTC),
+        team_ids=frozenset(row[6] for row in rows if row[6] is not None),
+    )
+
+
+@cache
+def _query(_dialect: str, clock: Callable[[], ColumnElement[datetime | None]], by: _By) -> Select[Any]:
+    """Return the statement that finds a credential with its owner, a row for each of the owner's teams."""
+    table = logins if by == "login" else api_keys
+    column = api_keys.c.digest if by == "digest" else table.c.id
     own = (users.c.tenant_id == table.c.tenant_id) & (users.c.id == table.c.user_id)
     member = (team_members.c.tenant_id == table.c.tenant_id) & (team_members.c.user_id == table.c.user_id)
-    query = (
+    return (
         select(
             table.c.id,
             table.c.user_id,
@@ -110,27 +138,9 @@ async def _find(
             users.c.role,
             users.c.disabled_at,
             team_members.c.team_id,
-            tx.dialect.now().label("now"),
-            *columns,
+            clock().label("now"),
+            *([null(), null()] if by == "login" else [api_keys.c.scopes, api_keys.c.used_at]),
         )
         .select_from(table.join(users, own).outerjoin(team_members, member))
-        .where(table.c.tenant_id == tx.tenant_id, condition)
-    )
-    rows = (await tx.connection.execute(query)).mappings().all()
-    if not rows:
-        return None
-    row = rows[0]
-    scopes = row.get("scopes")
-    return Found(
-        credential_id=row["id"],
-        user_id=row["user_id"],
-        role=row["role"],
-        scopes=None if scopes is None else tuple(scopes),
-        expires_at=row["expires_at"],
-        revoked_at=row["revoked_at"],
-        disabled_at=row["disabled_at"],
-        used_at=row.get("used_at"),
-        is_key=table is api_keys,
-        now=row["now"],
-        team_ids=frozenset(row["team_id"] for row in rows if row["team_id"] is not None),
+        .where(table.c.tenant_id == bindparam("tenant_id"), column == bindparam("value"))
     )

@@ -95,6 +95,7 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("POST", f"{_SESSION}/cancel"): CANCEL,
         ("GET", f"{_SESSION}/messages"): _READ,
         ("PUT", f"{_SESSION}/messages/{{message_id}}"): SEND,
+        ("DELETE", f"{_SESSION}/messages/{{message_id}}"): CANCEL,
         ("GET", f"{_SESSION}/events"): _READ,
         ("WS", "/ws/chat/{session_id}"): _READ,  # each frame that does something takes what its route does
         # kernel

@@ -105,7 +105,7 @@ class MasterKeys:
         if key is None:
             raise Unsealable("this was encrypted by a key that CARREL_SECRET_KEYS does not name any more")
         try:
-            raw = base64.b64decode(text.encode(), b"-_", validate=True)
+            raw = _decoded(text)
             return AESGCM(key.derive(use)).decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], bound_to.encode())
         except (ValueError, InvalidTag) as error:
             raise Unsealable("this was encrypted for something else, or is damaged") from error
@@ -113,6 +113,13 @@ class MasterKeys:
     def sealed_by_newest(self, sealed: str) -> bool:
         """Return whether something need not be sealed anew."""
         return sealed.partition(".")[0] == self._newest.kid
+
+
+def _decoded(text: str) -> bytes:
+    raw = base64.b64decode(text.encode(), b"-_", validate=True)
+    if base64.urlsafe_b64encode(raw).decode() != text:
+        raise ValueError("there are bits after the last byte, which decoding leaves out")
+    return raw
 
 
 def load_master_keys(settings: Settings) -> MasterKeys:

@@ -63,7 +63,7 @@ async def now(tx: Transaction, principal: Principal) -> Now:
     """
     if principal.credential_id is None:
         return Now(principal.rights, is_whole=True, ends_at=None)
-    found = require(await lookups.find_credential(tx, principal.credential_id))
+    found = require(await tx.run(lookups.find_credential(tx.dialect, tx.tenant_id, principal.credential_id)))
     rights = principal_of(tx.tenant_id, found).rights & principal.rights
     return Now(rights, found.scopes is None, found.expires_at if found.is_key else None)
 

@@ -152,7 +152,7 @@ async function followRun(turn, run, start) {
         if (event.type === "run.started") run = event.payload.run_id;
         if (event.seq) state.seen = event.seq;
         finished = event.type === "run.finished" && event.payload.run_id === run;
-        turn.take(event);
+        if (finished || event.type !== "run.finished") turn.take(event);  // a message that waited may be withdrawn
         if (finished) trouble(null);  // what was said of this run, such as that it keeps others waiting, is over
         if (isRead) return;
         if (finished) turn.answer.scrollIntoView({ block: "start" });

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
 
-from carrel_gateway.dependencies import Cursor, Teams, Users
+from carrel_gateway.dependencies import Cursor, Seen, Teams, Users
 from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.people.schemas import (
     MemberIn,
@@ -21,6 +21,8 @@ from carrel_gateway.people.schemas import (
     UserOut,
     UserUpdate,
 )
+from carrel_gateway.people.service import Member, Team
+from carrel_gateway.web.conditional import tagged
 
 router = APIRouter(route_class=IdempotentRoute, tags=["people"])
 Limit = Annotated[int, Query(ge=1, le=200)]
@@ -58,28 +60,21 @@ async def found_team(body: TeamIn, teams: Teams) -> TeamOut:
 
 
 @router.get("/api/teams/{team_id}")
-async def get_team(team_id: UUID, teams: Teams) -> TeamDetail:
+async def get_team(team_id: UUID, teams: Teams, response: Response) -> TeamDetail:
     """Return a team with its members."""
-    team, members = await teams.get(team_id)
-    return TeamDetail(
-        id=team.id,
-        name=team.name,
-        role=team.role,
-        created_at=team.created_at,
-        members=[MemberOut.model_validate(member) for member in members],
-    )
+    return tagged(response, _detail(await teams.get(team_id)))
 
 
 @router.put("/api/teams/{team_id}")
-async def rename_team(team_id: UUID, body: TeamIn, teams: Teams) -> TeamOut:
+async def rename_team(team_id: UUID, body: TeamIn, teams: Teams, seen: Seen) -> TeamOut:
     """Give a team another name."""
-    return TeamOut.model_validate(await teams.rename(team_id, body.name))
+    return TeamOut.model_validate(await teams.rename(team_id, body.name, seen.on(_detail)))
 
 
 @router.delete("/api/teams/{team_id}", status_code=status.HTTP_204_NO_CONTENT)
-async def delete_team(team_id: UUID, teams: Teams) -> Response:
+async def delete_team(team_id: UUID, teams: Teams, seen: Seen) -> Response:
     """Delete a team; what was shared with it stays its owners'."""
-    await teams.delete(team_id)
+    await teams.delete(team_id, seen.on(_detail))
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
@@ -94,3 +89,14 @@ async def remove_member(team_id: UUID, user_id: UUID, teams: Teams) -> Response:
     """Take somebody out of a team, or leave it."""
     await teams.remove_member(team_id, user_id)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+def _detail(found: tuple[Team, list[Member]]) -> TeamDetail:
+    team, members = found
+    return TeamDetail(
+        id=team.id,
+        name=team.name,
+        role=team.role,
+        created_at=team.created_at,
+        members=[MemberOut.model_validate(member) for member in members],
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError
@@ -20,6 +20,8 @@ from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import Cursors, Page
 
+Expected: TypeAlias = Callable[[tuple[Team, list[Member]]], None] | None
+"""Raises when a team with its members is not as somebody has seen it."""
 _CURSORS: Final = Cursors[UUID]("teams", UUID)
 
 
@@ -84,8 +86,13 @@ class TeamService:
                 await self._audit.record(tx, Action.TEAM_FOUNDED, team_id, name=name)
                 return await self._team(tx, team_id)
 
-    async def rename(self, team_id: UUID, name: str) -> Team:
+    async def rename(self, team_id: UUID, name: str, expected: Expected = None) -> Team:
         """Give a team another name.
+
+        Parameters
+        ----------
+        expected
+            Raises when the team is not as the caller has seen it.
 
         Raises
         ------
@@ -96,15 +103,22 @@ class TeamService:
         """
         with _named(name):
             async with self._database.transaction(self._principal.tenant_id) as tx:
-                await self._lead(tx, team_id)
+                await self._compare(tx, await self._lead(tx, team_id), expected)
                 await repository.rename_team(tx, team_id, name)
                 await self._audit.record(tx, Action.TEAM_RENAMED, team_id, name=name)
                 return await self._team(tx, team_id)
 
-    async def delete(self, team_id: UUID) -> None:
-        """Delete a team. What was shared with it is not shared any more; it stays its owners'."""
+    async def delete(self, team_id: UUID, expected: Expected = None) -> None:
+        """Delete a team. What was shared with it is not shared any more; it stays its owners'.
+
+        Parameters
+        ----------
+        expected
+            Raises when the team is not as the caller has seen it.
+        """
         async with self._database.transaction(self._principal.tenant_id) as tx:
             team = await self._lead(tx, team_id)
+            await self._compare(tx, team, expected)
             self._tell(tx, [member.user_id for member in await repository.members(tx, team_id)])
             await repository.remove_team(tx, team_id)
             await self._audit.record(tx, Action.TEAM_DELETED, team_id, name=team.name)
@@ -157,6 +171,10 @@ class TeamService:
             await repository.remove_member(tx, team_id, user_id)
             self._tell(tx, [user_id])
             await self._audit.record(tx, Action.MEMBER_REMOVED, team_id, user=user_id, before=found.value)
+
+    async def _compare(self, tx: Transaction, team: Team, expected: Expected) -> None:
+        if expected:
+            expected((team, await repository.members(tx, team.id)))
 
     async def _lead(self, tx: Transaction, team_id: UUID) -> Team:
         """Lock a team and return it, if the caller leads it."""

@@ -77,14 +77,16 @@ async def is_cancel_requested(tx: Transaction, fence: Fence) -> bool | None:
     return await tx.connection.scalar(query)
 
 
-async def request_cancel(tx: Transaction, session_id: UUID) -> UUID | None:
-    """Ask the session's active run to stop, and return its id."""
+async def request_cancel(tx: Transaction, session_id: UUID, run_id: UUID | None = None) -> UUID | None:
+    """Ask the session's active run, or that one alone, to stop, and return its id."""
     statement = (
         update(runs)
         .where(runs.c.tenant_id == tx.tenant_id, runs.c.session_id == session_id, runs.c.status == "running")
         .values(cancel_requested=True)
         .returning(runs.c.id)
     )
+    if run_id is not None:
+        statement = statement.where(runs.c.id == run_id)
     return await tx.connection.scalar(statement)
 
 

@@ -11,16 +11,23 @@ from collections import OrderedDict
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select, true
+from sqlalchemy import ColumnElement, bindparam, or_, select, true
 
 from carrel_gateway.context import Principal
 from carrel_gateway.errors import NotFound, PermissionDenied
-from carrel_gateway.identity.rights import Right
+from carrel_gateway.identity.rights import Right, Role, rights_of
+from carrel_gateway.identity.tables import users
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.sharing.service import SESSIONS, Level
-from carrel_gateway.storage.database import Database
+from carrel_gateway.storage.database import Database, Transaction
+from carrel_gateway.storage.steps import scalar
 
 _OWNERS: Final = 10_000
+_OWNER: Final = select(sessions.c.owner_id).where(
+    sessions.c.tenant_id == bindparam("tenant_id"),
+    sessions.c.id == bindparam("session_id"),
+    sessions.c.status != "deleted",
+)
 
 
 class SessionAccess:
@@ -56,8 +63,8 @@ class SessionAccess:
 
     async def _level(self, principal: Principal, session_id: UUID) -> Level:
         """Return what somebody may do by teams; never remembered, for a share may end at any moment."""
-        async with self._database.transaction(principal.tenant_id, write=False) as tx:
-            return await SESSIONS.level(tx, session_id, principal.user_id)
+        tenant_id, user_id = principal.tenant_id, principal.user_id
+        return await self._database.run(tenant_id, lambda: SESSIONS.level(tenant_id, session_id, user_id), write=False)
 
     async def _owner(self, tenant_id: UUID, session_id: UUID) -> UUID | None:
         key = (tenant_id, session_id)
@@ -65,16 +72,27 @@ class SessionAccess:
         if known is not None:
             self._owners.move_to_end(key)
             return known
-        query = select(sessions.c.owner_id).where(
-            sessions.c.tenant_id == tenant_id, sessions.c.id == session_id, sessions.c.status != "deleted"
-        )
-        async with self._database.transaction(tenant_id, write=False) as tx:
-            owner = await tx.connection.scalar(query)
+        values = {"tenant_id": tenant_id, "session_id": session_id}
+        owner: UUID | None = await self._database.run(tenant_id, lambda: scalar(_OWNER, values), write=False)
         if owner is not None:
             self._owners[key] = owner
             while len(self._owners) > self._size:
                 self._owners.popitem(last=False)
         return owner
+
+
+async def may_send_now(tx: Transaction, session_id: UUID, owner_id: UUID, user_id: UUID) -> bool:
+    """Return whether a user, in person, may send messages to a session at this moment."""
+    query = select(users.c.role).where(
+        users.c.tenant_id == tx.tenant_id, users.c.id == user_id, users.c.disabled_at.is_(None)
+    )
+    role = await tx.connection.scalar(query)
+    held = rights_of(Role(role)) if role else frozenset[Right]()
+    if not held >= {Right.SESSIONS_WRITE, Right.KERNEL_EXECUTE}:
+        return False
+    whole = user_id == owner_id or Right.TENANT_ADMIN in held
+    level = SESSIONS.level(tx.tenant_id, session_id, user_id)
+    return whole or await tx.run(level) >= _needed(changes=True)
 
 
 def _needed(*, changes: bool) -> Level:

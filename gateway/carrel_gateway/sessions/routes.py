@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, status
+from fastapi import APIRouter, Query, Response, status
 
-from carrel_gateway.dependencies import Agents, Config, Cursor, EffectOf, Offset, Sessions
+from carrel_gateway.dependencies import Agents, Config, Cursor, EffectOf, Offset, Seen, Sessions
 from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.sessions.schemas import DeletionOut, SessionCreate, SessionList, SessionOut, SessionUpdate
+from carrel_gateway.web.conditional import tagged
 
 router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions", tags=["sessions"])
 
@@ -52,13 +53,15 @@ async def list_sessions(
 
 
 @router.get("/{session_id}")
-async def get_session(session_id: UUID, sessions: Sessions) -> SessionOut:
+async def get_session(session_id: UUID, sessions: Sessions, response: Response) -> SessionOut:
     """Return one conversation."""
-    return SessionOut.model_validate(await sessions.get(session_id))
+    return tagged(response, SessionOut.model_validate(await sessions.get(session_id)))
 
 
 @router.put("/{session_id}")
-async def update_session(session_id: UUID, body: SessionUpdate, sessions: Sessions, config: Config) -> SessionOut:
+async def update_session(
+    session_id: UUID, body: SessionUpdate, sessions: Sessions, config: Config, seen: Seen, response: Response
+) -> SessionOut:
     """Change title, model or limits."""
     if body.model is not None:
         await config.require_model(body.model)
@@ -69,13 +72,14 @@ async def update_session(session_id: UUID, body: SessionUpdate, sessions: Sessio
         changes["model"] = body.model
     if body.config is not None:
         changes["config"] = body.config.model_dump(exclude_none=True)
-    return SessionOut.model_validate(await sessions.update(session_id, **changes))
+    expected = seen.on(SessionOut.model_validate)
+    return tagged(response, SessionOut.model_validate(await sessions.update(session_id, expected=expected, **changes)))
 
 
 @router.delete("/{session_id}")
-async def delete_session(session_id: UUID, sessions: Sessions) -> DeletionOut:
+async def delete_session(session_id: UUID, sessions: Sessions, seen: Seen) -> DeletionOut:
     """Delete a conversation with its kernel, files, artifacts and history, and say what went. There is no way back."""
-    return DeletionOut.model_validate(await sessions.delete(session_id))
+    return DeletionOut.model_validate(await sessions.delete(session_id, seen.on(SessionOut.model_validate)))
 
 
 @router.post("/{session_id}/archive")

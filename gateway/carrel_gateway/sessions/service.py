@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -48,8 +49,14 @@ class SessionService:
         self._principal = principal
         self._database = context.database
         self._history = HistoryService(context, principal)
-        self._audit = AuditService(context, principal)
-        self._remover = Remover(context, principal)
+
+    @cached_property
+    def _audit(self) -> AuditService:
+        return AuditService(self._context, self._principal)
+
+    @cached_property
+    def _remover(self) -> Remover:
+        return Remover(self._context, self._principal)
 
     async def create(
         self,
@@ -153,8 +160,14 @@ class SessionService:
         title: str | None = None,
         config: dict[str, Any] | None = None,
         model: str | None = None,
+        expected: Callable[[Session], None] | None = None,
     ) -> Session:
         """Change what is given; `config` replaces the whole configuration.
+
+        Parameters
+        ----------
+        expected
+            Raises when the session is not as whoever changes it has seen it.
 
         Raises
         ------
@@ -163,8 +176,28 @@ class SessionService:
         """
         named = {"title": title, "config": config, "model": model}
         changes = {name: value for name, value in named.items() if value is not None}
-        session = await self.get(session_id)
-        return await self._change(session_id, changes) if changes else session
+
+        def plan(session: Session) -> dict[str, Any]:
+            if expected:
+                expected(session)
+            return changes
+
+        return await self.revise(session_id, plan)
+
+    async def revise(self, session_id: UUID, plan: Callable[[Session], dict[str, Any]]) -> Session:
+        """Change what a plan makes of the session as it is at that moment; nobody changes it in between.
+
+        Raises
+        ------
+        NotFound
+            There is no such session.
+        """
+        await self.get(session_id)
+        async with self._database.transaction(self._principal.tenant_id) as tx:
+            await self._history.hold(tx, session_id)
+            session = await self.require(tx, session_id)
+            changes = plan(session)
+            return await self._apply(tx, session_id, changes) if changes else session
 
     async def require(self, tx: Transaction, session_id: UUID) -> Session:
         """Return a session within a transaction.
@@ -244,11 +277,16 @@ class SessionService:
         await self._context.kernels.release(self._ref(session))
         return session
 
-    async def delete(self, session_id: UUID) -> Removal:
+    async def delete(self, session_id: UUID, expected: Callable[[Session], None] | None = None) -> Removal:
         """Delete a session with its kernel, files, artifacts and history.
 
         Returns what was removed. It is gone for callers at once; what cannot be removed now, because a part is away, is
         removed by `sweep`.
+
+        Parameters
+        ----------
+        expected
+            Raises when the session is not as whoever deletes it has seen it.
 
         Raises
         ------
@@ -261,6 +299,9 @@ class SessionService:
                 "only its owner, or an administrator of the tenant, deletes a session", code="not_your_session"
             )
         async with self._database.transaction(self._principal.tenant_id) as tx:
+            if expected:
+                await self._history.hold(tx, session_id)
+                expected(await self.require(tx, session_id))
             if not await repository.change(tx, session_id, {"status": "deleted"}):
                 raise _not_found()
             await self._audit.record(tx, Action.SESSION_DELETED, session_id, owner=session.owner_id)
@@ -339,13 +380,16 @@ class SessionService:
 
     async def _change(self, session_id: UUID, changes: dict[str, Any], told: Action | None = None) -> Session:
         async with self._database.transaction(self._principal.tenant_id) as tx:
-            if not await repository.change(tx, session_id, changes):
-                raise _not_found()
-            await self._history.append(session_id, [SessionChanged(changes=changes)], actor="user", tx=tx)
-            session = _required(await tx.run(repository.find(tx.tenant_id, session_id)))
+            session = await self._apply(tx, session_id, changes)
             if told:
                 await self._audit.record(tx, told, session_id, owner=session.owner_id)
             return session
+
+    async def _apply(self, tx: Transaction, session_id: UUID, changes: dict[str, Any]) -> Session:
+        if not await repository.change(tx, session_id, changes):
+            raise _not_found()
+        await self._history.append(session_id, [SessionChanged(changes=changes)], actor="user", tx=tx)
+        return await self.require(tx, session_id)
 
     def _ref(self, session: Session) -> SessionRef:
         return SessionRef(

@@ -13,12 +13,13 @@ from enum import IntEnum
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import Column, Subquery, Table, case, delete, func, insert, select, update
+from sqlalchemy import BindParameter, Column, Subquery, Table, bindparam, case, delete, func, insert, select, update
 
 from carrel_gateway.errors import NotFound, PermissionDenied
 from carrel_gateway.identity.rights import Role
 from carrel_gateway.identity.tables import team_members, teams
 from carrel_gateway.storage.database import Transaction
+from carrel_gateway.storage.steps import Steps, scalar
 
 Access: TypeAlias = Literal["read", "write"]
 
@@ -53,8 +54,10 @@ class TeamShares:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._thing: Column[UUID] = next(iter(table.primary_key.columns.values()[1:]))
+        levels = self.levels(bindparam("tenant_id"), bindparam("user_id"))
+        self._level = select(levels.c.level).where(levels.c.thing == bindparam("thing"))
 
-    def levels(self, tenant_id: UUID, user_id: UUID) -> Subquery:
+    def levels(self, tenant_id: UUID | BindParameter[UUID], user_id: UUID | BindParameter[UUID]) -> Subquery:
         """Return a query of `thing` and `level` of everything that teams of a user can see."""
         table = self._table
         writes = (table.c.access == "write") & (team_members.c.role != Role.READONLY.value)
@@ -70,11 +73,10 @@ class TeamShares:
             .subquery("levels")
         )
 
-    async def level(self, tx: Transaction, thing: UUID, user_id: UUID) -> Level:
+    def level(self, tenant_id: UUID, thing: UUID, user_id: UUID) -> Steps[Level]:
         """Return what a user may do with one thing by teams."""
-        levels = self.levels(tx.tenant_id, user_id)
-        found = await tx.connection.scalar(select(levels.c.level).where(levels.c.thing == thing))
-        return Level(found or 0)
+        values = {"tenant_id": tenant_id, "thing": thing, "user_id": user_id}
+        return Level((yield from scalar(self._level, values)) or 0)
 
     async def of(self, tx: Transaction, things: Sequence[UUID]) -> dict[UUID, list[TeamShare]]:
         """Return the shares of things."""

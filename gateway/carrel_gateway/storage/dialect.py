@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, cast, func, literal, text, type_coerce
+from sqlalchemy import ColumnElement, bindparam, cast, func, literal, null, text, type_coerce
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import BigInteger, Interval, LargeBinary, String, Text, Uuid
@@ -54,6 +54,10 @@ class Dialect(Protocol):
 
     def now(self) -> ColumnElement[datetime]:
         """Return the time by the clock that all processes share."""
+        ...
+
+    def clock(self) -> ColumnElement[datetime | None]:
+        """Return the same for a statement that is built once; null where it is this process's own clock."""
         ...
 
     def later(self, seconds: float) -> ColumnElement[datetime]:
@@ -145,6 +149,10 @@ class PostgresDialect:
         """Return the server's clock, which moves on within a transaction."""
         return func.clock_timestamp(type_=UtcDateTime())
 
+    def clock(self) -> ColumnElement[datetime | None]:
+        """Return the server's clock."""
+        return func.clock_timestamp(type_=UtcDateTime())
+
     def later(self, seconds: float) -> ColumnElement[datetime]:
         """Return the server's clock in so many seconds."""
         later = func.clock_timestamp() + literal(timedelta(seconds=seconds), Interval())
@@ -220,6 +228,10 @@ class SqliteDialect:
     def now(self) -> ColumnElement[datetime]:
         """Return this process's clock."""
         return bindparam(None, datetime.now(UTC), type_=UtcDateTime())
+
+    def clock(self) -> ColumnElement[datetime | None]:
+        """Return null: whoever reads it looks at the clock."""
+        return type_coerce(null(), UtcDateTime())
 
     def later(self, seconds: float) -> ColumnElement[datetime]:
         """Return this process's clock in so many seconds."""

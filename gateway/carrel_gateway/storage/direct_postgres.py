@@ -1,9 +1,10 @@
 """Steps on Postgres by asyncpg itself, for what a request does most: with its own connections and no layer between.
 
 A transaction takes one round trip to begin, with the role and the tenant in it, one for each statement, and one to
-commit. Connections are kept, never more than the pool's size: who finds none free waits, which is faster than opening
-another one. Nothing is sent twice; only a connection that a restart of the server has cut is replaced before the
-first step.
+commit. One that only reads has nothing to commit: its end goes with the beginning of the connection's next transaction
+or, when none comes, follows a moment later. Connections are kept, never more than the pool's size: who finds none free
+waits, which is faster than opening another one. Nothing is sent twice; only a connection that a restart of the server
+has cut is replaced before the first step.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from carrel_gateway.storage.steps import Rows, Steps, Values
 
 T = TypeVar("T")
 
+OPEN_SECONDS: Final = 0.02
+"""So long the transaction of a read may stay open when nothing follows; it holds no row and no snapshot."""
 _CLOSE_SECONDS: Final = 5
 _OURS: Final = (asyncpg.SyntaxOrAccessError, asyncpg.DataError, asyncpg.FeatureNotSupportedError)
 """Mistakes of this program, and what row-level security refuses: they are not hidden behind 'try again'."""
@@ -44,6 +47,9 @@ class DirectPostgres:
         self._arguments = arguments
         self._places = asyncio.Semaphore(size)
         self._free: list[Any] = []
+        self._open: dict[Any, float] = {}
+        """Those of the free ones on which a read is not ended yet, and the loop's time at which it was over."""
+        self._ending: asyncio.Task[None] | None = None
         self._closed = False
 
     async def run(self, tenant_id: UUID, begin: Callable[[], Steps[T]], /, *, write: bool) -> T:
@@ -59,11 +65,12 @@ class DirectPostgres:
             connection = await self._begun(tenant_id, write=write)
             try:
                 result = await _carry_out(connection, begin())
-                await _commit(connection)
+                if write:
+                    await _commit(connection)
             except BaseException as error:
                 await self._give_up(connection, error)
                 raise
-            self._free.append(connection)
+            self._give_back(connection, ended=write)
         except _OURS as error:
             if isinstance(error, InvalidCachedStatementError):  # a migration came between; it is prepared anew
                 raise away() from error
@@ -81,6 +88,10 @@ class DirectPostgres:
     async def aclose(self) -> None:
         """Close the connections that are free; those in use are closed when they would come back."""
         self._closed = True
+        if self._ending:
+            self._ending.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._ending
         while self._free:
             with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 await self._free.pop().close(timeout=_CLOSE_SECONDS)
@@ -101,13 +112,13 @@ class DirectPostgres:
         """Return a connection in a transaction that is bound to the tenant."""
         # One statement of the simple protocol takes no parameters; an id as hexadecimal digits needs no quoting.
         binding = (
-            f"BEGIN{'' if write else ' READ ONLY'};"
-            f"SELECT set_config('role', '{APP_ROLE}', true), set_config('app.tenant', '{tenant_id.hex}', true)"
+            f"BEGIN{'' if write else ' READ ONLY'};SET LOCAL role='{APP_ROLE}';SET LOCAL app.tenant='{tenant_id.hex}'"
         )
         while self._free:
             connection: Any = self._free.pop()
+            is_open = self._open.pop(connection, None) is not None
             try:
-                await connection.execute(binding)
+                await connection.execute(f"COMMIT;{binding}" if is_open else binding)
             except BaseException as error:
                 connection.terminate()
                 if not isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | ConnectionError):
@@ -124,8 +135,40 @@ class DirectPostgres:
             raise
         return connection
 
+    def _give_back(self, connection: Any, *, ended: bool) -> None:
+        self._free.append(connection)
+        if not ended:
+            self._open[connection] = asyncio.get_running_loop().time()
+            if self._ending is None or self._ending.done():
+                self._ending = asyncio.create_task(self._end_reads(), name="postgres-reads")
+
+    async def _end_reads(self) -> None:
+        """End the reads after which nothing came on their connections, until there are none."""
+        loop = asyncio.get_running_loop()
+        while self._open and not self._closed:
+            seconds = next(iter(self._open.values())) + OPEN_SECONDS - loop.time()
+            if seconds > 0:
+                await asyncio.sleep(seconds)
+                continue
+            async with self._places:  # whoever comes meanwhile waits, and opens no further connection
+                if self._open:
+                    await self._end_read(next(iter(self._open)))
+
+    async def _end_read(self, connection: Any) -> None:
+        del self._open[connection]
+        self._free.remove(connection)
+        try:
+            await connection.execute("COMMIT")
+        except BaseException as error:
+            connection.terminate()
+            if not isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
+                raise  # whoever comes next finds out about the others
+        else:
+            self._free.append(connection)
+
     def _drop_free(self) -> None:
         """Throw all of them away: one was cut, so the others have been too, or will not be missed."""
+        self._open.clear()
         while self._free:
             self._free.pop().terminate()
 

@@ -33,6 +33,8 @@ MAX_WAITING: Final = 10_000
 MAX_WAITING_BYTES: Final = 8 * 1024 * 1024
 FRESH_SECONDS: Final = 3.0
 """News that are older than that tell nobody anything: whoever was without them has looked into the log."""
+_GATHER_SECONDS: Final = 0.005
+"""News wait so long for others: a cell has several, and each question to Redis costs as much as many of them."""
 _BATCH: Final = 200
 _BATCH_BYTES: Final = 1024 * 1024
 _FIRST_PAUSE_SECONDS: Final = 0.05
@@ -155,6 +157,8 @@ class Outbox:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             await self._filled.wait()
+            if self._news and not self._changes and len(self._news) < _BATCH:  # nobody waits for an answer
+                await asyncio.sleep(_GATHER_SECONDS)
             batch = self._next_batch()
             if batch is None:
                 self._filled.clear()

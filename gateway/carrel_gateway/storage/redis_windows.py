@@ -1,6 +1,7 @@
 """Counters of a sliding window in Redis, for all gateways together, with those of this process to fall back to.
 
-The counting is one script of the library `limits`. When Redis does not answer soon, this process counts by itself for a
+The counting is one script of the library `limits`; for whoever calls often a few calls are counted ahead (`leases`).
+When Redis does not answer soon, this process counts by itself for a
 while. It knows what it let through before, so a caller gets no new budget by that, but the others do not know any more
 what is let through here: at most one budget for each gateway.
 """
@@ -13,6 +14,7 @@ from typing import Final
 import structlog
 from limits.aio.storage import RedisStorage
 
+from carrel_gateway.storage.leases import Leases
 from carrel_gateway.storage.metrics import WINDOW_FALLBACKS
 from carrel_gateway.storage.redis_clients import FAILURES, close_client, open_client
 from carrel_gateway.storage.windows import MemoryWindows, wait_of
@@ -44,6 +46,7 @@ class RedisWindows:
             connection_pool=self._client.connection_pool,  # pyright: ignore[reportArgumentType]  its hint forgets pools
         )
         self._own = MemoryWindows()
+        self._leases = Leases()
         self._away_until = 0.0
 
     async def hit(self, key: str, *, limit: int, seconds: int, cost: int = 1) -> float:
@@ -65,7 +68,10 @@ class RedisWindows:
         return await self._own.hit(key, limit=limit, seconds=seconds, cost=cost)
 
     async def _hit(self, key: str, limit: int, seconds: int, cost: int) -> float:
-        if await self._storage.acquire_sliding_window_entry(key, limit, seconds, cost):
+        async def acquire(amount: int) -> bool:
+            return await self._storage.acquire_sliding_window_entry(key, limit, seconds, amount)
+
+        if await self._leases.hit(key, limit=limit, seconds=seconds, cost=cost, acquire=acquire):
             return 0.0
         before, before_left, now, now_left = await self._storage.get_sliding_window(key, seconds)
         waits = wait_of(

@@ -35,6 +35,12 @@ async def add(tx: Transaction, agent: Agent) -> None:
     await tx.connection.execute(insert(agents).values(tenant_id=tx.tenant_id, **values))
 
 
+async def lock(tx: Transaction, agent_id: UUID) -> None:
+    """Have others who would change the agent wait until the transaction ends."""
+    query = select(agents.c.id).where(agents.c.tenant_id == tx.tenant_id, agents.c.id == agent_id)
+    await tx.connection.execute(query.with_for_update())
+
+
 async def find(tx: Transaction, agent_id: UUID, viewer: UUID) -> tuple[Agent, Level] | None:
     """Return an agent, and what the viewer may do with it by teams."""
     levels = AGENTS.levels(tx.tenant_id, viewer)

@@ -7,10 +7,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
 
-from carrel_gateway.dependencies import Agents, Config, Cursor, GatewayOf
+from carrel_gateway.dependencies import Agents, Config, Cursor, GatewayOf, Seen
 from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.sharing.schemas import ShareIn
 from carrel_gateway.stored_agents.schemas import AgentCreate, AgentList, AgentOut, AgentUpdate
+from carrel_gateway.web.conditional import tagged
 
 router = APIRouter(route_class=IdempotentRoute, prefix="/api/agents", tags=["agents"])
 
@@ -35,26 +36,30 @@ async def store_agent(body: AgentCreate, agents: Agents, config: Config, gateway
 
 
 @router.get("/{agent_id}")
-async def get_agent(agent_id: UUID, agents: Agents) -> AgentOut:
+async def get_agent(agent_id: UUID, agents: Agents, response: Response) -> AgentOut:
     """Return one agent."""
-    return AgentOut.model_validate(await agents.get(agent_id))
+    return tagged(response, AgentOut.model_validate(await agents.get(agent_id)))
 
 
 @router.put("/{agent_id}")
-async def update_agent(agent_id: UUID, body: AgentUpdate, agents: Agents, config: Config) -> AgentOut:
+async def update_agent(
+    agent_id: UUID, body: AgentUpdate, agents: Agents, config: Config, seen: Seen, response: Response
+) -> AgentOut:
     """Change an agent; sessions that began with it keep what they began with."""
     if body.model is not None:
         await config.require_model(body.model)
     changes: dict[str, Any] = body.model_dump(exclude_none=True, include={"name", "description", "model"})
     if body.config is not None:
         changes["config"] = body.config.model_dump(exclude_none=True)
-    return AgentOut.model_validate(await agents.change(agent_id, changes, version=body.version))
+    expected = seen.on(AgentOut.model_validate)
+    changed = await agents.change(agent_id, changes, version=body.version, expected=expected)
+    return tagged(response, AgentOut.model_validate(changed))
 
 
 @router.delete("/{agent_id}", status_code=status.HTTP_204_NO_CONTENT)
-async def delete_agent(agent_id: UUID, agents: Agents) -> Response:
+async def delete_agent(agent_id: UUID, agents: Agents, seen: Seen) -> Response:
     """Delete an agent; sessions that began with it go on."""
-    await agents.delete(agent_id)
+    await agents.delete(agent_id, seen.on(AgentOut.model_validate))
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 

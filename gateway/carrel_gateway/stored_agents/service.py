@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -81,13 +82,22 @@ class AgentService:
             await self._require(tx, agent_id, Level.READ)
             return await self._shared(tx, agent_id)
 
-    async def change(self, agent_id: UUID, changes: dict[str, Any], *, version: int | None = None) -> SharedAgent:
+    async def change(
+        self,
+        agent_id: UUID,
+        changes: dict[str, Any],
+        *,
+        version: int | None = None,
+        expected: Callable[[SharedAgent], None] | None = None,
+    ) -> SharedAgent:
         """Change columns; sessions that began with the agent keep what they began with.
 
         Parameters
         ----------
         version
             That which the caller has seen; none changes any.
+        expected
+            Raises when the agent is not as the caller has seen it.
 
         Raises
         ------
@@ -96,7 +106,10 @@ class AgentService:
         """
         self._principal.require(Right.AGENTS_WRITE)
         async with self._database.transaction(self._principal.tenant_id) as tx:
+            await repository.lock(tx, agent_id)
             await self._require(tx, agent_id, Level.WRITE)
+            if expected:
+                expected(await self._shared(tx, agent_id))
             if not changes:
                 return await self._shared(tx, agent_id)
             if not await repository.change(tx, agent_id, version, changes):
@@ -104,11 +117,20 @@ class AgentService:
             await self._audit.record(tx, Action.AGENT_CHANGED, agent_id, changed=sorted(changes))
             return await self._shared(tx, agent_id)
 
-    async def delete(self, agent_id: UUID) -> None:
-        """Delete an agent; its owner may, and administrators of the tenant."""
+    async def delete(self, agent_id: UUID, expected: Callable[[SharedAgent], None] | None = None) -> None:
+        """Delete an agent; its owner may, and administrators of the tenant.
+
+        Parameters
+        ----------
+        expected
+            Raises when the agent is not as the caller has seen it.
+        """
         self._principal.require(Right.AGENTS_WRITE)
         async with self._database.transaction(self._principal.tenant_id) as tx:
+            await repository.lock(tx, agent_id)
             agent = await self._require_own(tx, agent_id)
+            if expected:
+                expected(await self._shared(tx, agent_id))
             await repository.remove(tx, agent_id)
             await self._audit.record(tx, Action.AGENT_DELETED, agent_id, name=agent.name, owner=agent.owner_id)
 

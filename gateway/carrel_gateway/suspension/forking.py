@@ -25,6 +25,7 @@ from carrel_wire.log import (
     FileDeleted,
     HeadMoved,
     LogPayload,
+    MessageQueued,
     SessionForked,
     UserMessage,
 )
@@ -97,7 +98,7 @@ def _renamed(payload: LogPayload, ids: dict[UUID, UUID]) -> LogPayload:
     """Return a payload with the ids that must be one session's alone; a version that was not copied keeps its own."""
     changes: dict[str, Any] = {}
     match payload:
-        case UserMessage(message_id=message_id):
+        case UserMessage(message_id=message_id) | MessageQueued(message_id=message_id):
             changes = {"message_id": ids.setdefault(message_id, new_id())}
         case AssistantMessage(message_id=message_id, artifact_ids=artifact_ids):
             files = [ids.get(artifact_id, artifact_id) for artifact_id in artifact_ids]

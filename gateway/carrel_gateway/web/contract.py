@@ -89,9 +89,12 @@ WITH_A_BODY: Final[Problems] = {400: ("invalid_json", "invalid_body"), 422: ("va
 IDEMPOTENT: Final[Problems] = {
     400: ("multipart_expected", "invalid_multipart", "cut_body", "too_many_parts", "invalid_name"),
     409: ("idempotency_in_progress", "idempotency_outcome_unknown", "idempotency_answer_not_kept"),
+    412: ("precondition_failed",),
     422: ("idempotency_key_reused", "validation_failed"),
 }
-"""What an operation that takes `Idempotency-Key` adds; a multipart body under a key that is known is read for it."""
+"""What an operation that takes `Idempotency-Key` adds; a multipart body under a key that is known is read for it.
+
+The same operations compare `If-Match`, or refuse it."""
 
 RULES: Final = (
     Rule(".*", _SESSION + "(/.*)?", {
@@ -103,7 +106,9 @@ RULES: Final = (
         400: ("invalid_cursor",)}),
     # chat
     Rule("POST", _SESSION + "/chat(/stream)?", {
-        409: ("busy", "archived", "conflict"), 422: ("idempotency_key_reused",), 502: ("model_failed",)}),
+        409: ("busy", "archived", "conflict"), 422: ("idempotency_key_reused",),
+        429: ("too_many_queued",), 502: ("model_failed",)}),
+    Rule("DELETE", _SESSION + r"/messages/\{message_id\}", {404: ("message_not_found",), 409: ("not_queued",)}),
     Rule("POST", _SESSION + "/chat/stream", {400: ("message_required", "invalid_event_id")}),
     Rule("GET", _SESSION + "/events", {400: ("invalid_event_id",)}),
     # kernel

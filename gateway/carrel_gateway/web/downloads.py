@@ -30,6 +30,11 @@ def content_disposition(name: str, *, inline: bool) -> str:
     return f"{'inline' if inline else 'attachment'}; filename=\"{plain}\"; filename*=UTF-8''{encoded}"
 
 
+def tag_of(sha256: str) -> str:
+    """Return the tag of a file of this content."""
+    return f'"{sha256}"'
+
+
 def headers(name: str, content_type: str, *, size: int | None, sha256: str | None = None) -> dict[str, str]:
     """Return all headers of one download."""
     kind = media_type(content_type)
@@ -40,5 +45,5 @@ def headers(name: str, content_type: str, *, size: int | None, sha256: str | Non
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "private, no-store",
         **({} if size is None else {"Content-Length": str(size)}),
-        **({} if sha256 is None else {"ETag": f'"{sha256}"'}),
+        **({} if sha256 is None else {"ETag": tag_of(sha256)}),
     }

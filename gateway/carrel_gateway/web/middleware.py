@@ -19,6 +19,7 @@ import structlog
 
 from carrel_gateway import metrics
 from carrel_gateway.errors import CarrelError
+from carrel_gateway.logs import RequestLog
 from carrel_gateway.settings import Settings
 from carrel_gateway.web import problem
 from carrel_gateway.web.bodies import ANONYMOUS_MAX_BYTES, Admit, BodyMeter
@@ -65,6 +66,7 @@ class Envelope:
         self._settings = settings
         self._origins = frozenset(settings.cors_origins)
         self._local = settings.executor_type == "local"
+        self._log = RequestLog(settings, __name__)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in {"http", "websocket"}:
@@ -72,7 +74,8 @@ class Envelope:
             return
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        is_given = _REQUEST_ID.fullmatch(given) is not None
+        request_id = given.decode() if is_given else uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             refused = self._refusal(scope, headers)
@@ -80,7 +83,8 @@ class Envelope:
                 await self._websocket(scope, receive, send, refused)
             else:
                 meter = BodyMeter(headers.get(b"content-type", b""), self._limit(scope))
-                exchange = _Exchange(self._app, scope, receive, send, request_id, self._admit, meter)
+                exchange = _Exchange(self._app, scope, receive, send, request_id, self._admit, meter, self._log)
+                exchange.given_id = is_given
                 exchange.reader = self._reader(headers)
                 await exchange.run(refused)
 
@@ -138,6 +142,7 @@ class _Exchange:
         request_id: str,
         admit: Admit,
         meter: BodyMeter,
+        log: RequestLog,
     ) -> None:
         self._app = app
         self._scope = scope
@@ -146,11 +151,13 @@ class _Exchange:
         self._request_id = request_id
         self._admit = admit
         self._meter = meter
+        self._log = log
         self._admitted = False
         self._body_is_read = False
         self._refusal: _BodyRefused | None = None
         self._status = 0
         self.reader: bytes | None = None
+        self.given_id = False
 
     async def run(self, refused: tuple[int, str, str] | None) -> None:
         started = time.perf_counter()
@@ -161,7 +168,17 @@ class _Exchange:
                 await self._app(self._scope, self._read, self._write)
         except _BodyRefused as refusal:
             error, self._refusal = refusal.error, None
-            await self._problem(error.status, error.code, error.message, problem.headers_of(error))
+            await self._problem(error.status, error.code, error.message, error.detail, problem.headers_of(error))
+        except asyncio.CancelledError:
+            _log.warning("request cut by the end of the process")
+            await self._problem(
+                503,
+                "unavailable",
+                "this gateway ended before the request did, and how far it came is not known; send it again with its "
+                "Idempotency-Key, or look at what is there",
+                more={"Retry-After": "1"},
+            )
+            raise
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the cause
             self._refusal = None
             _log.exception("request failed")
@@ -211,11 +228,18 @@ class _Exchange:
                     drained += len(message.get("body", b""))
                     self._body_is_read = not message.get("more_body", False)
 
-    async def _problem(self, status: int, code: str, text: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
+    async def _problem(
+        self,
+        status: int,
+        code: str,
+        text: str,
+        detail: Mapping[str, Any] = MappingProxyType({}),
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         if self._status:  # the answer has begun; cutting it is the only way to say that it is not whole
             _log.error("answer cut", code=code)
             return
-        body = problem.problem_body(status, code, text, request_id=self._request_id)
+        body = problem.problem_body(status, code, text, request_id=self._request_id, extra=detail)
         headers = [
             (b"content-type", problem.MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
@@ -232,7 +256,14 @@ class _Exchange:
         metrics.requests.labels(method, path, f"{self._status // 100}xx").inc()
         metrics.request_seconds.labels(method, path).observe(seconds)
         # The path itself may hold a signed token or a file's name, and the query is nobody's business either.
-        _log.info("request", method=method, route=path, status=self._status, milliseconds=round(seconds * 1000, 1))
+        self._log.write(
+            self._request_id,
+            given=self.given_id,
+            method=method,
+            route=path,
+            status=self._status,
+            milliseconds=round(seconds * 1000, 1),
+        )
 
 
 def _waits_to_be_asked(scope: Scope) -> bool:

@@ -1,12 +1,18 @@
-"""Reads that a caller has already.
+"""Reads that a caller has already, and writes of what a caller has seen.
 
 Plan: every conditional read answers a tag, and 304 without a body while it is the same, as part of a list, weak, or
-`*`; another tag, and a change, get the whole answer with a new tag; a document without the tag is whole.
+`*`; another tag, and a change, get the whole answer with a new tag; a document without the tag is whole. Writes under
+`If-Match` are done when it names the tag of now, in a list too, or is `*`; under any other one, and a weak one, they
+are refused and nothing is done; answers have the new tag; writes that compare nothing refuse tags; which take them is
+in the API's description. Races of two writers are in `tests/integration/storage/test_seen.py`.
 """
 
 from __future__ import annotations
 
 import pytest
+
+from carrel_gateway.web.conditional import GUARDED
+from carrel_gateway.web.conditional import PATHS as CONDITIONAL
 
 PATHS = ["", "/config", "/files", "/files/a.csv", "/artifacts?category=data", "/notebook", "/export"]
 
@@ -37,3 +43,80 @@ def test_what_has_changed_is_sent(api, full):
         now = api.get(f"{full}{path}", headers={"If-None-Match": tag})
         assert now.status_code == 200
         assert now.headers["etag"] != tag
+
+
+# ---------------------------------------------------------------------- writes
+
+
+@pytest.fixture
+def things(api, full):
+    """Path → body of a change; a body of none is a deletion."""
+    agent = api.post("/api/agents", json={"name": "of a test"}).json()["id"]
+    team = api.post("/api/teams", json={"name": f"of a test {agent}"}).json()["id"]
+    name, kept = api.get("/api/me").json()["name"], api.get("/api/me/preferences").json()
+    yield {
+        full: {"title": "Another"},
+        f"{full}/config": {"max_steps": 3},
+        f"{full}/files/a.csv": None,
+        f"/api/agents/{agent}": {"description": "changed"},
+        f"/api/teams/{team}": {"name": f"changed {agent}"},
+        "/api/me": {"name": f"changed {agent}"[:40]},
+        "/api/me/preferences": {"preferences": {"of": agent}},
+    }
+    api.put("/api/me", json={"name": name})
+    api.put("/api/me/preferences", json=kept)
+
+
+def test_what_somebody_else_has_changed_is_not_written_over(api, things):
+    for path, body in things.items():
+        method = "DELETE" if body is None else "PUT"
+        tag = api.get(path).headers["etag"]
+        for seen in ('"other"', f"W/{tag}", "nothing", "", f'"a", W/{tag}'):
+            refused = api.request(method, path, json=body, headers={"If-Match": seen})
+            assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed"), (path, seen)
+            assert api.get(path).headers["etag"] == tag, (path, "nothing was changed")
+        changed = api.request(method, path, json=body, headers={"If-Match": f'"other", {tag}'})
+        assert changed.is_success, (path, changed.text)
+        if body is not None:
+            now = api.get(path).headers["etag"]
+            assert now != tag, path
+            assert changed.headers.get("etag") in (now, None), path
+            assert ("etag" in changed.headers) == ("/teams/" not in path), path
+            assert api.request(method, path, json=body, headers={"If-Match": tag}).status_code == 412, path
+            assert api.request(method, path, json=body, headers={"If-Match": "*"}).is_success, path
+
+
+def test_what_somebody_has_not_seen_is_not_deleted(api, things):
+    for path in (path for path in things if "/api/me" not in path and not path.endswith(("/config", "a.csv"))):
+        tag = api.get(path).headers["etag"]
+        refused = api.delete(path, headers={"If-Match": '"other"'})
+        assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed"), path
+        headers = {"If-Match": tag, "Idempotency-Key": path[-30:]}
+        first, second = (api.delete(path, headers=headers) for _ in range(2))
+        assert (first.is_success, second.status_code, second.content) == (True, first.status_code, first.content)
+        assert api.get(path).status_code == 404
+
+
+def test_a_tag_that_nothing_would_compare_is_refused(api, full):
+    for method, path, body in (
+        ("POST", "/api/sessions", {}),
+        ("POST", f"{full}/chat", {"message": "hello"}),
+        ("POST", f"{full}/archive", None),
+        ("POST", f"{full}/kernel/execute", {"code": "1"}),
+    ):
+        refused = api.request(method, path, json=body, headers={"If-Match": '"a"'})
+        assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed"), path
+    assert api.get(f"{full}/messages").json()["items"] == []
+    assert api.post(f"{full}/archive", headers={"If-Match": "*"}).status_code == 200
+
+
+def test_guarded_writes_say_so(api):
+    paths = api.get("/openapi.json").json()["paths"]
+    takes = {
+        (method.upper(), path)
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if "if-match" in {parameter["name"].lower() for parameter in operation.get("parameters", [])}
+    }
+    assert takes == GUARDED
+    assert {path for _, path in GUARDED} <= CONDITIONAL, "a tag to send back"

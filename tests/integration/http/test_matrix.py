@@ -49,12 +49,7 @@ def described() -> set[tuple[str, str]]:
         for method in operations
         if method in {"get", "put", "post", "delete", "patch", "head", "options"}
     }
-    pending = list(app.routes)
-    for route in pending:
-        if isinstance(route, WebSocketRoute):
-            found.add(("WS", route.path))
-        elif hasattr(route, "original_router"):
-            pending.extend(route.original_router.routes)
+    found |= {("WS", route.path) for route in app.routes if isinstance(route, WebSocketRoute)}
     return found
 
 

@@ -135,8 +135,9 @@ def test_websocket_conversation(api, gateway, session, sales):
         assert take(socket, "problem")["code"] == "invalid_json"
         socket.send(json.dumps({"type": "dance"}))
         assert take(socket, "problem")["code"] == "unknown_frame"
-        socket.send(json.dumps({"type": "message", "message": ""}))
-        assert take(socket, "problem")["code"] == "validation_failed"
+        for frame in ({"type": "message", "message": ""}, {"type": "cancel", "run_id": "x"}):
+            socket.send(json.dumps(frame))
+            assert take(socket, "problem")["code"] == "validation_failed"
     headers = {"Authorization": f"Bearer {gateway.key}"}
     with connect(f"{address(gateway, session)}?after=0", additional_headers=headers) as socket:
         assert json.loads(socket.recv(timeout=60))["seq"] == 1

@@ -51,14 +51,11 @@ UNKNOWN = "0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
 
 def routes():
     found = []
-    pending = list(APP.routes)
-    for route in pending:
+    for route in APP.routes:
         if isinstance(route, Route):
             found += [(method, route.path) for method in sorted(route.methods - {"HEAD"})]
         elif isinstance(route, WebSocketRoute):
             found.append(("WS", route.path))
-        else:
-            pending.extend(route.original_router.routes)  # FastAPI keeps included routers as they are
     return found
 
 

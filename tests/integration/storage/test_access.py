@@ -9,9 +9,9 @@ from __future__ import annotations
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event
 from tests.support.people import new_user
 from tests.support.state import new_principal
+from tests.support.tenancy import statements_of
 
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import CarrelError
@@ -67,21 +67,16 @@ async def test_a_deleted_one_is_not_found(context: ProcessContext, principal: Pr
 async def test_the_owner_is_asked_for_once(context: ProcessContext, user: Principal) -> None:
     access = SessionAccess(context.database, size=2)
     ids = [await owned(context, user) for _ in range(3)]
-    asked: list[str] = []
-
-    def look(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if "owner_id" in statement:
-            asked.append(statement)
-
-    event.listen(context.database._engine.sync_engine, "before_cursor_execute", look)
-    for _ in range(3):
-        await access.require(user, ids[0], changes=True)
-    assert len(asked) == 1
-    for session_id in ids:
-        await access.require(user, session_id, changes=False)
-    assert len(asked) == 3
-    await access.require(user, ids[0], changes=False)
-    assert len(asked) == 4
+    with statements_of(context.database) as asked:
+        for _ in range(3):
+            await access.require(user, ids[0], changes=True)
+        assert len(asked) == 1
+        assert "owner_id" in asked[0]
+        for session_id in ids:
+            await access.require(user, session_id, changes=False)
+        assert len(asked) == 3
+        await access.require(user, ids[0], changes=False)
+        assert len(asked) == 4
 
 
 async def test_lists_hold_ones_own(context: ProcessContext, principal: Principal, user: Principal) -> None:

@@ -14,9 +14,10 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import select
 from tests.support.people import change_key, change_user, new_key, new_team, new_user
 from tests.support.state import new_principal, open_state
+from tests.support.tenancy import statements_of
 
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import Unauthenticated
@@ -28,7 +29,6 @@ from carrel_gateway.identity.rights import ALL_RIGHTS, Right, Role, rights_of
 from carrel_gateway.identity.service import default_principal
 from carrel_gateway.identity.tables import api_keys
 from carrel_gateway.settings import Settings
-from carrel_gateway.storage.database import Database
 from carrel_gateway.storage.ids import new_id
 
 PAST = datetime.now(UTC) - timedelta(seconds=1)
@@ -138,30 +138,19 @@ async def test_a_key_is_looked_up_in_its_own_tenant_alone(
 # ---------------------------------------------------------------------- what it costs
 
 
-class Statements:
-    """Counts what is asked of a database."""
-
-    def __init__(self, database: Database) -> None:
-        self.seen: list[str] = []
-        event.listen(database._engine.sync_engine, "before_cursor_execute", self._look)
-
-    def _look(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
-        self.seen.append(statement)
-
-
 async def test_a_known_caller_costs_no_look_up_and_a_revocation_is_felt_at_once(
     context: ProcessContext, user: Principal, authenticator: Authenticator
 ) -> None:
     key, key_id = await new_key(context.database, user)
     await authenticator.authenticate(key)
     await until(lambda: authenticator._cache.mark(user.tenant_id) is not None)
-    statements = Statements(context.database)
-    known = await authenticator.authenticate(key)
-    assert sum("api_keys" in statement for statement in statements.seen) == 1
-    statements.seen.clear()
-    for _ in range(10):
-        assert await authenticator.authenticate(key) is known
-    assert statements.seen == []
+    with statements_of(context.database) as seen:
+        known = await authenticator.authenticate(key)
+        assert len(seen) == 1
+        assert "api_keys" in seen[0]
+        for _ in range(10):
+            assert await authenticator.authenticate(key) is known
+        assert len(seen) == 1
     await change_key(context.database, user, key_id, revoked_at=datetime.now(UTC))
     assert await authenticator.authenticate(key) is known  # nobody has said so yet
     await announce(context.bus, user.tenant_id, key_id)

@@ -263,6 +263,30 @@ async def test_nothing_of_a_transaction_stays_on_its_connection(
     assert postgres.sql(idle) == "0"
 
 
+async def test_a_read_ends_with_the_next_transaction_on_its_connection_or_by_itself(
+    on_postgres: Callable[..., Any],
+) -> None:
+    database: Database = await on_postgres()
+    try:
+        mine, stranger = await new_principal(database), await new_principal(database)
+        pool: Any = database._direct
+        for who, write in ((mine, False), (stranger, False), (mine, True), (stranger, False), (mine, False)):
+            who_reads = await database.run(who.tenant_id, lambda w=who: _first_row(WHO, of(w.tenant_id)), write=write)
+            assert who_reads == ["carrel_app", who.tenant_id.hex, str(who.tenant_id)]
+            (connection,) = pool._free
+            assert connection.is_in_transaction() != write
+        async with asyncio.timeout(30):
+            while connection.is_in_transaction() or not pool._free:  # noqa: ASYNC110  nobody tells of it
+                await asyncio.sleep(0.01)
+        assert pool._free == [connection]
+        assert await connection.fetchrow("SELECT current_user, current_setting('app.tenant', true)") == ("gateway", "")
+        await database.run(mine.tenant_id, lambda: scalar(COUNT, of(mine.tenant_id)), write=False)
+        connection.terminate()  # while a read is open on it
+        assert await database.run(mine.tenant_id, lambda: scalar(COUNT, of(mine.tenant_id)), write=False) == 0
+    finally:
+        await database.aclose()
+
+
 # ---------------------------------------------------------------------- away
 
 

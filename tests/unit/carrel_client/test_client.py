@@ -115,6 +115,31 @@ def test_problem():
     assert caught.value.document["run_id"] == "7"
 
 
+def test_a_message_that_may_wait():
+    seen = []
+    waits = {"id": "9", "content": "then this", "run_id": "R", "created_at": "2026-01-01T00:00:00Z"}
+
+    def handler(request):
+        seen.append((request.method, request.url.path, request.url.params.get("queue")))
+        if request.url.path == "/api/sessions/0190":
+            return httpx.Response(200, json=SESSION)
+        if request.method == "GET":
+            return httpx.Response(200, json={"items": [], "next_cursor": None, "queued": [waits]})
+        if request.method == "DELETE":
+            return httpx.Response(204)
+        return httpx.Response(200, content=event(3, "run.finished", run_id="R"), headers={"Carrel-Run-Id": "R"})
+
+    with client(handler) as carrel:
+        assert [item.type for item in carrel.stream_chat("0190", "then this", queue=True)] == ["run.finished"]
+        assert carrel.queued_messages("0190") == [waits]
+        carrel.withdraw_message("0190", "9")
+    assert seen[1:] == [
+        ("POST", "/api/sessions/0190/chat/stream", "true"),
+        ("GET", "/api/sessions/0190/messages", None),
+        ("DELETE", "/api/sessions/0190/messages/9", None),
+    ]
+
+
 @pytest.mark.parametrize("body", ["<html>nginx</html>", "[]", '{"detail": "x"}'])
 def test_errors_of_something_else(body):
     with client(lambda _: httpx.Response(502, text=body)) as carrel, pytest.raises(UnexpectedReply, match="502"):
@@ -196,7 +221,7 @@ async def test_stream_that_never_began_is_not_sent_again(face):
 
 
 def test_pauses_grow_to_a_bound_and_begin_anew_with_an_event():
-    stream = RunStream("0190", "hello", 4, lambda: 100.0)
+    stream = RunStream("0190", "hello", 4, clock=lambda: 100.0)
     stream.call()
     stream.opened({"Carrel-Run-Id": "R"})
     for _ in range(2):
@@ -213,7 +238,7 @@ def test_pauses_grow_to_a_bound_and_begin_anew_with_an_event():
 
 def test_an_attempt_that_hangs_counts_and_a_silent_run_does_not():
     now = [100.0]
-    stream = RunStream("0190", "hello", 4, lambda: now[0])
+    stream = RunStream("0190", "hello", 4, clock=lambda: now[0])
     stream.call()
     stream.opened({"Carrel-Run-Id": "R"})
     now[0] += 10 * PATIENCE_SECONDS

@@ -1,7 +1,8 @@
 """Driving runs: leases, cancelling, taking over, handing over. Real SQLite, bus and loop; a scripted model; no kernel.
 
 Plan: an answer; a failure of every kind ends the run with a reason; cancel while the model is silent; a silent owner's
-run is taken over from its log, and the old owner stops without a trace; a handed-over run is taken over at once; the
+run is taken over from its log, and the old owner stops without a trace; a handed-over run is taken over at once; what
+waits is driven when its turn comes, after an end of every kind, and handed over when that is the process's own end; the
 questions that went before.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -27,6 +29,7 @@ from carrel_gateway.history.service import HistoryService, Message
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
 from carrel_gateway.opening import open_context
 from carrel_gateway.runs.repository import Run
+from carrel_gateway.runs.service import RunService
 from carrel_gateway.sessions.service import SessionService
 
 PRINCIPAL = Principal(tenant_id=DEFAULT_TENANT_ID, user_id=DEFAULT_USER_ID)
@@ -158,6 +161,75 @@ async def test_cancel_while_the_model_is_silent(context, supervised):
     end = await ended(context, session_id)
     assert (end.status, end.code) == ("cancelled", "cancelled")
     assert await chat.cancel(session_id) is None
+
+
+async def ends_of(context, session_id, count):
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        ends = [event.payload for event in await events(context, session_id) if event.type == "run.finished"]
+        if len(ends) == count:
+            return ends
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(("reply", "status"), [("<answer>Yes.</answer>", "succeeded"), (RuntimeError("x"), "failed")])
+async def test_what_waits_is_driven_when_its_turn_comes(context, supervised, reply, status):
+    go_on = asyncio.Event()
+
+    class Slow(ScriptedModel):
+        async def stream(self, view):
+            await go_on.wait()
+            async for chunk in super().stream(view):
+                yield chunk
+
+    model = Slow([reply])
+    chat = ChatService(context, PRINCIPAL, await supervised(model))
+    session_id = await opened_session(context)
+    sent = [await chat.send(session_id, text, queue=True) for text in ("1", "2", "3")]
+    go_on.set()
+    ends = await ends_of(context, session_id, 3)
+    assert [(end.run_id, end.status) for end in ends] == [(run.run_id, status) for run in sent]
+    assert [view.question for view in model.views] == ["1", "2", "3"]
+
+
+async def test_cancel_ends_the_run_that_goes_on_and_the_next_has_its_turn(context, supervised):
+    model = SilentModel()
+    chat = ChatService(context, PRINCIPAL, await supervised(model))
+    session_id = await opened_session(context)
+    first, second = [await chat.send(session_id, text, queue=True) for text in ("1", "2")]
+    for run in (first, second):
+        await asyncio.wait_for(model.asked.wait(), DEADLINE_SECONDS)
+        model.asked.clear()
+        assert await chat.cancel(session_id, UUID(int=7)) is None
+        assert await chat.cancel(session_id, run.run_id) == run.run_id
+    assert [end.status for end in await ends_of(context, session_id, 2)] == ["cancelled", "cancelled"]
+
+
+async def test_what_begins_as_the_process_ends_is_handed_over(context, supervised, monkeypatch):
+    finish, finishing = RunService.finish, asyncio.Event()
+
+    async def late(*arguments):
+        finishing.set()
+        with suppress(asyncio.CancelledError):  # the process ends, and the last commit is on its way
+            await asyncio.Event().wait()
+        return await finish(*arguments)
+
+    first = await supervised(ScriptedModel(["<answer>Yes.</answer>"]))
+    chat = ChatService(context, PRINCIPAL, first)
+    session_id = await opened_session(context)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunService, "finish", late)
+        await chat.send(session_id, "1")
+        waiting = await chat.send(session_id, "2", queue=True)
+        await asyncio.wait_for(finishing.wait(), DEADLINE_SECONDS)
+        await first.aclose()
+    second = RunSupervisor(context, Models(ScriptedModel(["<answer>Here.</answer>"])))
+    await second._claim()
+    assert list(second._driven) == [waiting.run_id]
+    ends = await ends_of(context, session_id, 2)
+    await second.aclose()
+    assert [end.status for end in ends] == ["succeeded", "succeeded"]
 
 
 async def test_lost_news_are_no_failure_and_cancels_are_heard_after(context, supervised):

@@ -1,7 +1,8 @@
 """Redaction and the form of log lines.
 
 Plan: credentials of every kind that passes here are replaced in texts and in fields, at any depth; a line is one
-line of JSON whatever the message holds.
+line of JSON whatever the message holds. The line of a request has the form of the others, and an id that looks like a
+credential is replaced there too.
 """
 
 from __future__ import annotations
@@ -101,3 +102,25 @@ def test_exceptions_are_in_their_line(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert "ValueError" in json.loads(line)["exception"]
     assert "xyzxyz" not in line
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_the_line_of_a_request_is_like_the_others(tmp_path, capsys, given):
+    fields = {"method": "GET", "route": "/api/sessions", "status": 200, "milliseconds": 1.5}
+    request_id = "crl_0123456789abcdefghijABCDEFGHIJ" if given else "0123456789abcdef"
+    with configured(tmp_path):
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            structlog.get_logger("test").info("request", **fields)
+        logs.RequestLog(Settings(data_dir=tmp_path), "test").write(request_id, given=given, **fields)
+    one, other = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert len(one.pop("timestamp")) == len(other.pop("timestamp"))
+    assert one == other
+    assert other["request_id"] == (f"crl_{logs.REDACTED}" if given else request_id)
+
+
+@pytest.mark.parametrize(("level", "log_format", "lines"), [("warning", "json", 0), ("info", "console", 1)])
+def test_the_line_of_a_request_heeds_the_settings(tmp_path, capsys, level, log_format, lines):
+    with configured(tmp_path, level):
+        log = logs.RequestLog(Settings(data_dir=tmp_path, log_format=log_format), "test")
+        log.write("0123", given=False, method="GET", route="/", status=200, milliseconds=0.1)
+    assert len(capsys.readouterr().err.splitlines()) == lines

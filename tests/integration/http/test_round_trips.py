@@ -1,0 +1,139 @@
+"""What a request costs in questions to Postgres and Redis, counted: time would say the same, and only sometimes.
+
+Plan: one gateway in this process over Postgres and Redis, and a user with a key. A read is one statement in a
+transaction, and the look at who calls none, for they are known; an execution is one transaction, and the statements in
+it are few; Redis is asked for a limit once in many calls. What an ordinary transaction of SQLAlchemy's would ask is
+counted with the rest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy import event
+from tests.support.inside import Inside, inside
+from tests.support.people import new_key, new_user
+from tests.support.state import new_principal
+
+from carrel_gateway.history.service import HistoryService
+from carrel_gateway.identity.rights import Role
+from carrel_gateway.settings import Settings
+from carrel_gateway.storage.ids import new_id
+from carrel_wire.log import UserMessage
+
+TIMES = 20
+
+
+class Counted:
+    """One gateway, and somebody with a key."""
+
+    def __init__(self, gateway: Inside) -> None:
+        self.gateway = gateway
+        tenant = gateway.call(new_principal, gateway.context.database)
+        user = gateway.call(new_user, gateway.context.database, tenant.tenant_id, Role.USER)
+        self.key = gateway.call(new_key, gateway.context.database, user)[0]
+        made = self.ask("POST", "/api/sessions", json={})
+        self.session = f"/api/sessions/{made['id']}"
+        said = UserMessage(message_id=new_id(), content="what is one and one?")
+        gateway.call(HistoryService(gateway.context, user).append, UUID(made["id"]), [said], actor="user")
+
+    def ask(self, method: str, path: str, **options: Any) -> Any:
+        reply = self.gateway.request(method, path, credential=self.key, **options)
+        assert reply.status_code < 300, reply.text
+        return reply.json()
+
+    @contextmanager
+    def counting(self) -> Iterator[Counter[str]]:
+        """Count round trips."""
+        found: Counter[str] = Counter()
+        driver: Any = asyncpg.Connection
+        originals = {name: getattr(driver, name) for name in ("execute", "fetch", "executemany")}
+
+        def counted(name: str) -> Any:
+            def call(connection: Any, *arguments: Any, **options: Any) -> Any:
+                found["postgres"] += 1
+                return originals[name](connection, *arguments, **options)
+
+            return call
+
+        ask_redis = Redis.execute_command
+
+        def redis(client: Any, *arguments: Any, **options: Any) -> Any:
+            found["bus" if "{carrel.bus}" in str(arguments) else "redis"] += 1
+            return ask_redis(client, *arguments, **options)
+
+        def plain(*_: Any) -> None:
+            found["sqlalchemy"] += 1
+
+        engine = self.gateway.context.database._engine.sync_engine  # pyright: ignore[reportPrivateUsage]
+        for name in originals:
+            setattr(driver, name, counted(name))
+        Redis.execute_command = redis
+        event.listen(engine, "before_cursor_execute", plain)
+        try:
+            yield found
+        finally:
+            event.remove(engine, "before_cursor_execute", plain)
+            Redis.execute_command = ask_redis
+            for name, original in originals.items():
+                setattr(driver, name, original)
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, redis_url: str) -> Iterator[Counted]:
+    settings = Settings(  # pyright: ignore[reportCallIssue]
+        _env_file=None,
+        data_dir=tmp_path_factory.mktemp("gateway") / "data",
+        database_url=postgres_url,
+        redis_url=redis_url,
+        rate_per_principal=10_000,
+        spare_kernel_host=False,
+        kernel_preload="",
+        checkpoint_seconds=0,
+    )
+    with inside(settings) as gateway:
+        yield Counted(gateway)
+
+
+@pytest.mark.parametrize(("path", "statements"), [("/messages?limit=10", 1), ("/events?limit=10", 1), ("", 1)])
+def test_a_read_is_one_statement_and_asks_nobody_who_calls(counted: Counted, path: str, statements: int):
+    for _ in range(3):  # who calls is remembered when the news of the tenant are heard
+        counted.ask("GET", counted.session + path)
+    with counted.counting() as found:
+        for _ in range(TIMES):
+            counted.ask("GET", counted.session + path)
+    assert found["sqlalchemy"] == 0
+    assert TIMES * (1 + statements) <= found["postgres"] <= TIMES * (2 + statements), "its end may come by itself"
+    assert found["redis"] <= TIMES / 4
+
+
+def test_an_execution_is_one_transaction(counted: Counted):
+    def execute() -> None:
+        assert counted.ask("POST", f"{counted.session}/kernel/execute", json={"code": "1+1"})["status"] == "ok"
+
+    for _ in range(3):
+        execute()
+    with counted.counting() as found:
+        for _ in range(TIMES):
+            execute()
+    assert found["sqlalchemy"] == 0
+    assert TIMES * 3 <= found["postgres"] <= TIMES * 5
+    assert found["redis"] <= TIMES / 4
+    assert 0 < found["bus"] <= TIMES * 4
+
+
+def test_a_look_at_who_calls_is_one_statement_by_the_driver(counted: Counted):
+    authenticator = counted.gateway.authenticator
+    with counted.counting() as found:
+        for _ in range(TIMES):
+            authenticator._cache._entries.clear()  # pyright: ignore[reportPrivateUsage]
+            counted.ask("GET", f"{counted.session}/messages")
+    assert found["sqlalchemy"] == 0
+    assert TIMES * 4 <= found["postgres"] <= TIMES * 6
