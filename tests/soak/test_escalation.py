@@ -14,7 +14,8 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from tests.soak.conftest import Record
 from tests.support.broken_checks import BREAKS
-from tests.support.escalation import Stage, machine_of, stage
+from tests.support.escalation import machine_of
+from tests.support.escalation_stage import Stage, stage
 
 EXAMPLES, STEPS = 50, 80
 HUNT = settings(

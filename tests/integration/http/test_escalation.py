@@ -12,7 +12,8 @@ import pytest
 from hypothesis import Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from tests.support.broken_checks import BREAKS
-from tests.support.escalation import Stage, machine_of, stage
+from tests.support.escalation import machine_of
+from tests.support.escalation_stage import Stage, stage
 
 SHORT = settings(max_examples=10, stateful_step_count=40, database=None, report_multiple_bugs=False)
 SEED = 26
