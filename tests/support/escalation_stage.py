@@ -1,4 +1,4 @@
-"""The gateway on which `escalation` is played: two tenants with people for each example, and a look at what they may."""
+"""The gateway on which `escalation` is played: two tenants with people for each example, and what they may."""
 
 from __future__ import annotations
 
