@@ -140,13 +140,17 @@ class Standing:
 
     async def holds(self) -> bool:
         """Return whether the caller would still be let in; while that cannot be found out, it is as it was."""
+        return await self.refusal() is None
+
+    async def refusal(self) -> CarrelError | None:
+        """Return why the caller would not be let in any more; none where they would, or while it is not known."""
         try:
             await self.now()
         except Unavailable:
-            return True
-        except CarrelError:
-            return False
-        return True
+            return None
+        except CarrelError as error:
+            return error
+        return None
 
     async def _caller(self) -> Principal:
         authenticator = self._gateway.authenticator

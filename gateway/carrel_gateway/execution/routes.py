@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Annotated, Any
 from uuid import UUID, uuid5
 
 import msgspec
 from fastapi import APIRouter, Header, Response
-from fastapi.responses import StreamingResponse
 
-from carrel_gateway.dependencies import Executions, IdempotencyKey
+from carrel_gateway.dependencies import Executions, IdempotencyKey, Standing, StandingOf
 from carrel_gateway.errors import CarrelError, Conflict, InvalidInput, KeyReused, NotYet, Unavailable
 from carrel_gateway.execution.schemas import CompleteIn, ExecuteIn, ExecutionOut, ProducedFile
 from carrel_gateway.execution.service import ExecutionService
@@ -19,6 +18,7 @@ from carrel_gateway.kernels.outputs import fold, output_of
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.web import sse
 from carrel_gateway.web.replies import JsonReply
+from carrel_gateway.web.watched import WatchedStream
 from carrel_wire.events import Artifact, ExecutionEvent, Finished, encode_event
 
 router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions/{session_id}/kernel", tags=["kernel"])
@@ -46,14 +46,16 @@ async def execute(
     session_id: UUID,
     body: ExecuteIn,
     executions: Executions,
+    standing: StandingOf,
     accept: Annotated[str, Header()] = "application/json",
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Run code in the session's kernel, which is started when there is none.
 
     The event `finished`, and the JSON answer, come when all of it is committed. When the kernel takes long to be there,
-    the JSON answer is 202 and nothing has run; a stream says `waking` and goes on. With `Idempotency-Key`, or an
-    `execution_id` of the caller's, asking again never runs the code again.
+    the JSON answer is 202 and nothing has run; a stream says `waking` and goes on. When the key or login is not in
+    force any more, the stream ends with a problem, and the code runs on. With `Idempotency-Key`, or an `execution_id`
+    of the caller's, asking again never runs the code again.
     """
     if body.silent and (body.execution_id or idempotency_key):
         raise InvalidInput(
@@ -76,8 +78,8 @@ async def execute(
     if NDJSON in accept or sse.MEDIA_TYPE in accept:
         waking = None if known else await _waking(executions, session_id)
         if NDJSON in accept:
-            return await _stream(events, NDJSON, encode_event, _problem_line, waking)
-        return await _stream(events, sse.MEDIA_TYPE, _sse_encoder(execution_id), _problem_event, waking)
+            return await _stream(events, standing, NDJSON, encode_event, _problem_line, waking)
+        return await _stream(events, standing, sse.MEDIA_TYPE, _sse_encoder(execution_id), _problem_event, waking)
     if not known:
         await executions.awake(session_id)
     return JsonReply((await _collect(events, execution_id)).model_dump())
@@ -166,15 +168,20 @@ async def _collect(events: AsyncIterator[ExecutionEvent], execution_id: UUID) ->
 
 async def _stream(
     events: AsyncIterator[ExecutionEvent],
+    standing: Standing,
     media_type: str,
     encode: Callable[[ExecutionEvent], bytes],
     encode_problem: Callable[[CarrelError], bytes],
     waking: AsyncIterator[NotYet] | None = None,
-) -> StreamingResponse:
+) -> WatchedStream:
     # What fails before the first event is an ordinary problem with its own status.
     first = None if waking else await anext(aiter(events), None)
 
-    async def body() -> AsyncIterator[bytes]:
+    async def refusal() -> bytes | None:
+        error = await standing.refusal()
+        return None if error is None else encode_problem(error)
+
+    async def body() -> AsyncGenerator[bytes, None]:
         try:
             if waking:
                 async for notice in waking:
@@ -186,7 +193,7 @@ async def _stream(
         except CarrelError as error:
             yield encode_problem(error)
 
-    return StreamingResponse(body(), media_type=media_type, headers=sse.HEADERS)
+    return WatchedStream(body(), refusal, media_type=media_type, headers=sse.HEADERS)
 
 
 def _sse_encoder(execution_id: UUID) -> Callable[[ExecutionEvent], bytes]:

@@ -2,9 +2,9 @@
 
 Plan: a key is made, shown once, used and revoked over HTTP; a socket is let in by a ticket, once, as subprotocol, and
 by nothing in its address; its answer does not repeat the ticket. When a key is revoked, its sockets are closed (4401)
-and its streams end, soon; a demotion closes nothing that reading allows and stops messages at once; while the database
-is away nothing is closed. A gateway with Postgres and without a key makes the administrator's first one and says it
-once, on standard output and not in its log.
+and its streams end, soon, those of code that runs too; a demotion closes nothing that reading allows and stops messages
+at once; while the database is away nothing is closed. A gateway with Postgres and without a key makes the
+administrator's first one and says it once, on standard output and not in its log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.inside import Refused
 from tests.support.matrix import World, world
 from tests.support.people import change_key, change_user
 from tests.support.servers import Postgres
-from tests.support.serving import environment
+from tests.support.serving import environment, until
 
 from carrel_gateway.chat import socket as chat_socket
 from carrel_gateway.context import Principal
@@ -181,6 +181,41 @@ def test_a_stream_ends_when_its_right_ends(everybody: World) -> None:
     reader.join(30)
     assert not reader.is_alive()
     assert "session.created" in found[0].text
+
+
+WAITING = "print('begun', flush=True)\nimport time\nwhile True:\n    time.sleep(0.01)"
+
+
+@pytest.mark.parametrize("accept", ["application/x-ndjson", "text/event-stream"])
+def test_a_stream_of_code_that_runs_ends_when_its_right_ends(everybody: World, accept: str) -> None:
+    """The reader is cut off and told why; the code runs on."""
+    user = everybody.people[Role.USER]
+    kept, made = everybody.key(user), made_key(everybody, everybody.key(user))
+    path = f"/api/sessions/{everybody.objects[user.user_id].session}"
+    found: list[httpx.Response] = []
+
+    def run() -> None:
+        headers, body = {"Accept": accept}, {"code": WAITING}
+        answer = everybody.gateway.request(
+            "POST", f"{path}/kernel/execute", credential=made["key"], headers=headers, json=body
+        )
+        found.append(answer)
+
+    def kernel() -> str:
+        return everybody.gateway.request("GET", f"{path}/kernel", credential=kept).json()["status"]
+
+    reader = threading.Thread(target=run)
+    reader.start()
+    until(lambda: kernel() == "busy")
+    everybody.gateway.request("DELETE", f"/api/keys/{made['id']}", credential=kept)
+    reader.join(30)
+    assert not reader.is_alive()
+    last = found[0].text.strip().splitlines()[-1].removeprefix("data: ")
+    assert (json.loads(last)["type"], json.loads(last)["code"]) == ("problem", "revoked")
+    assert '"finished"' not in found[0].text
+    assert kernel() == "busy"
+    everybody.gateway.request("POST", f"{path}/kernel/interrupt", credential=kept)
+    until(lambda: kernel() == "idle")
 
 
 def test_a_demotion_is_felt_by_the_next_message(everybody: World) -> None:
