@@ -24,7 +24,7 @@ LINES: Final = "application/x-ndjson"
 @router.get("/notebook", response_class=StreamingResponse, responses={200: {"content": {NOTEBOOK: {}}}})
 async def export_notebook(session_id: UUID, notebooks: Notebooks) -> StreamingResponse:
     """Return the session as a notebook (nbformat 4.5) that runs from top to bottom beside the folder `data`."""
-    return _download(*await notebooks.export(session_id), "ipynb", NOTEBOOK)
+    return download(*await notebooks.export(session_id), "ipynb", NOTEBOOK)
 
 
 @router.get("/export", response_class=StreamingResponse, responses={200: {"content": {NOTEBOOK: {}, LINES: {}}}})
@@ -38,11 +38,12 @@ async def export_history(
 ) -> StreamingResponse:
     """Return the history of the session as a file, sent as it is read."""
     if format == "ipynb":
-        return _download(*await notebooks.export(session_id), "ipynb", NOTEBOOK)
-    return _download(*await notebooks.lines(session_id), "jsonl", LINES)
+        return download(*await notebooks.export(session_id), "ipynb", NOTEBOOK)
+    return download(*await notebooks.lines(session_id), "jsonl", LINES)
 
 
-def _download(session: Session, content: AsyncIterator[bytes], suffix: str, media_type: str) -> StreamingResponse:
+def download(session: Session, content: AsyncIterator[bytes], suffix: str, media_type: str) -> StreamingResponse:
+    """Return a file of a session, sent as it is read and named after it."""
     disposition = content_disposition(f"{session.title[:80]}.{suffix}", inline=False)
     # What is appended while this is read may be in it: whoever comes back with this tag then gets it once more.
     tag = hashlib.sha256(f"{suffix} {session.last_seq} {session.title}".encode()).hexdigest()[:32]

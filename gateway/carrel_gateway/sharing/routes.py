@@ -21,12 +21,13 @@ from carrel_gateway.dependencies import Cursor, GatewayOf, SharingOf
 from carrel_gateway.errors import NotFound
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.idempotency.routes import IdempotentRoute
+from carrel_gateway.notebook.routes import NOTEBOOK
+from carrel_gateway.notebook.routes import download as download_notebook
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.sharing.links import ShareLink
 from carrel_gateway.sharing.schemas import LinkIn, LinkList, LinkMade, LinkOut, SharedSession, ShareIn, TeamShareList
 from carrel_gateway.sharing.sessions import opened
-from carrel_gateway.web.replies import JsonReply
 
 router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions/{session_id}", tags=["sharing"])
 shown = APIRouter(prefix="/api/shared/{token}", tags=["sharing"])
@@ -108,12 +109,12 @@ async def show_messages(
     return MessageList.model_validate({"items": items})
 
 
-@shown.get("/notebook", response_class=JsonReply)
-async def show_notebook(found: Opened, gateway: GatewayOf) -> JsonReply:
+@shown.get("/notebook", response_class=StreamingResponse, responses={200: {"content": {NOTEBOOK: {}}}})
+async def show_notebook(found: Opened, gateway: GatewayOf) -> StreamingResponse:
     """Return the session as a notebook (nbformat 4.5): messages, cells and what they put out."""
     viewer, link = found
-    _, notebook = await NotebookService(gateway.context, viewer).export(link.session_id)
-    return JsonReply(notebook)
+    notebooks = NotebookService(gateway.context, viewer)
+    return download_notebook(*await notebooks.export(link.session_id), "ipynb", NOTEBOOK)
 
 
 @shown.get("/artifacts")
