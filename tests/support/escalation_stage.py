@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from tests.support.account_desk import PASSWORD, QUICK
 from tests.support.inside import Inside, inside
@@ -23,8 +24,10 @@ from carrel_gateway.accounts.service import AccountService
 from carrel_gateway.context import Principal
 from carrel_gateway.errors import Unauthenticated
 from carrel_gateway.identity.rights import Role
+from carrel_gateway.people.service import TeamService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.settings import Settings
+from carrel_gateway.sharing.sessions import SessionSharing
 from carrel_gateway.storage.ids import new_id
 
 
@@ -58,7 +61,21 @@ class Stage:
                 if role == "user":
                     team = await new_team(self.gateway.context.database, who, role=Role.ADMIN)
                     model.teams.append(Team(str(who.tenant_id), str(team), {str(who.user_id): "admin"}))
+        await self._share(model)
         return model
+
+    async def _share(self, model: Model) -> None:
+        """Share a session of the first leader with a team of theirs, in which a colleague only reads."""
+        team = model.teams[0]
+        leader, colleague = (
+            user.id for user in model.users.values() if user.tenant == team.tenant and user.role == "user"
+        )
+        by = Principal(UUID(team.tenant), UUID(leader))
+        await TeamService(self.gateway.context, by).put_member(UUID(team.id), UUID(colleague), Role.READONLY)
+        team.members[colleague] = "readonly"
+        session = next(session for session in model.sessions if session.owner == leader)
+        await SessionSharing(self.gateway.context, by).share(UUID(session.id), UUID(team.id), "write")
+        session.shares[team] = "write"
 
     async def _account(self, tenant_id: Any, email: str, role: str) -> Principal:
         now, database = datetime.now(UTC), self.gateway.context.database
