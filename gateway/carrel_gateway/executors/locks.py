@@ -28,7 +28,7 @@ class HostLocks:
 
     def __init__(self, file: Path) -> None:
         # Never opened twice: closing any descriptor of the file would give all of the process's locks back.
-        self._file = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "rb+", buffering=0)
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -46,11 +46,12 @@ class HostLocks:
             try:
                 yield
             finally:
-                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
+                if not self._file.closed:  # else they have all been given back
+                    fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
 
     def close(self) -> None:
-        """Give all locks back."""
-        os.close(self._file)
+        """Give all locks back; done once, however often it is asked for."""
+        self._file.close()
 
     async def _take(self, place: int) -> None:
         try:

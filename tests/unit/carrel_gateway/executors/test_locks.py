@@ -66,3 +66,13 @@ async def test_within_a_process_one_comes_after_the_other(tmp_path: Path):
 
     await asyncio.gather(*(work() for _ in range(20)))
     own.close()
+
+
+async def test_closing_again_or_while_one_is_held_touches_no_other_file(tmp_path: Path):
+    own = HostLocks(tmp_path / "lock")
+    async with own.hold(SESSION):
+        own.close()
+        with (tmp_path / "other").open("wb") as other:  # gets the number that the lock's file had
+            own.close()
+            other.write(b"written")
+    assert (tmp_path / "other").read_bytes() == b"written"
