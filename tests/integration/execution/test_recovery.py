@@ -292,6 +292,7 @@ async def test_two_gateways_find_the_new_host_and_tell_it_once(desks: tuple[Desk
     first, second = desks
     for desk in desks:
         assert isinstance(desk.context.executor, LocalExecutor)
+    second.context.executor._locks.close()  # type: ignore[attr-defined]
     second.context.executor._locks = first.context.executor._locks  # type: ignore[attr-defined]  one API server between them
     await first.run("x = [0]")
     await snapshot_of(first)
