@@ -170,8 +170,12 @@ RULES: Final = (
     Rule("GET", "/api/audit.*", {400: ("invalid_cursor", "invalid_input")}),
 )  # fmt: skip
 
-OFF_THE_TABLE: Final[Problems] = {404: ("route_not_found",), 405: ("method_not_allowed",)}
-"""Where there is no operation."""
+OFF_THE_TABLE: Final[Problems] = {
+    400: ("malformed_request",),
+    404: ("route_not_found",),
+    405: ("method_not_allowed",),
+}
+"""Where there is no operation, such as for a method that HTTP does not know."""
 
 
 def problems_of(method: str, path: str, *, secured: bool, parameters: bool, body: bool, keyed: bool) -> Problems:

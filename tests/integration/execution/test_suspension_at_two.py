@@ -30,6 +30,7 @@ def both(desks: tuple[Desk, Desk]) -> tuple[Desk, Desk]:
     executors = [desk.context.executor for desk in desks]
     assert isinstance(executors[0], LocalExecutor)
     assert isinstance(executors[1], LocalExecutor)
+    executors[1]._locks.close()
     executors[1]._locks = executors[0]._locks
     return desks
 
