@@ -5,6 +5,7 @@ There are no globals. Tests build the same context with other settings.
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -82,11 +83,7 @@ class ProcessContext:
     """This process, as the owner of runs."""
 
     async def aclose(self) -> None:
-        """Close everything, in the order opposite to that of opening."""
-        await self.kernels.aclose()
-        await self.executor.aclose()
-        await self.objects.aclose()
-        await self.windows.aclose()
-        await self.cache.aclose()
-        await self.bus.aclose()
-        await self.database.aclose()
+        """Close everything, in the order opposite to that of opening, also when one of it fails."""
+        async with AsyncExitStack() as stack:
+            for part in (self.database, self.bus, self.cache, self.windows, self.objects, self.executor, self.kernels):
+                stack.push_async_callback(part.aclose)

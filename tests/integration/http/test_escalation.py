@@ -1,7 +1,7 @@
 """Nobody raises their own rights, by any sequence of calls (attack 26): the short run of `tests/support/escalation`.
 
-Plan: the same examples each time; what the machine is for was let through, so that it has gone somewhere; a check that
-is broken on purpose is found. The long run, with more of those, is `tests/soak/test_escalation.py`.
+Plan: examples from one seed, and from the next ones until all that the machine is for was let through; a check that is
+broken on purpose is found. The long run, with more of those, is `tests/soak/test_escalation.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from tests.support.escalation import machine_of
 from tests.support.escalation_stage import Stage, stage
 
 SHORT = settings(max_examples=10, stateful_step_count=40, database=None, report_multiple_bugs=False)
-SEED = 26
+SEEDS = range(26, 31)
+"""Several: what Hypothesis draws from a seed depends on which modules are loaded too."""
 ESSENTIAL = {"make_key", "change_user", "invite", "accept_invitation", "log_in", "use_ticket", "put_member"}
 
 
@@ -27,13 +28,17 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 def test_nobody_raises_their_own_rights(staged: Stage) -> None:
-    run_state_machine_as_test(seed(SEED)(machine_of(staged)), settings=SHORT)
-    missing = ESSENTIAL - staged.accepted.keys()
-    assert not missing, f"never let through: {missing}"
+    for number in SEEDS:
+        run_state_machine_as_test(seed(number)(machine_of(staged)), settings=SHORT)
+        missing = ESSENTIAL - staged.accepted.keys()
+        if not missing:
+            return
+    pytest.fail(f"never let through: {missing}")
 
 
 def test_a_broken_check_is_found(staged: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     BREAKS["scopes_count_for_nothing"](monkeypatch)
     hunt = settings(SHORT, phases=[Phase.generate])
     with pytest.raises(AssertionError, match="has more than was given"):
-        run_state_machine_as_test(seed(SEED)(machine_of(staged)), settings=hunt)
+        for number in SEEDS:
+            run_state_machine_as_test(seed(number)(machine_of(staged)), settings=hunt)
