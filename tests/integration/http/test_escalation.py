@@ -39,6 +39,10 @@ def test_nobody_raises_their_own_rights(staged: Stage) -> None:
 def test_a_broken_check_is_found(staged: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     BREAKS["scopes_count_for_nothing"](monkeypatch)
     hunt = settings(SHORT, phases=[Phase.generate])
-    with pytest.raises(AssertionError, match="has more than was given"):
+
+    def search() -> None:
         for number in SEEDS:
             run_state_machine_as_test(seed(number)(machine_of(staged)), settings=hunt)
+
+    with pytest.raises(AssertionError, match="has more than was given"):
+        search()
