@@ -21,7 +21,7 @@ from tests.support.fleet.wire import Wire
 
 @pytest.mark.timeout(600)
 async def test_strikes_at_random_lose_nothing_and_run_nothing_twice(tmp_path: Path):
-    figures = await besiege_fleet(tmp_path, seconds=40, sessions=2, seed=20_266)
+    figures = await besiege_fleet(tmp_path, seconds=20, sessions=2, seed=20_266)
     assert figures.cells["ok"] > 0
 
 
