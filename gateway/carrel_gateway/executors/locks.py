@@ -21,6 +21,8 @@ from carrel_gateway.errors import Unavailable
 WAIT_SECONDS: Final = 60.0
 """A host starts and ends well within this; who holds the lock for longer stands still."""
 _LOOK_SECONDS: Final = 0.05
+_CLOSED: Final = -1
+"""No file's number: the one that the file had may be another's by now."""
 
 
 class HostLocks:
@@ -28,7 +30,7 @@ class HostLocks:
 
     def __init__(self, file: Path) -> None:
         # Never opened twice: closing any descriptor of the file would give all of the process's locks back.
-        self._file = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "rb+", buffering=0)
+        self._file = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -46,12 +48,14 @@ class HostLocks:
             try:
                 yield
             finally:
-                if not self._file.closed:  # else they have all been given back
+                if self._file != _CLOSED:  # else they have all been given back
                     fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
 
     def close(self) -> None:
         """Give all locks back; done once, however often it is asked for."""
-        self._file.close()
+        file, self._file = self._file, _CLOSED
+        if file != _CLOSED:
+            os.close(file)
 
     async def _take(self, place: int) -> None:
         try:
