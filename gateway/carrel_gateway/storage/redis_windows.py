@@ -1,9 +1,9 @@
 """Counters of a sliding window in Redis, for all gateways together, with those of this process to fall back to.
 
 The counting is one script of the library `limits`; for whoever calls often a few calls are counted ahead (`leases`).
-When Redis does not answer soon, this process counts by itself for a
-while. It knows what it let through before, so a caller gets no new budget by that, but the others do not know any more
-what is let through here: at most one budget for each gateway.
+When Redis does not answer soon, this process counts by itself for a while. It knows what it let through before, so a
+caller gets no new budget by that, but the others do not know any more what is let through here: at most one budget for
+each gateway.
 """
 
 from __future__ import annotations
