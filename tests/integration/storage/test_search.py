@@ -2,8 +2,9 @@
 
 Plan: words begin words, whatever the case and the punctuation, and all of them must be there; code is found by its
 names; newest first, and pages in turn are everything once; kinds and sessions are kept apart; nobody finds what they
-may not read: another account's, another tenant's, what is deleted; what teams share is found as long as it may be read; long and odd texts are stored all the same; the
-function that asks the index gives nothing to whoever names another tenant than their own.
+may not read: another account's, another tenant's, what is deleted; what teams share is found as long as it may be
+read; long and odd texts are stored all the same; the function that asks the index gives nothing to whoever names
+another tenant than their own.
 """
 
 from __future__ import annotations
