@@ -14,7 +14,7 @@ from uuid import UUID
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import InvalidInput
 from carrel_gateway.history import repository
-from carrel_gateway.sessions.access import only_owner
+from carrel_gateway.sessions.access import reader_of
 from carrel_gateway.storage.paging import Cursors, Page
 from carrel_gateway.storage.search import Place, SearchKind, SearchQuery, beginnings, words_of
 
@@ -82,7 +82,7 @@ class SearchService:
         wanted = SearchQuery(
             tenant_id=self._principal.tenant_id,
             words=words,
-            owner_id=only_owner(self._principal),
+            reader_id=reader_of(self._principal),
             session_id=session_id,
             kind=kind,
             before=_PLACES.read(cursor, *scope) if cursor else None,

@@ -99,15 +99,15 @@ def _needed(*, changes: bool) -> Level:
     return Level.WRITE if changes else Level.READ
 
 
-def only_owner(principal: Principal) -> UUID | None:
-    """Return the owner to whose sessions a search is bound; none where all of the tenant's may be read."""
+def reader_of(principal: Principal) -> UUID | None:
+    """Return the user to whose sessions, own and shared ones, a search is bound; none where all may be read."""
     return None if principal.may(Right.TENANT_READ) else principal.user_id
 
 
 def readable(principal: Principal) -> ColumnElement[bool]:
     """Return the condition on rows of `sessions` that a list of a principal is held to."""
-    owner_id = only_owner(principal)
-    if owner_id is None:
+    reader_id = reader_of(principal)
+    if reader_id is None:
         return true()
-    shared = SESSIONS.levels(principal.tenant_id, principal.user_id)
-    return or_(sessions.c.owner_id == owner_id, sessions.c.id.in_(select(shared.c.thing)))
+    shared = SESSIONS.levels(principal.tenant_id, reader_id)
+    return or_(sessions.c.owner_id == reader_id, sessions.c.id.in_(select(shared.c.thing)))

@@ -36,8 +36,8 @@ class SearchQuery:
     tenant_id: UUID
     words: Sequence[str]
     """Lower case, letters and digits alone."""
-    owner_id: UUID | None
-    """Only in this account's sessions."""
+    reader_id: UUID | None
+    """Only in this account's sessions, and in those that teams share with it."""
     session_id: UUID | None
     kind: SearchKind | None
     before: Place | None
@@ -66,7 +66,7 @@ def beginnings(words: Sequence[str]) -> list[re.Pattern[str]]:
 
 _BINDS: Final = (
     bindparam("tenant_id", type_=Uuid()),
-    bindparam("owner_id", type_=Uuid()),
+    bindparam("reader_id", type_=Uuid()),
     bindparam("session_id", type_=Uuid()),
     bindparam("kind", type_=String()),
     bindparam("before_at", type_=UtcDateTime()),
@@ -75,7 +75,7 @@ _BINDS: Final = (
 _POSTGRES: Final = (
     text(
         "SELECT kind, session_id, id, created_at"
-        " FROM carrel_search(:tenant_id, :query, :owner_id, :session_id, :kind, :before_at, :before_id, :most)"
+        " FROM carrel_search(:tenant_id, :query, :reader_id, :session_id, :kind, :before_at, :before_id, :most)"
     )
     .bindparams(*_BINDS, bindparam("query", type_=Text()), bindparam("most", type_=Integer()))
     .columns(kind=String(), session_id=Uuid(), id=Uuid(), created_at=UtcDateTime())
@@ -128,7 +128,13 @@ def _sqlite_part(kind: SearchKind, table: str, own: str, content: str, words: in
         JOIN sessions ON sessions.tenant_id = item.tenant_id AND sessions.id = item.session_id
         WHERE item.tenant_id = :tenant_id AND sessions.status <> 'deleted' AND item.superseded_seq IS NULL
             AND (:kind IS NULL OR :kind = '{kind}')
-            AND (:owner_id IS NULL OR sessions.owner_id = :owner_id)
+            AND (:reader_id IS NULL OR sessions.owner_id = :reader_id OR item.session_id IN (
+                SELECT shared.session_id
+                FROM session_shares AS shared
+                JOIN team_members AS member
+                    ON member.tenant_id = shared.tenant_id AND member.team_id = shared.team_id
+                WHERE shared.tenant_id = :tenant_id AND member.user_id = :reader_id
+            ))
             AND (:session_id IS NULL OR item.session_id = :session_id)
             AND (:before_at IS NULL OR (item.created_at, item.{own}) < (:before_at, :before_id)){has_all}
     """  # noqa: S608  built of constants
@@ -138,7 +144,7 @@ def _values(query: SearchQuery) -> dict[str, Any]:
     before_at, before_id = query.before or (None, None)
     return {
         "tenant_id": query.tenant_id,
-        "owner_id": query.owner_id,
+        "reader_id": query.reader_id,
         "session_id": query.session_id,
         "kind": query.kind,
         "before_at": before_at,

@@ -2,8 +2,9 @@
 
 Plan: words begin words, whatever the case and the punctuation, and all of them must be there; code is found by its
 names; newest first, and pages in turn are everything once; kinds and sessions are kept apart; nobody finds what they
-may not read: another account's, another tenant's, what is deleted; long and odd texts are stored all the same; the
-function that asks the index gives nothing to whoever names another tenant than their own.
+may not read: another account's, another tenant's, what is deleted; what teams share is found as long as it may be
+read; long and odd texts are stored all the same; the function that asks the index gives nothing to whoever names
+another tenant than their own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import insert, text
+from tests.support.people import new_team, new_user
 from tests.support.state import new_principal
 
 from carrel_gateway.context import Principal, ProcessContext
@@ -22,7 +24,9 @@ from carrel_gateway.history.search import Hit, SearchService, snippet_of
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.identity.rights import Role, rights_of
 from carrel_gateway.identity.tables import users
+from carrel_gateway.people.service import TeamService
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.sharing.sessions import SessionSharing
 from carrel_gateway.storage.ids import new_id
 from carrel_wire.log import AssistantMessage, CellFinished, CellIntended, LogPayload, UserMessage
 
@@ -148,6 +152,37 @@ async def test_nobody_finds_what_they_may_not_read(
     assert await found(SearchService(context, await new_principal(context.database)), "secret") == []
     await SessionService(context, principal).delete(session_id)
     assert await found(SearchService(context, principal), "secret") == ["secret of my own"]
+
+
+async def test_what_teams_share_is_found_as_long_as_it_may_be_read(
+    context: ProcessContext, principal: Principal, history: HistoryService, session_id: UUID
+) -> None:
+    await history.append(session_id, [question("secret plan"), code("secret = 1")], actor="user")
+    hidden = (await SessionService(context, principal).create()).id
+    await history.append(hidden, [question("secret of nobody else")], actor="user")
+    member, other = [await new_user(context.database, principal.tenant_id) for _ in range(2)]
+    first, second = [await new_team(context.database, member, principal, role=Role.READONLY) for _ in range(2)]
+    strangers = await new_team(context.database, other)
+    sharing, teams = SessionSharing(context, principal), TeamService(context, principal)
+    search, secrets = SearchService(context, member), ["secret = 1", "secret plan"]
+    for team_id in (first, second):
+        await sharing.share(session_id, team_id, "read")
+        assert await found(search, "secret") == secrets, "once, also when two teams share it"
+        assert await found(SearchService(context, other), "secret") == []
+    in_it = await search.search("secret", session_id=session_id, kind="code")
+    assert [hit.id for hit in in_it.items] == [
+        hit.id for hit in (await search.search("secret")).items if hit.kind == "code"
+    ]
+    page = await search.search("secret", limit=1)
+    await teams.remove_member(first, member.user_id)
+    assert await found(search, "secret") == secrets
+    await sharing.unshare(session_id, second)
+    assert await found(search, "secret") == []
+    assert (await search.search("secret", limit=1, cursor=page.next_cursor)).items == [], "the next page, too"
+    await sharing.share(session_id, strangers, "write")
+    assert (await found(search, "secret"), await found(SearchService(context, other), "secret")) == ([], secrets)
+    await teams.delete(strangers)
+    assert await found(SearchService(context, other), "secret") == []
 
 
 @pytest.mark.parametrize("query", ["", "!?_", " ".join("abcdefghijk")])
