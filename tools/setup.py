@@ -24,6 +24,18 @@ LOCK: Final = ROOT / "requirements" / "dev.txt"
 BOOTSTRAP: Final = ROOT / "requirements" / "bootstrap.txt"
 STAMP: Final = "carrel-setup"
 """File in the environment, written last: the interpreter it was made with, and the digest of what was installed."""
+SOURCES: Final = ("gateway", "kernel-image", "operator")
+STARTED: Final = (
+    *("carrel_cli.main", "carrel_gateway.serving", "alembic.command", "carrel_kernel.program"),
+    *(
+        "carrel_kernel.inside.rehearsal",
+        "ipykernel.debugger",
+        "IPython.core.completerlib",
+        "pandas",
+        "matplotlib.pyplot",
+    ),
+)
+"""What starts of the gateway and of kernels import."""
 UV_SECONDS: Final = 300
 """uv has been seen to hang where pip went through; after this long pip does it instead."""
 
@@ -104,6 +116,17 @@ def _install(folder: Path) -> None:
         sys.stderr.write("uv did not get through; trying pip\n")
         _run(*pip, "--require-hashes", "-r", LOCK)
     _run(*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT)
+    bytecode(python, "-c", f"import {', '.join(STARTED)}")
+
+
+def bytecode(python: Path, *arguments: str | Path) -> None:
+    """Run an interpreter that keeps the bytecode of what it imports, for every user of this machine to read.
+
+    uv leaves packages without, and a kernel host of root's runs as nobody, who could not keep any: each start would
+    compile everything. What cannot be imported is told by what needs it.
+    """
+    keeping = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([python, *arguments], cwd=ROOT, env=keeping, umask=0o022, stderr=subprocess.DEVNULL)
 
 
 def system_packages() -> None:
@@ -139,5 +162,6 @@ def _installed(dpkg: str, name: str) -> bool:
 
 if __name__ == "__main__":
     environment()
+    bytecode(ENVIRONMENT / "bin" / "python", "-m", "compileall", "-q", *SOURCES)
     if "system" in sys.argv[1:]:
         system_packages()

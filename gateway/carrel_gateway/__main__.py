@@ -7,11 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from carrel_gateway.errors import CarrelError
-from carrel_gateway.serving import serve
-from carrel_gateway.settings import Settings
+from carrel_wire.quick_start import importing
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +19,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--child", action="store_true", help="say on standard output when ready, and end when standard input ends"
     )
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)  # before the imports: a wrong option is told at once
+    with importing():
+        from pydantic import ValidationError  # noqa: PLC0415  all of these within `importing`
+
+        from carrel_gateway.errors import CarrelError  # noqa: PLC0415
+        from carrel_gateway.serving import serve  # noqa: PLC0415
+        from carrel_gateway.settings import Settings  # noqa: PLC0415
     given: dict[str, Any] = {
         name: value for name in ("host", "port", "data_dir") if (value := getattr(parsed, name)) is not None
     }

@@ -7,6 +7,7 @@ Pure data (msgspec structs), tokens and nothing else: no sockets, no files, no i
 * `snapshots`  manifests of snapshots, and the requests and replies about them
 * `tokens`   the short-lived Ed25519 tokens that every call but health carries
 * `log`      the closed set of event types of a session's append-only log
+* `quick_start`  how the programs import themselves
 """
 
 __version__ = "0.1.0"

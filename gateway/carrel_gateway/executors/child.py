@@ -17,6 +17,8 @@ NOBODY: Final = 65534
 PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """All that a kernel inherits of the gateway's environment: never a provider's key or a database's address."""
 
+_TRIAL: Final = "import sys, importlib.util as u, carrel_kernel, msgspec; sys.exit(u.find_spec('ipykernel') is None)"
+"""That sources and installed packages can be read; importing all that a host does would make every start wait."""
 _TRIAL_SECONDS: Final = 60
 
 
@@ -82,7 +84,7 @@ def account_for_hosts(data_dir: Path) -> tuple[Account | None, str | None]:
 
 
 def _can_run(account: Account) -> bool:
-    trial = [sys.executable, "-c", "import carrel_kernel, ipykernel"]
+    trial = [sys.executable, "-c", _TRIAL]
     environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONDONTWRITEBYTECODE": "1", **python_path()}
     try:
         done = subprocess.run(  # noqa: S603  this interpreter, fixed arguments

@@ -15,10 +15,8 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -28,9 +26,14 @@ from carrel_gateway.settings import Settings
 from carrel_gateway.storage.dialect import APP_ROLE, LOGIN_ROLE, WORKER_ROLE
 from carrel_gateway.storage.engine import connect_errors, database_url, make_engine
 
-HEAD: Final = "0012"
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+HEAD: Final = "0013"
 """Revision of this version's schema."""
-KNOWN: Final = frozenset({"0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", HEAD})
+KNOWN: Final = frozenset(
+    {"0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", HEAD}
+)
 """Revisions that this version can start from."""
 _LOCK: Final = 0x63617272656C  # "carrel": number of the advisory lock
 
@@ -115,6 +118,8 @@ def _has_revision(connection: Connection) -> bool:
 
 def configuration(connection: Connection) -> Config:
     """Return the configuration with which alembic works on an open connection."""
+    from alembic.config import Config  # noqa: PLC0415  a tenth of a start, and only a database that is behind needs it
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent.parent / "migrations"))
     config.attributes["connection"] = connection
@@ -122,6 +127,8 @@ def configuration(connection: Connection) -> Config:
 
 
 def _upgrade(connection: Connection) -> None:
+    from alembic import command  # noqa: PLC0415  as above
+
     command.upgrade(configuration(connection), HEAD)
 
 

@@ -32,7 +32,7 @@ Code = Annotated[str, StringConstraints(max_length=MAX_CODE_CHARACTERS), _NO_NUL
 class RequestBody(BaseModel):
     """Base of request bodies: a field that nobody knows is a mistake, and is said to be one."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
@@ -47,4 +47,4 @@ class RequestBody(BaseModel):
 class ReplyBody(BaseModel):
     """Base of replies, read from the services' dataclasses."""
 
-    model_config = ConfigDict(from_attributes=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(from_attributes=True)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from carrel_gateway.web.conditional import is_conditional
 from carrel_gateway.web.contract import Problems, problems_of
+from carrel_gateway.web.descriptions import describe
 from carrel_gateway.web.problem import MEDIA_TYPE
 
 _METHODS: Final = frozenset({"get", "put", "post", "patch", "delete"})
@@ -54,6 +55,7 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)  # the framework's own form, which nobody gets here
+    describe(schemas)
     schemas |= {"Problem": PROBLEM, "NotYet": NOT_YET}
     for path, operations in document["paths"].items():
         for method in _METHODS.intersection(operations):

@@ -30,8 +30,8 @@ from aiohttp import web
 from tests.integration.kernel.host import Host, until
 from tests.integration.kernel.jupyter import V1, Client, connect, of_type, printed
 
-from carrel_kernel.__main__ import _listen
 from carrel_kernel.channels import HEARTBEAT_SECONDS
+from carrel_kernel.program import _listen
 from carrel_kernel.server import ROUTES
 from carrel_wire.events import Clear, Display, Result
 

@@ -2,11 +2,13 @@
 
 Plan: packages that cannot be had are told and end nothing, and the browser, which Ubuntu does not package, is asked for
 apart from the servers. An environment that is complete is left alone, one whose packages changed is updated, and one
-that was left half-made or made with another interpreter is made anew; making and installing are left out here.
+that was left half-made or made with another interpreter is made anew; making and installing are left out here. Bytecode
+is kept for all users, whatever the environment and the mask say.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -123,3 +125,16 @@ def test_the_interpreter_of_an_environment_is_the_one_it_was_made_with() -> None
     base = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info[1]}"
     asked = subprocess.run([base, "-c", ask], cwd=setup.ROOT, check=True, capture_output=True, text=True)
     assert asked.stdout.strip() == setup.interpreter()
+
+
+def test_bytecode_is_kept_for_all_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "imported.py").write_text("")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    before = os.umask(0o077)
+    try:
+        setup.bytecode(Path(sys.executable), "-c", "import imported")
+    finally:
+        os.umask(before)
+    (kept,) = (tmp_path / "__pycache__").iterdir()
+    assert kept.stat().st_mode & 0o444 == 0o444

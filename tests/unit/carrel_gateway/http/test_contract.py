@@ -63,6 +63,16 @@ def test_every_operation_declares_its_problems(method, path, operation):
     assert any(status[0] in "23" for status in operation["responses"])
 
 
+def test_what_stands_below_a_field_describes_it():
+    schemas = DOCUMENT["components"]["schemas"]
+    own = schemas["SessionOut"]["properties"]
+    assert own["last_seq"]["description"] == "Number of the last event of its log."
+    assert "description" not in own["title"]
+    made = schemas["KeyMade"]["properties"]
+    assert made["hint"]["description"] == "Its last characters."  # of the class that it comes from
+    assert made["key"]["description"].startswith("What to present.")
+
+
 def test_the_frameworks_own_errors_are_gone():
     assert "HTTPValidationError" not in str(DOCUMENT)
     assert set(DOCUMENT["components"]["schemas"]["Problem"]["required"]) >= {"code", "detail", "status"}
