@@ -8,11 +8,12 @@ a body must go on arriving. Who may do what is not decided here (see `dependenci
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar, Final
+from typing import ClassVar, Final, cast
 from urllib.parse import urlsplit
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from carrel_gateway.web.outgoing import Outgoing
 from carrel_gateway.web.problem import MEDIA_TYPE, problem_body
 
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -60,7 +61,7 @@ class Connection(HttpToolsProtocol):
     """One look at the body may find too little: this process itself may have been late."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  as uvicorn's
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", Outgoing(transport, self.loop)))
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

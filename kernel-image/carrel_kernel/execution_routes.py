@@ -5,22 +5,29 @@ An event stream is NDJSON. A caller that goes away cancels nothing; one that rea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import aclosing
+from types import MappingProxyType
 
+import structlog
 from aiohttp import web
 
-from carrel_kernel.errors import BadRequest, EventsReleased
+from carrel_kernel.errors import BadRequest, EventsReleased, HostError
 from carrel_kernel.executions import Execution
 from carrel_kernel.keys import SUPERVISOR
 from carrel_kernel.replies import body_of, reply
-from carrel_wire.host import AckRequest, ExecuteRequest
+from carrel_wire.host import ACKNOWLEDGED_HEADER, AckRequest, ExecuteRequest, decode_acknowledged
+
+_log = structlog.get_logger(__name__)
 
 
 async def execute(request: web.Request) -> web.StreamResponse:
     """`PUT /v1/kernels/{kernel}/executions/{execution}`."""
     wanted = await body_of(request, ExecuteRequest)
-    execution = request.app[SUPERVISOR].execute(request.match_info["kernel"], request.match_info["execution"], wanted)
-    return await _stream(request, execution, execution.spool.released)
+    kernel = request.match_info["kernel"]
+    acknowledged = _acknowledge(request, kernel)
+    execution = request.app[SUPERVISOR].execute(kernel, request.match_info["execution"], wanted)
+    return await _stream(request, execution, execution.spool.released, acknowledged)
 
 
 async def events(request: web.Request) -> web.StreamResponse:
@@ -47,9 +54,30 @@ async def ack(request: web.Request) -> web.Response:
     return reply(supervisor.executions.ack(execution, kernel, wanted.n))
 
 
-async def _stream(request: web.Request, execution: Execution, after: int) -> web.StreamResponse:
+def _acknowledge(request: web.Request, kernel: str) -> dict[str, str]:
+    """Free what the request says is stored elsewhere, and return the header that says so."""
+    value = request.headers.get(ACKNOWLEDGED_HEADER)
+    if value is None:
+        return {}
+    try:
+        numbers = decode_acknowledged(value)
+    except ValueError as error:
+        raise BadRequest(f"the header {ACKNOWLEDGED_HEADER} is wrong: {error}") from error
+    for execution, n in numbers.items():
+        try:
+            request.app[SUPERVISOR].executions.ack(execution, kernel, n)
+        except HostError as error:  # it is no fault of the code that comes with it
+            _log.info("execution_not_acknowledged", execution=execution, code=error.code)
+    return {ACKNOWLEDGED_HEADER: value}
+
+
+async def _stream(
+    request: web.Request, execution: Execution, after: int, headers: Mapping[str, str] = MappingProxyType({})
+) -> web.StreamResponse:
     supervisor = request.app[SUPERVISOR]
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+    response = web.StreamResponse(
+        headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store", **headers}
+    )
     supervisor.connections += 1
     try:
         await response.prepare(request)

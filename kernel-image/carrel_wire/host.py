@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeAlias
+from uuid import UUID
 
 import msgspec
 
@@ -11,6 +13,33 @@ from carrel_wire.events import Outcome
 ExecutionState: TypeAlias = Literal["starting", "idle", "busy", "dead"]
 ReachOutcome: TypeAlias = Literal["connected", "refused", "timeout", "unreachable"]
 """What became of a connection: it was opened; somebody answered that it will not be; nothing answered; no way there."""
+
+
+ACKNOWLEDGED_HEADER: Final = "Carrel-Acknowledged"
+"""On the request of an execution: earlier ones that are acknowledged with it, as `ID=N,ID=N`. The reply repeats it; a
+host that does not know the header leaves it out of its reply, and has to be told by `…/ack`."""
+
+
+def encode_acknowledged(numbers: Mapping[UUID, int]) -> str:
+    """Return the header's value for the last event of each execution that is stored elsewhere."""
+    return ",".join(f"{execution}={n}" for execution, n in numbers.items())
+
+
+def decode_acknowledged(value: str) -> dict[str, int]:
+    """Return what such a value says.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
+    numbers: dict[str, int] = {}
+    for item in value.split(","):
+        execution, _, n = item.partition("=")
+        if not (execution and n.isascii() and n.isdigit() and len(n) < 16):
+            raise ValueError(f"{item!r} is not the id of an execution, `=`, and the number of an event")
+        numbers[execution] = int(n)
+    return numbers
 
 
 class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

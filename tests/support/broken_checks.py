@@ -35,6 +35,15 @@ def _keys_have_more_than_their_makers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CredentialService, "_bounded", bounded)
 
 
+def _keys_outlive_their_makers_rights(patch: pytest.MonkeyPatch) -> None:
+    real = authenticator.principal_of
+
+    def without(tenant_id: Any, found: Any) -> Any:
+        return real(tenant_id, replace(found, maker=None))
+
+    patch.setattr(authenticator, "principal_of", without)
+
+
 def _roles_are_given_by_whoever_does_not_have_them(patch: pytest.MonkeyPatch) -> None:
     for module in (authority, invitations):
         patch.setattr(module, "require_covering", lambda *_: None)
@@ -87,6 +96,7 @@ BREAKS: dict[str, Break] = {
     for made in (
         _scopes_count_for_nothing,
         _keys_have_more_than_their_makers,
+        _keys_outlive_their_makers_rights,
         _roles_are_given_by_whoever_does_not_have_them,
         _users_are_changed_by_anybody,
         _invitations_outlive_their_senders,

@@ -102,7 +102,10 @@ class Escalation(RuleBasedStateMachine):
             grows = is_whole and there is maker.owner
             ceiling = frozenset(scopes) if scopes is not None else None if grows else rights
             made = answer.json()
-            self.model.held.append(Held("key", made["key"], made["id"], there, ceiling))
+            person = maker.maker or maker.owner
+            self.model.held.append(
+                Held("key", made["key"], made["id"], there, ceiling, None if person is there else person)
+            )
 
     def revoke_key(self, by: int, which: int) -> None:
         actor, key = self.holder(by), self.holder(which)

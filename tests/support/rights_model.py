@@ -55,6 +55,8 @@ class Held:
     owner: User
     ceiling: Rights | None = None
     """What it was given at most; none grows with its owner's role."""
+    maker: User | None = None
+    """Of a service account's key: the person who made it, by whichever keys."""
     refresh: str | None = None
     ended: bool = False
 
@@ -63,7 +65,8 @@ class Held:
         """What it may at most, now."""
         if self.ended:
             return NONE
-        return self.owner.rights if self.ceiling is None else self.owner.rights & self.ceiling
+        has = self.owner.rights if self.maker is None else self.owner.rights & self.maker.rights
+        return has if self.ceiling is None else has & self.ceiling
 
     def covers(self, role: str) -> bool:
         return OF_ROLE[role] <= self.rights

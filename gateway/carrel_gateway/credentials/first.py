@@ -29,6 +29,7 @@ async def make_first_key(context: ProcessContext) -> str | None:
     row = ApiKey(
         id=FIRST_KEY_ID,
         user_id=owner.user_id,
+        maker_id=owner.user_id,
         name="first key",
         hint=hint_of(key),
         scopes=None,

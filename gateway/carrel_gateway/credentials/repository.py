@@ -19,6 +19,8 @@ class ApiKey:
 
     id: UUID
     user_id: UUID
+    maker_id: UUID | None
+    """The person who made it; of some old ones it is not known."""
     name: str
     hint: str
     """Its last characters."""
@@ -46,9 +48,14 @@ async def find(tx: Transaction, key_id: UUID) -> ApiKey | None:
     return _key(row) if row else None
 
 
-async def page(tx: Transaction, user_id: UUID, *, before: UUID | None, limit: int) -> list[ApiKey]:
-    """Return keys of a user, newest first."""
-    query = select(*_COLUMNS).where(api_keys.c.tenant_id == tx.tenant_id, api_keys.c.user_id == user_id)
+async def page(tx: Transaction, user_id: UUID | None, *, before: UUID | None, limit: int) -> list[ApiKey]:
+    """Return keys of a user, or of all service accounts, newest first."""
+    query = select(*_COLUMNS).where(api_keys.c.tenant_id == tx.tenant_id)
+    if user_id is None:
+        service = select(users.c.id).where(users.c.tenant_id == tx.tenant_id, users.c.kind == "service")
+        query = query.where(api_keys.c.user_id.in_(service))
+    else:
+        query = query.where(api_keys.c.user_id == user_id)
     if before is not None:
         query = query.where(api_keys.c.id < before)
     query = query.order_by(api_keys.c.id.desc()).limit(limit)

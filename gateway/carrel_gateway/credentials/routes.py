@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
@@ -18,10 +18,15 @@ router = APIRouter(route_class=IdempotentRoute, tags=["keys"])
 async def list_keys(
     credentials: Credentials,
     user_id: Annotated[UUID | None, Query(description="Whose; an administrator's question.")] = None,
+    kind: Annotated[
+        Literal["service"] | None, Query(description="Those of all service accounts; an administrator's question, too.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Cursor = None,
 ) -> KeyList:
     """List keys, newest first, also those that were revoked or have expired."""
+    if kind and user_id is None:
+        return KeyList.model_validate(await credentials.service_keys(limit=limit, cursor=cursor))
     return KeyList.model_validate(await credentials.keys(user_id, limit=limit, cursor=cursor))
 
 
@@ -33,9 +38,12 @@ async def make_key(body: KeyCreate, credentials: Credentials) -> KeyMade:
 
 
 @router.delete("/api/keys")
-async def revoke_keys(credentials: Credentials) -> KeysRevoked:
-    """Revoke all keys of one's own in this tenant but the one of this request."""
-    return KeysRevoked(revoked=await credentials.revoke_others())
+async def revoke_keys(
+    credentials: Credentials,
+    user_id: Annotated[UUID | None, Query(description="Whose; for administrators.")] = None,
+) -> KeysRevoked:
+    """Revoke all keys of one's own in this tenant, or those of somebody else, but the one of this request."""
+    return KeysRevoked(revoked=await credentials.revoke_all(user_id))
 
 
 @router.delete("/api/keys/{key_id}", status_code=status.HTTP_204_NO_CONTENT)

@@ -27,6 +27,8 @@ class KeyOut(ReplyBody):
 
     id: UUID
     user_id: UUID
+    maker_id: UUID | None
+    """The person who made it; of some old ones it is not known. A service account's may no more than they may now."""
     name: str
     hint: str
     """Its last characters."""

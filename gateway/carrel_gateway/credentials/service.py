@@ -1,7 +1,8 @@
 """Makes keys and tickets, lists and revokes keys. What either is, is shown once and not stored.
 
 Nobody gets more by a key than they have: what a key is given lies within what its maker may at this moment, by the
-credential that is used, and it ends no later than that one.
+credential that is used, and it ends no later than that one. A key of a service account also has no more, at any time,
+than whoever made it: the person, however many keys of service accounts it was made by.
 """
 
 from __future__ import annotations
@@ -66,11 +67,20 @@ class CredentialService:
         InvalidInput
             The cursor is not one that a page had.
         """
-        owner = self._owner(user_id)
-        before = _CURSORS.read(cursor, owner) if cursor else None
-        async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
-            found = await repository.page(tx, owner, before=before, limit=limit + 1)
-        return _CURSORS.page(found, limit, lambda key: key.id, owner)
+        return await self._page(self._owner(user_id), limit, cursor)
+
+    async def service_keys(self, *, limit: int = 50, cursor: str | None = None) -> Page[ApiKey]:
+        """Return the keys of all service accounts of the tenant, as `keys` does.
+
+        Raises
+        ------
+        PermissionDenied
+            The principal does not administer people.
+        InvalidInput
+            The cursor is not one that a page had.
+        """
+        self._principal.require(Right.PEOPLE_ADMIN)
+        return await self._page(None, limit, cursor)
 
     async def make_key(
         self,
@@ -112,10 +122,11 @@ class CredentialService:
                 raise PermissionDenied("people make their keys themselves; this is not a service account")
             if await repository.count_in_force(tx, owner) >= MOST_KEYS:
                 raise TooMany(f"there are {MOST_KEYS} keys in force; revoke one first", code="too_many_keys")
-            given, ends_at = await self._bounded(tx, owner, scopes, expires_at)
+            given, ends_at, maker = await self._bounded(tx, owner, scopes, expires_at)
             row = ApiKey(
                 id=new_id(),
                 user_id=owner,
+                maker_id=maker,
                 name=name,
                 hint=hint_of(key),
                 scopes=given,
@@ -147,16 +158,16 @@ class CredentialService:
                 tx.after_commit(lambda: revocations.announce(self._bus, tx.tenant_id, key_id))
                 await self._audit.record(tx, Action.KEY_REVOKED, key_id, user=str(found.user_id), name=found.name)
 
-    async def revoke_others(self) -> int:
-        """Revoke all keys of one's own in the tenant but the one that is used now, and return how many.
+    async def revoke_all(self, user_id: UUID | None = None) -> int:
+        """Revoke all keys of one's own in the tenant, or somebody's, but the one in use; return how many.
 
         Raises
         ------
         PermissionDenied
-            Without the right to revoke keys.
+            Without the right to revoke keys, or of somebody's without administering people.
         """
         self._principal.require(Right.KEYS_WRITE)
-        user_id = self._principal.user_id
+        user_id = self._owner(user_id)
         async with self._database.transaction(self._principal.tenant_id) as tx:
             gone = await repository.revoke_all(tx, user_id, but=self._principal.credential_id)
             if gone:
@@ -174,6 +185,12 @@ class CredentialService:
             )
         return Ticket(ticket, expires_at)
 
+    async def _page(self, owner: UUID | None, limit: int, cursor: str | None) -> Page[ApiKey]:
+        before = _CURSORS.read(cursor, owner) if cursor else None
+        async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
+            found = await repository.page(tx, owner, before=before, limit=limit + 1)
+        return _CURSORS.page(found, limit, lambda key: key.id, owner)
+
     def _owner(self, user_id: UUID | None) -> UUID:
         if user_id is not None and user_id != self._principal.user_id:
             self._principal.require(Right.PEOPLE_ADMIN)
@@ -182,8 +199,8 @@ class CredentialService:
 
     async def _bounded(
         self, tx: Transaction, owner: UUID, scopes: list[Right] | None, expires_at: datetime | None
-    ) -> tuple[list[str] | None, datetime | None]:
-        """Return scopes and end that lie within what the principal has at this moment."""
+    ) -> tuple[list[str] | None, datetime | None, UUID]:
+        """Return scopes and end that lie within what the principal has at this moment, and who that is in person."""
         now = await standing.now(tx, self._principal)
         beyond = sorted(set(scopes or ()) - now.rights)
         if beyond:
@@ -194,4 +211,4 @@ class CredentialService:
         if scopes is None and (not now.is_whole or owner != self._principal.user_id):
             scopes = list(now.rights)  # what its owner may some day is not its maker's to give
         ends = [time for time in (expires_at, now.ends_at) if time is not None]
-        return None if scopes is None else sorted(set(scopes)), min(ends, default=None)
+        return None if scopes is None else sorted(set(scopes)), min(ends, default=None), now.maker_id

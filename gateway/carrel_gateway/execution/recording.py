@@ -219,7 +219,7 @@ class Recording:
             self._kept += len(outputs)
             self._uncommitted.clear()
             self._oldest = None
-        await self._source.settle(n)
+        self._source.settle(n)
 
     async def _commit_end(self, finished: Finished) -> None:
         connection = self._source.connection
@@ -241,7 +241,7 @@ class Recording:
                 False  # code is only sent to a kernel that is known: the next caller looks which it is
             )
         await self._end(finished)
-        await self._source.settle(finished.n)
+        self._source.settle(finished.n)
 
     async def _give_up(self) -> None:
         """Record what cannot be found out."""

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 import msgspec
 import structlog
 
-from carrel_gateway.errors import CarrelError, Conflict, ExecutorFailed, KernelLost, NotFound
+from carrel_gateway.errors import CarrelError, ExecutorFailed, KernelLost, NotFound
 from carrel_gateway.execution.cell import Cell, ExecutionLostError, RecordedElsewhereError
 from carrel_gateway.kernels.pool import HeldConnection
 from carrel_wire.events import ExecutionEvent, Finished, Started
@@ -138,11 +138,7 @@ class EventSource:
         self.connection = await self._connect(self.connection)
         return self.connection
 
-    async def settle(self, n: int) -> None:
-        """Release the host's spool; when that fails, the next recovery does it."""
-        if self.connection is None:
-            return
-        try:
-            await self.connection.ack(self._cell.execution_id, n)
-        except (KernelLost, Conflict, NotFound) as error:
-            _log.info("execution_not_acknowledged", execution=str(self._cell.execution_id), code=error.code)
+    def settle(self, n: int) -> None:
+        """Release the host's spool soon, up to and with event `n`."""
+        if self.connection is not None:
+            self.connection.settle(self._cell.execution_id, n)

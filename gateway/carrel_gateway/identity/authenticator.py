@@ -2,8 +2,8 @@
 
 The key of the installation is compared in constant time, and is the administrator of the default tenant. A key of a
 user's is looked up by its digest in the tenant that it names, with its owner: the rights are those of the owner now,
-cut to the key's scopes. Of an access token the login is looked up, with its user. What may be done with the rights is
-`policy`'s.
+cut to the key's scopes and, of a service account's, to those of whoever made it. Of an access token the login is looked
+up, with its user. What may be done with the rights is `policy`'s.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Authenticator:
         mark = self._cache.mark(tenant_id)
         found = await self._look_up(tenant_id, lookups.find_key, digest)
         principal = principal_of(tenant_id, found)
-        self._cache.keep(digest, principal, mark, seconds=_seconds_left(found))
+        self._cache.keep(digest, principal, mark, seconds=_seconds_left(found), maker_id=_maker_of(found))
         if _is_to_be_noted(found) and len(self._used) < _MOST_USED:
             self._used[found.credential_id] = tenant_id
         return principal
@@ -191,6 +191,10 @@ class Authenticator:
                 _log.warning("use of keys not noted", code=error.code)
             except Exception:  # noqa: BLE001 - the next note must come
                 _log.exception("use of keys not noted")
+
+
+def _maker_of(found: Found) -> UUID | None:
+    return found.maker.user_id if found.maker else None
 
 
 def _is_to_be_noted(found: Found) -> bool:

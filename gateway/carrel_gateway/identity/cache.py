@@ -36,6 +36,7 @@ class _Entry:
     principal: Principal
     kept_at: float
     ends_at: float
+    maker_id: UUID | None
 
 
 class _Hearing:
@@ -84,10 +85,19 @@ class PrincipalCache:
         hearing = self._hearings.get(tenant_id)
         return Mark(hearing, hearing.heard) if hearing and hearing.ready else None
 
-    def keep(self, digest: bytes, principal: Principal, mark: Mark | None, *, seconds: float = SECONDS) -> None:
+    def keep(
+        self,
+        digest: bytes,
+        principal: Principal,
+        mark: Mark | None,
+        *,
+        seconds: float = SECONDS,
+        maker_id: UUID | None = None,
+    ) -> None:
         """Keep a principal that was looked up after the mark, for at most so many seconds.
 
-        Without a mark it begins to hear the tenant's news, so that the next one can be kept.
+        It is forgotten with news of its credential, its user, and whoever made the key. Without a mark it begins to
+        hear the tenant's news, so that the next one can be kept.
         """
         hearing = self._hearings.get(principal.tenant_id)
         if hearing is None:
@@ -96,7 +106,7 @@ class PrincipalCache:
         if mark is None or mark.hearing is not hearing or mark.heard != hearing.heard:
             return
         now = self._clock()
-        self._entries[digest] = _Entry(principal, now, now + min(seconds, SECONDS))
+        self._entries[digest] = _Entry(principal, now, now + min(seconds, SECONDS), maker_id)
         self._entries.move_to_end(digest)
         while len(self._entries) > self._size:
             self._entries.popitem(last=False)
@@ -149,7 +159,7 @@ class PrincipalCache:
             digest
             for digest, entry in self._entries.items()
             if entry.principal.tenant_id == tenant_id
-            and (changed is None or changed in (entry.principal.credential_id, entry.principal.user_id))
+            and (changed is None or changed in (entry.principal.credential_id, entry.principal.user_id, entry.maker_id))
         ]
         for digest in gone:
             self._remove(digest)

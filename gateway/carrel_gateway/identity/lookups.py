@@ -23,12 +23,24 @@ _By: TypeAlias = Literal["digest", "key", "login"]
 
 
 @dataclass(frozen=True, slots=True)
+class Maker:
+    """Who made a key for somebody else, as they are now."""
+
+    user_id: UUID
+    role: str | None
+    """None where there is no such user any more."""
+    disabled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """A credential with its owner, as they are now."""
 
     credential_id: UUID
     user_id: UUID
     role: str
+    maker: Maker | None
+    """Of a key of another user's than its maker's; none where that is not known."""
     scopes: tuple[str, ...] | None
     """Of a key: the rights that it was given; none means all that its owner has."""
     expires_at: datetime | None
@@ -106,11 +118,12 @@ def _find(dialect: Dialect, by: _By, tenant_id: UUID, value: UUID | str) -> Step
     rows = yield _query(dialect.name, dialect.clock, by), {"tenant_id": tenant_id, "value": value}
     if not rows:
         return None
-    own, user_id, expires_at, revoked_at, role, disabled_at, _, now, scopes, used_at = rows[0]
+    own, user_id, expires_at, revoked_at, role, disabled_at, _, now, scopes, used_at, *maker = rows[0]
     return Found(
         credential_id=own,
         user_id=user_id,
         role=role,
+        maker=Maker(*maker) if maker and maker[0] not in (None, user_id) else None,
         scopes=None if scopes is None else tuple(scopes),
         expires_at=expires_at,
         revoked_at=revoked_at,
@@ -127,8 +140,14 @@ def _query(_dialect: str, clock: Callable[[], ColumnElement[datetime | None]], b
     """Return the statement that finds a credential with its owner, a row for each of the owner's teams."""
     table = logins if by == "login" else api_keys
     column = api_keys.c.digest if by == "digest" else table.c.id
+    makers = users.alias("makers")
     own = (users.c.tenant_id == table.c.tenant_id) & (users.c.id == table.c.user_id)
     member = (team_members.c.tenant_id == table.c.tenant_id) & (team_members.c.user_id == table.c.user_id)
+    source, more = table.join(users, own).outerjoin(team_members, member), [null(), null()]
+    if by != "login":
+        made = (makers.c.tenant_id == api_keys.c.tenant_id) & (makers.c.id == api_keys.c.maker_id)
+        source = source.outerjoin(makers, made)
+        more = [api_keys.c.scopes, api_keys.c.used_at, api_keys.c.maker_id, makers.c.role, makers.c.disabled_at]
     return (
         select(
             table.c.id,
@@ -139,8 +158,8 @@ def _query(_dialect: str, clock: Callable[[], ColumnElement[datetime | None]], b
             users.c.disabled_at,
             team_members.c.team_id,
             clock().label("now"),
-            *([null(), null()] if by == "login" else [api_keys.c.scopes, api_keys.c.used_at]),
+            *more,
         )
-        .select_from(table.join(users, own).outerjoin(team_members, member))
+        .select_from(source)
         .where(table.c.tenant_id == bindparam("tenant_id"), column == bindparam("value"))
     )

@@ -23,6 +23,8 @@ class Now:
     """Whether that is all that its role has, so that it grows with the role."""
     ends_at: datetime | None
     """Of a key: when it expires."""
+    maker_id: UUID
+    """The person behind it: whoever made the key, or whose it is."""
 
 
 def require(found: Found | None) -> Found:
@@ -39,6 +41,10 @@ def require(found: Found | None) -> Found:
         raise Unauthenticated("that key or login was revoked; use another one", code="revoked")
     if found.expires_at is not None and found.expires_at <= found.now:
         raise Unauthenticated("that key or login has expired; make a new one", code="expired")
+    if found.maker and (found.maker.role is None or found.maker.disabled_at is not None):
+        raise Unauthenticated(
+            "whoever made that key is disabled; ask an administrator of the tenant for a new one", code="disabled"
+        )
     if found.disabled_at is not None:
         raise Unauthenticated("that account is disabled; ask an administrator of the tenant", code="disabled")
     return found
@@ -48,6 +54,8 @@ def principal_of(tenant_id: UUID, found: Found) -> Principal:
     """Return who the credential stands for."""
     role = Role(found.role)
     rights = rights_of(role)
+    if found.maker and found.maker.role:
+        rights &= rights_of(Role(found.maker.role))
     if found.scopes is not None:
         rights &= {right for right in Right if right.value in found.scopes}
     return Principal(tenant_id, found.user_id, role, rights, found.credential_id, found.team_ids)
@@ -62,10 +70,11 @@ async def now(tx: Transaction, principal: Principal) -> Now:
         Its credential is not in force any more.
     """
     if principal.credential_id is None:
-        return Now(principal.rights, is_whole=True, ends_at=None)
+        return Now(principal.rights, is_whole=True, ends_at=None, maker_id=principal.user_id)
     found = require(await tx.run(lookups.find_credential(tx.dialect, tx.tenant_id, principal.credential_id)))
     rights = principal_of(tx.tenant_id, found).rights & principal.rights
-    return Now(rights, found.scopes is None, found.expires_at if found.is_key else None)
+    maker_id = found.maker.user_id if found.maker else found.user_id
+    return Now(rights, found.scopes is None, found.expires_at if found.is_key else None, maker_id)
 
 
 def not_known() -> Unauthenticated:

@@ -69,6 +69,7 @@ api_keys = Table(
     tenant_column(),
     uuid_column("id", primary_key=True),
     uuid_column("user_id"),
+    uuid_column("maker_id", nullable=True),
     Column("name", Text, nullable=False),
     Column("digest", String(64), nullable=False),
     Column("hint", String(16), nullable=False),
@@ -81,7 +82,11 @@ api_keys = Table(
     UniqueConstraint("tenant_id", "digest"),
     Index(None, "tenant_id", "user_id"),
 )
-"""`digest` is the SHA-256 of the whole key; `scopes` are rights, none means all that the owner has."""
+"""`digest` is the SHA-256 of the whole key; `scopes` are rights, none means all that the owner has.
+
+`maker_id` is the person who made it, by whichever keys: one of a service account may no more than its maker may. Of
+some old keys it is not known.
+"""
 
 logins = Table(
     "logins",

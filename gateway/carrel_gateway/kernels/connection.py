@@ -6,8 +6,9 @@ Nothing is repeated by itself and nothing is stored here: what to do after a los
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from types import MappingProxyType
 from typing import Final, TypeVar
 from urllib.parse import quote
 from uuid import UUID
@@ -17,10 +18,12 @@ import msgspec
 
 from carrel_gateway.errors import KernelLost
 from carrel_gateway.executors.base import HostEndpoint
+from carrel_gateway.kernels.acks import Acks
 from carrel_gateway.kernels.ndjson import lines
 from carrel_gateway.kernels.refusals import converted, refusal
 from carrel_wire.events import ExecutionEvent, decode_event
 from carrel_wire.host import (
+    ACKNOWLEDGED_HEADER,
     AckRequest,
     BindReply,
     BindRequest,
@@ -35,6 +38,7 @@ from carrel_wire.host import (
     InterruptReply,
     KernelInfo,
     VariablesReply,
+    encode_acknowledged,
 )
 from carrel_wire.snapshots import (
     Manifest,
@@ -72,13 +76,15 @@ class HostConnection:
         self.endpoint = endpoint
         self._signer = signer
         self._http = http
+        self._acks = Acks(self.ack)
 
     async def bind(self, request: BindRequest) -> BindReply:
         """Make the host this session's; idempotent."""
         return await self._call("POST", "/v1/bind", BindReply, scope=BIND, body=request, bound=False)
 
     async def state(self) -> HostState:
-        """Return what runs on the host and what it holds unacknowledged."""
+        """Return what runs on the host and what it holds unacknowledged, after telling it what is not."""
+        await self.acknowledge()
         return await self._call("GET", "/v1/state", HostState, scope=STATE, bound=False)
 
     async def execute(
@@ -94,7 +100,9 @@ class HostConnection:
             The host refused; nothing was run.
         """
         path = f"/v1/kernels/{quote(kernel, safe='')}/executions/{execution_id}"
-        async with aclosing(self._events("PUT", path, body=msgspec.json.encode(request))) as stream:
+        async with aclosing(
+            self._events("PUT", path, body=msgspec.json.encode(request), acks=kernel == MAIN)
+        ) as stream:
             async for event in stream:
                 yield event
 
@@ -119,6 +127,18 @@ class HostConnection:
         """Release the spool up to and with event `n`: all of it is committed."""
         path = f"/v1/kernels/{quote(kernel, safe='')}/executions/{execution_id}/ack"
         await self._send("POST", path, scope=EXECUTE, body=AckRequest(n=n))
+
+    def settle(self, execution_id: UUID, n: int) -> None:
+        """Release the same soon: with the next code for `main`, or by itself; when that fails, a recovery does it."""
+        self._acks.add(execution_id, n)
+
+    async def acknowledge(self) -> None:
+        """Release now what was to be released soon."""
+        await self._acks.flush()
+
+    async def aclose(self) -> None:
+        """Leave what has not been released to a recovery."""
+        await self._acks.aclose()
 
     async def interrupt(self, *, kernel: str = MAIN) -> InterruptReply:
         """Interrupt what runs."""
@@ -267,15 +287,31 @@ class HostConnection:
             return await reply.read()
 
     async def _events(
-        self, method: str, path: str, *, body: bytes | None = None, params: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        params: dict[str, str] | None = None,
+        acks: bool = False,
     ) -> AsyncGenerator[ExecutionEvent, None]:
-        async with (
-            converted(),
-            self._request(method, path, scope=EXECUTE, data=body, params=params, timeout=STREAM_TIMEOUT) as reply,
-            aclosing(lines(reply.content.iter_any())) as stream,
-        ):
-            async for line in stream:
-                yield decode_event(line)
+        told = self._acks.take() if acks else {}
+        more = {ACKNOWLEDGED_HEADER: encode_acknowledged(told)} if told else {}
+        try:
+            async with (
+                converted(),
+                self._request(
+                    method, path, scope=EXECUTE, data=body, params=params, timeout=STREAM_TIMEOUT, more=more
+                ) as reply,
+                aclosing(lines(reply.content.iter_any())) as stream,
+            ):
+                if ACKNOWLEDGED_HEADER not in reply.headers:
+                    self._acks.put_back(told)
+                told = {}
+                async for line in stream:
+                    yield decode_event(line)
+        finally:
+            self._acks.put_back(told)
 
     @asynccontextmanager
     async def _request(
@@ -288,12 +324,13 @@ class HostConnection:
         params: dict[str, str] | None = None,
         bound: bool = True,
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  as above
+        more: Mapping[str, str] = MappingProxyType({}),
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         if self._http.closed:  # another caller saw that the host is gone
             raise KernelLost("The kernel host cannot be reached.", code="kernel_unreachable")
         session = self.endpoint.session_uid if bound else None
         token = self._signer.token(audience=self.endpoint.audience, session_uid=session, scopes=(scope,))
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {token}", **more}
         if isinstance(data, bytes):
             headers["Content-Type"] = "application/json"
         async with self._http.request(

@@ -31,6 +31,7 @@ READ_BUFFER_BYTES: Final = 64 * 1024
 TRUST_SECONDS: Final = 5.0
 """Looking at a kernel asks the executor again only after this time; a call to a dead host fails by itself."""
 DRAIN_SECONDS: Final = 5.0
+ACKNOWLEDGE_SECONDS: Final = 1.0
 KEEPALIVE_SECONDS: Final = 300.0
 """A local host that nobody calls for an hour ends itself; this is well below."""
 
@@ -125,7 +126,9 @@ class KernelPool:
 
     async def forget(self, session_id: UUID) -> None:
         """Drop the connection: the next `connect` asks the executor again."""
-        self._held.pop(session_id, None)
+        held = self._held.pop(session_id, None)
+        if held:
+            await held.aclose()
         http = self._own_http.pop(session_id, None)
         if http:
             await http.close()
@@ -143,6 +146,9 @@ class KernelPool:
                 await self._keepalive
         await self.wakes.aclose()
         await self.in_flight.aclose(drain_seconds=DRAIN_SECONDS)
+        with suppress(TimeoutError):  # what a host is not told is told by whoever has the session next
+            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+                await asyncio.gather(*(held.acknowledge() for held in self._held.values()))
         for session_id in self._held.keys() | self._own_http.keys():  # one that was never bound has no connection
             await self.forget(session_id)
         if self._shared_http:

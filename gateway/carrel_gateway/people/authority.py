@@ -1,8 +1,8 @@
 """Who may decide over whom, as it is at this moment: within a transaction, after the lock that makes it stay so.
 
-A principal may be half a minute old, and of a key with fewer rights than its owner has. So the caller's own row is
-read again, and what counts is what both allow. Nobody gives more than that: a role is given only by whoever has all of
-its rights just now, in person and by the credential that is used.
+A principal may be half a minute old, and of a key with fewer rights than its owner has. So the caller's own row and
+credential are read again, and what counts is what both allow. Nobody gives more than that: a role is given only by
+whoever has all of its rights just now, in person and by the credential that is used.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from uuid import UUID
 
 from carrel_gateway.context import Principal
 from carrel_gateway.errors import Conflict, PermissionDenied
+from carrel_gateway.identity import standing
 from carrel_gateway.identity.rights import Right, Role, rights_of
 from carrel_gateway.people import repository
 from carrel_gateway.people.repository import Team
@@ -30,11 +31,14 @@ async def rights_now(tx: Transaction, principal: Principal) -> frozenset[Right]:
     ------
     PermissionDenied
         The caller is disabled, or not there any more.
+    Unauthenticated
+        The credential that is used is not in force any more.
     """
+    now = await standing.now(tx, principal)
     user = await repository.find_user(tx, principal.user_id)
     if user is None or user.disabled_at is not None:
         raise PermissionDenied("your account is disabled; ask an administrator of your tenant")
-    return principal.rights & rights_of(user.role)
+    return now.rights & rights_of(user.role)
 
 
 async def require_now(tx: Transaction, principal: Principal, right: Right) -> frozenset[Right]:

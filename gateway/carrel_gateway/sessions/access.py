@@ -83,16 +83,31 @@ class SessionAccess:
 
 async def may_send_now(tx: Transaction, session_id: UUID, owner_id: UUID, user_id: UUID) -> bool:
     """Return whether a user, in person, may send messages to a session at this moment."""
-    query = select(users.c.role).where(
-        users.c.tenant_id == tx.tenant_id, users.c.id == user_id, users.c.disabled_at.is_(None)
-    )
-    role = await tx.connection.scalar(query)
-    held = rights_of(Role(role)) if role else frozenset[Right]()
+    held = await _rights_now(tx, user_id)
     if not held >= {Right.SESSIONS_WRITE, Right.KERNEL_EXECUTE}:
         return False
     whole = user_id == owner_id or Right.TENANT_ADMIN in held
     level = SESSIONS.level(tx.tenant_id, session_id, user_id)
     return whole or await tx.run(level) >= _needed(changes=True)
+
+
+async def may_read_now(tx: Transaction, session_id: UUID, user_id: UUID) -> bool:
+    """Return whether a user, in person, may read a session at this moment; nobody may one that is not there."""
+    held = await _rights_now(tx, user_id)
+    owner_id = await tx.run(scalar(_OWNER, {"tenant_id": tx.tenant_id, "session_id": session_id}))
+    if owner_id is None or Right.SESSIONS_READ not in held:
+        return False
+    whole = user_id == owner_id or Right.TENANT_READ in held
+    level = SESSIONS.level(tx.tenant_id, session_id, user_id)
+    return whole or await tx.run(level) >= _needed(changes=False)
+
+
+async def _rights_now(tx: Transaction, user_id: UUID) -> frozenset[Right]:
+    query = select(users.c.role).where(
+        users.c.tenant_id == tx.tenant_id, users.c.id == user_id, users.c.disabled_at.is_(None)
+    )
+    role = await tx.connection.scalar(query)
+    return rights_of(Role(role)) if role else frozenset()
 
 
 def _needed(*, changes: bool) -> Level:

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from sqlalchemy import insert, select, update
 
-from carrel_gateway.identity.tables import users
 from carrel_gateway.sharing.tables import share_links
 from carrel_gateway.storage.database import Transaction
 
@@ -43,17 +42,12 @@ async def of_session(tx: Transaction, session_id: UUID) -> list[ShareLink]:
 
 
 async def find_open(tx: Transaction, digest: str) -> ShareLink | None:
-    """Return a link that shows something now: not expired, not revoked, and its maker not disabled."""
-    query = (
-        select(share_links)
-        .join(users, (users.c.tenant_id == share_links.c.tenant_id) & (users.c.id == share_links.c.user_id))
-        .where(
-            share_links.c.tenant_id == tx.tenant_id,
-            share_links.c.digest == digest,
-            share_links.c.revoked_at.is_(None),
-            share_links.c.expires_at > tx.dialect.now(),
-            users.c.disabled_at.is_(None),
-        )
+    """Return a link that is neither over nor revoked."""
+    query = select(share_links).where(
+        share_links.c.tenant_id == tx.tenant_id,
+        share_links.c.digest == digest,
+        share_links.c.revoked_at.is_(None),
+        share_links.c.expires_at > tx.dialect.now(),
     )
     row = (await tx.connection.execute(query)).mappings().first()
     return _link(row) if row else None

@@ -15,6 +15,7 @@ from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import NotFound, PermissionDenied
 from carrel_gateway.identity.presented import Kind, digest_of, make, tenant_of
 from carrel_gateway.identity.rights import Right, Role
+from carrel_gateway.sessions.access import may_read_now
 from carrel_gateway.sessions.service import Session, SessionService
 from carrel_gateway.sharing import links
 from carrel_gateway.sharing.links import ShareLink
@@ -126,13 +127,16 @@ async def opened(context: ProcessContext, token: str) -> tuple[Principal, ShareL
     Raises
     ------
     NotFound
-        There is none, it has expired or was revoked, or its maker is disabled; which of it, is not told.
+        There is none, it has expired or was revoked, or its maker may not read the session any more; which of it, is
+        not told.
     """
     tenant_id = tenant_of(Kind.SHARE, token)
     link = None
     if tenant_id is not None:
         async with context.database.transaction(tenant_id, write=False) as tx:
             link = await links.find_open(tx, digest_of(token).hex())
+            if link is not None and not await may_read_now(tx, link.session_id, link.user_id):
+                link = None
     if tenant_id is None or link is None:
         raise NotFound("this link shows nothing; ask whoever gave it to you for a new one", code="share_not_found")
     return Principal(tenant_id, link.user_id, Role.READONLY, _READING), link

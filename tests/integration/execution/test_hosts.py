@@ -4,7 +4,8 @@ Plan: a host is started once and bound; its environment and account are what the
 is killed and is adopted by the next, with its variables; an ended one is not adopted; release ends it and removes its
 files; closing ends all; a host that cannot start is a clear error. A host is kept ready, becomes the next session's
 with its forked kernel, is replaced when it has ended, and ends with a gateway that is killed. A start that is given up
-or fails half-way leaves no process. Limits of the settings hold in it: memory, and the list of imports.
+or fails half-way leaves no process. What is committed is released: with the next code, before a look, or by itself.
+Limits of the settings hold in it: memory, and the list of imports.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from carrel_gateway.errors import ExecutorFailed, KernelLost, NotFound
 from carrel_gateway.executors import child, launcher, processes
 from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.executors.local import HostRecord, LocalExecutor
-from carrel_gateway.kernels.pool import KernelPool
+from carrel_gateway.kernels import acks
+from carrel_gateway.kernels import connection as connection_of_hosts
+from carrel_gateway.kernels.pool import HeldConnection, KernelPool
 from carrel_gateway.kernels.signing import load_host_keys
 from carrel_wire.events import Error, ExecutionEvent
 from carrel_wire.host import ExecuteRequest
@@ -86,6 +89,48 @@ async def test_started_once_bound_and_ended(tmp_path: Path):
         assert state.unacknowledged == []
     assert not processes.is_alive(host.pid, host.started)
     assert (tmp_path / "workspaces" / str(session.session_id)).is_dir()
+
+
+async def settled(pool: KernelPool, session: SessionRef, *, times: int) -> HeldConnection:
+    """Run code as recordings do, and return the connection, which has not told the host of the last one yet."""
+    connection = await pool.connect(session)
+    for _ in range(times):
+        execution = uuid4()
+        events = [event async for event in connection.execute(execution, ExecuteRequest(code="1"))]
+        connection.settle(execution, events[-1].n)
+    return connection
+
+
+async def held_by(data_dir: Path, session: SessionRef) -> list[str]:
+    """Return what the host holds unacknowledged, asked over a connection that has nothing to tell it."""
+    async with gateway(data_dir, ends_hosts=False) as pool:
+        return [item.id for item in (await (await pool.connect(session)).state()).unacknowledged]
+
+
+async def test_committed_events_are_released_with_the_next_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(acks, "WAIT_SECONDS", 3600.0)  # nothing is told by itself
+    session = new_session()
+    async with gateway(tmp_path) as pool:
+        connection = await settled(pool, session, times=3)
+        assert len(await held_by(tmp_path, session)) == 1
+        assert (await connection.state()).unacknowledged == [], "a look tells it first"
+        await settled(pool, session, times=1)
+        monkeypatch.setattr(connection_of_hosts, "ACKNOWLEDGED_HEADER", "Not-Known")  # as to an older host
+        await settled(pool, session, times=2)
+        assert len(await held_by(tmp_path, session)) == 3
+        assert (await connection.state()).unacknowledged == [], "none was forgotten"
+        await settled(pool, session, times=1)
+        await pool.forget(session.session_id)
+        assert len(await held_by(tmp_path, session)) == 1, "what was not told is there to be adopted"
+
+
+async def test_committed_events_are_released_a_moment_later_by_themselves(tmp_path: Path):
+    session = new_session()
+    async with gateway(tmp_path) as pool:
+        await settled(pool, session, times=1)
+        async with asyncio.timeout(60):
+            while await held_by(tmp_path, session):  # noqa: ASYNC110  another process has it
+                await asyncio.sleep(0.05)
 
 
 async def test_no_secret_of_the_gateway_is_in_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-"""What a request costs in questions to Postgres and Redis, counted: time would say the same, and only sometimes.
+"""What a request costs in questions to Postgres, Redis and kernel hosts, counted: time would say so only sometimes.
 
 Plan: one gateway in this process over Postgres and Redis, and a user with a key. A read is one statement in a
 transaction, and the look at who calls none, for they are known; an execution is one transaction, and the statements in
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
+import aiohttp
 import asyncpg
 import pytest
 from redis.asyncio import Redis
@@ -24,6 +25,7 @@ from tests.support.state import new_principal
 
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.identity.rights import Role
+from carrel_gateway.kernels import acks
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage.ids import new_id
 from carrel_wire.log import UserMessage
@@ -63,11 +65,15 @@ class Counted:
 
             return call
 
-        ask_redis = Redis.execute_command
+        ask_redis, ask_host = Redis.execute_command, aiohttp.ClientSession.request
 
         def redis(client: Any, *arguments: Any, **options: Any) -> Any:
             found["bus" if "{carrel.bus}" in str(arguments) else "redis"] += 1
             return ask_redis(client, *arguments, **options)
+
+        def host(session: Any, *arguments: Any, **options: Any) -> Any:
+            found["host"] += 1
+            return ask_host(session, *arguments, **options)
 
         def plain(*_: Any) -> None:
             found["sqlalchemy"] += 1
@@ -76,12 +82,14 @@ class Counted:
         for name in originals:
             setattr(driver, name, counted(name))
         Redis.execute_command = redis
+        aiohttp.ClientSession.request = host
         event.listen(engine, "before_cursor_execute", plain)
         try:
             yield found
         finally:
             event.remove(engine, "before_cursor_execute", plain)
             Redis.execute_command = ask_redis
+            aiohttp.ClientSession.request = ask_host
             for name, original in originals.items():
                 setattr(driver, name, original)
 
@@ -114,7 +122,9 @@ def test_a_read_is_one_statement_and_asks_nobody_who_calls(counted: Counted, pat
     assert found["redis"] <= TIMES / 4
 
 
-def test_an_execution_is_one_transaction(counted: Counted):
+def test_an_execution_is_one_transaction_and_one_call(counted: Counted, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(acks, "WAIT_SECONDS", 3600.0)  # with the next code, however long that takes
+
     def execute() -> None:
         assert counted.ask("POST", f"{counted.session}/kernel/execute", json={"code": "1+1"})["status"] == "ok"
 
@@ -127,6 +137,7 @@ def test_an_execution_is_one_transaction(counted: Counted):
     assert TIMES * 3 <= found["postgres"] <= TIMES * 5
     assert found["redis"] <= TIMES / 4
     assert 0 < found["bus"] <= TIMES * 4
+    assert found["host"] == TIMES
 
 
 def test_a_look_at_who_calls_is_one_statement_by_the_driver(counted: Counted):

@@ -17,6 +17,7 @@ import pytest
 from tests.integration.kernel.host import Host, Refused, until
 
 from carrel_wire.events import Clear, Display, Error, Finished, Result, Started, Stderr, Stdout
+from carrel_wire.host import ACKNOWLEDGED_HEADER
 
 
 async def test_events_come_in_the_kernels_order_and_are_numbered_without_gaps(host: Host) -> None:
@@ -97,6 +98,24 @@ async def test_acknowledgement_frees_and_remembers(host: Host) -> None:
     with pytest.raises(Refused) as refused:
         await host.events("GET", "/v1/kernels/main/executions/a1/events")
     assert (refused.value.status, refused.value.code) == (410, "events_released")
+
+
+async def test_acknowledgement_with_the_next_code(host: Host) -> None:
+    first, second = [len(await host.run("print('x')", execution=id_)) for id_ in ("a1", "a2")]
+    path = "/v1/kernels/main/executions/a3"
+
+    async def put(value: str) -> tuple[int, str | None]:
+        async with host.request("PUT", path, json={"code": "1"}, headers={ACKNOWLEDGED_HEADER: value}) as reply:
+            await reply.read()
+            return reply.status, reply.headers.get(ACKNOWLEDGED_HEADER)
+
+    for wrong in ("", "a1", "a1=", "=1", "a1=-1", "a1=1,", "a1=1;a2=2", "a1=" + "1" * 16):
+        assert await put(wrong) == (400, None)
+    assert [item["id"] for item in (await host.state())["unacknowledged"]] == ["a1", "a2"], "and nothing has run"
+    # What cannot be acknowledged (no such execution, no such event) is no reason not to run the code.
+    said = f"a1={first},none=3,a2={second + 1}"
+    assert await put(said) == (200, said)
+    assert [item["id"] for item in (await host.state())["unacknowledged"]] == ["a2", "a3"]
 
 
 async def test_events_that_were_acknowledged_are_released_by_segments(host: Host) -> None:

@@ -2,9 +2,9 @@
 
 Plan: over each database, a key is shown once, works, is listed without what it is, and is of no use once revoked; none
 is given more, or longer, than its maker has at this moment: not by scopes, not by leaving them out, not through a
-service account, not by a key that was revoked meanwhile; whose keys one may see and revoke; how many there may be. A
-ticket lets in once, within its time, with the rights of the credential that it was made with; of many that try at once
-one gets in. The first key is made once, whoever starts at the same time.
+service account, nor later when its maker has less, not by a key that was revoked meanwhile; whose keys one may see and
+revoke; how many there may be. A ticket lets in once, within its time, with the rights of the credential that it was
+made with; of many that try at once one gets in. The first key is made once, whoever starts at the same time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 from tests.support.people import change_key, change_user, new_key, new_user
-from tests.support.state import open_state
+from tests.support.state import new_principal, open_state
 
 from carrel_gateway.audit.service import AuditService, Filter
 from carrel_gateway.context import Principal, ProcessContext
@@ -30,6 +30,7 @@ from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.identity.rights import ALL_RIGHTS, Right, Role, rights_of
 from carrel_gateway.identity.service import default_principal
 from carrel_gateway.identity.tables import one_time_tokens, users
+from carrel_gateway.people.service import UserService
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage.ids import new_id
 
@@ -128,6 +129,80 @@ async def test_keys_of_service_accounts(
     assert {key.id for key in (await narrow.keys(service_user.user_id)).items} >= {made.row.id}
 
 
+async def test_a_key_of_a_service_account_may_no_more_than_its_maker(
+    context: ProcessContext, principal: Principal, authenticator: Authenticator
+) -> None:
+    """By whichever keys it was made, and from the moment on at which that changes, also where it is known."""
+    admin = await new_user(context.database, principal.tenant_id, Role.ADMIN)
+    people = UserService(context, principal)
+    account, other = [await people.add_service(name, Role.ADMIN) for name in ("one", "other")]
+    made = [await CredentialService(context, admin).make_key("x", user_id=account.id)]
+    for user_id in (account.id, other.id):  # each by the one before
+        by = CredentialService(context, await authenticator.authenticate(made[-1].key))
+        made.append(await by.make_key("x", user_id=user_id))
+    assert [key.row.maker_id for key in made] == [admin.user_id] * 3
+    kept = await CredentialService(context, principal).make_key("x", user_id=account.id)
+    callers = [await authenticator.authenticate(key.key) for key in made]
+
+    async def rights() -> list[frozenset[Right]]:
+        for _ in range(100):  # the news of it take a turn or two
+            found = [(await authenticator.authenticate(key.key)).rights for key in made]
+            if found != before:
+                return found
+            await asyncio.sleep(0.01)
+        return found
+
+    before = [caller.rights for caller in callers]
+    assert before == [ALL_RIGHTS] * 3
+    await people.change(admin.user_id, role=Role.READONLY)
+    for caller in callers:
+        assert await code_of(UserService(context, caller).add_service("x", Role.ADMIN)) == "permission_denied"
+        assert (await authenticator.again(caller)).rights == rights_of(Role.READONLY)
+    before = await rights()
+    assert before == [rights_of(Role.READONLY)] * 3
+    await people.change(admin.user_id, role=Role.ADMIN)
+    assert await rights() == [ALL_RIGHTS] * 3
+    await people.change(admin.user_id, disabled=True)
+    for caller in callers:
+        assert await code_of(authenticator.again(caller)) == "disabled"
+        assert await code_of(UserService(context, caller).add_service("x", Role.USER)) == "disabled"
+    assert (await authenticator.authenticate(kept.key)).rights == ALL_RIGHTS, "another's, of the same account"
+    # One whose maker is not there any more is good for nothing; of one from before there were makers nothing is known.
+    await change_key(context.database, principal, kept.row.id, maker_id=new_id())
+    assert await code_of(authenticator.again(await authenticator.authenticate(kept.key))) == "disabled"
+    await change_key(context.database, principal, kept.row.id, maker_id=None)
+    assert (await authenticator.again(await authenticator.authenticate(kept.key))).rights == ALL_RIGHTS
+
+
+async def test_administrators_see_and_revoke_the_keys_of_service_accounts(
+    context: ProcessContext, principal: Principal, user: Principal, authenticator: Authenticator
+) -> None:
+    account = await UserService(context, principal).add_service("x", Role.USER)
+    service = CredentialService(context, principal)
+    await service.make_key("of one's own")
+    made = [await service.make_key(str(number), user_id=account.id) for number in range(3)]
+    await authenticator.authenticate(made[0].key)
+    await authenticator.note_used()
+    page = await service.service_keys(limit=2)
+    listed = [*page.items, *(await service.service_keys(limit=2, cursor=page.next_cursor)).items]
+    assert [(key.name, key.maker_id, key.used_at is not None) for key in listed] == [
+        ("2", principal.user_id, False),
+        ("1", principal.user_id, False),
+        ("0", principal.user_id, True),
+    ]
+    theirs = CredentialService(context, user)
+    assert await code_of(theirs.service_keys()) == "permission_denied"
+    assert await code_of(theirs.revoke_all(account.id)) == "permission_denied"
+    stranger = CredentialService(context, await new_principal(context.database))
+    assert ((await stranger.service_keys()).items, await stranger.revoke_all(account.id)) == ([], 0)
+    assert await service.revoke_all(account.id) == 3
+    for key in made:
+        assert await code_of(authenticator.authenticate(key.key)) == "revoked"
+    assert (await service.keys()).items[0].revoked_at is None
+    told = await AuditService(context, principal).list(Filter(action="key.all-revoked"))
+    assert [(entry.target, entry.detail) for entry in told.items] == [(str(account.id), '{"keys":3}')]
+
+
 async def test_whose_keys_one_may_see_and_revoke(
     context: ProcessContext, principal: Principal, user: Principal
 ) -> None:
@@ -152,18 +227,18 @@ async def test_all_keys_but_the_one_in_use_are_revoked(
     for made in gone:
         await authenticator.authenticate(made.key)  # known, and so to be forgotten
     with_kept = CredentialService(context, caller)
-    assert await with_kept.revoke_others() == 2
+    assert await with_kept.revoke_all() == 2
     for made in gone:
         assert await code_of(authenticator.authenticate(made.key)) == "revoked"
     for made in (kept, foreign):
         await authenticator.authenticate(made.key)
-    assert await with_kept.revoke_others() == 0
+    assert await with_kept.revoke_all() == 0
     told = await AuditService(context, principal).list(Filter(action="key.all-revoked"))
     assert [(entry.target, entry.credential, entry.detail) for entry in told.items] == [
         (str(user.user_id), str(kept.row.id), '{"keys":2}')
     ]
     narrow = Principal(user.tenant_id, user.user_id, rights=user.rights - {Right.KEYS_WRITE})
-    assert await code_of(CredentialService(context, narrow).revoke_others()) == "permission_denied"
+    assert await code_of(CredentialService(context, narrow).revoke_all()) == "permission_denied"
 
 
 async def test_at_most_so_many(context: ProcessContext, user: Principal, monkeypatch: pytest.MonkeyPatch) -> None:

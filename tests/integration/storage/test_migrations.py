@@ -24,16 +24,20 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.support.people import new_key
 from tests.support.servers import Postgres
-from tests.support.state import open_state
+from tests.support.state import new_principal, open_state
 
 from carrel_gateway.artifacts import tables as _artifacts  # noqa: F401  registers its tables
 from carrel_gateway.context import Principal
+from carrel_gateway.credentials.service import CredentialService
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.execution import tables as _execution  # noqa: F401
 from carrel_gateway.history import tables as _history  # noqa: F401
 from carrel_gateway.idempotency import tables as _idempotency  # noqa: F401
+from carrel_gateway.identity.rights import Role
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
+from carrel_gateway.people.service import UserService
 from carrel_gateway.provider_keys import tables as _provider_keys  # noqa: F401
 from carrel_gateway.runs import tables as _runs  # noqa: F401
 from carrel_gateway.sessions.service import SessionService
@@ -124,6 +128,26 @@ async def test_what_an_earlier_version_stored_is_kept(empty_url: str, engine: As
             ("old", None, None, None, 0, None, None)
         ]
         assert (await connection.execute(text("SELECT seq, type FROM events"))).all() == [(1, "session.created")]
+
+
+async def test_who_made_a_key_is_taken_from_the_audit_log(request: pytest.FixtureRequest, settings: Settings) -> None:
+    url = settings.database
+    if not url.startswith("sqlite"):
+        url = request.getfixturevalue("postgres").url(request.getfixturevalue("postgres_database"))
+    async with open_state(settings) as context:
+        maker = await new_principal(context.database)
+        account = await UserService(context, maker).add_service("x", Role.USER)
+        told = (await CredentialService(context, maker).make_key("x", user_id=account.id)).row
+        _, untold = await new_key(context.database, Principal(maker.tenant_id, account.id))
+    opened = make_engine(database_url(url), pool_size=1, max_overflow=0)
+    async with opened.begin() as connection:
+        await connection.execute(text("ALTER TABLE api_keys DROP COLUMN maker_id"))
+        await connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
+    await opened.dispose()
+    await upgrade(url)
+    async with open_state(settings) as context:
+        found = {key.id: key for key in (await CredentialService(context, maker).keys(account.id)).items}
+    assert (found[told.id], found[untold].maker_id) == (told, None)
 
 
 async def test_a_table_that_no_migration_makes_is_found(empty_url: str, engine: AsyncEngine) -> None:

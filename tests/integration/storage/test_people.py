@@ -17,7 +17,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import select
-from tests.support.people import change_user, new_team, new_user
+from tests.support.people import change_user, new_key, new_team, new_user
 from tests.support.state import new_principal
 
 from carrel_gateway.audit.service import AuditService, Filter
@@ -203,7 +203,9 @@ async def test_only_administrators_change_users(context: ProcessContext, princip
 async def test_nobody_gives_more_than_they_have(context: ProcessContext, principal: Principal) -> None:
     """A key of an administrator, made for less, is no way to an administrator."""
     other = await new_user(context.database, principal.tenant_id, Role.USER)
-    narrow = replace(principal, rights=frozenset({Right.PEOPLE_ADMIN, Right.TEAMS_WRITE}), credential_id=new_id())
+    held = frozenset({Right.PEOPLE_ADMIN, Right.TEAMS_WRITE})
+    _, key_id = await new_key(context.database, principal, scopes=sorted(held))
+    narrow = replace(principal, rights=held, credential_id=key_id)
     users = UserService(context, narrow)
     for attempt in (
         users.add_service("x", Role.ADMIN),

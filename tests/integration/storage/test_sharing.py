@@ -2,7 +2,8 @@
 
 Plan: what members of a team may do with a session, by the share and by what they are in the team, alone and in lists;
 it ends with the share, the membership, the team; only whoever has a session shares or deletes it; links open what they
-should, until they expire, are revoked, or their maker is disabled; rows hold no token; other tenants find nothing.
+should, until they expire, are revoked, or their maker may not read what they show; rows hold no token; other tenants
+find nothing.
 """
 
 from __future__ import annotations
@@ -138,6 +139,29 @@ async def test_a_link_opens_one_session_for_reading(context: ProcessContext, own
     with pytest.raises(NotFound):
         await sharing.revoke_link(shared, link.id)
     assert [item.revoked_at is not None for item in await sharing.links(shared)] == [True]
+
+
+async def test_a_link_shows_nothing_that_its_maker_may_not_read_any_more(
+    context: ProcessContext, principal: Principal, owner: Principal, shared: UUID
+) -> None:
+    """Of an administrator who shares another's session: as long as they are one, or read it by a team."""
+    admin = await new_user(context.database, principal.tenant_id, Role.ADMIN)
+    _, token = await SessionSharing(context, admin).make_link(shared, HOUR)
+    _, own = await SessionSharing(context, owner).make_link(shared, HOUR)
+    team_id = await new_team(context.database, owner, admin, role=Role.ADMIN)
+    users, sharing = UserService(context, principal), SessionSharing(context, owner)
+    await opened(context, token)
+    await users.change(admin.user_id, role=Role.USER)
+    for _ in range(2):
+        with pytest.raises(NotFound, match="shows nothing"):
+            await opened(context, token)
+        await sharing.share(shared, team_id, "read")
+        await opened(context, token)
+        await sharing.unshare(shared, team_id)
+    await users.change(owner.user_id, role=Role.READONLY)
+    await opened(context, own)
+    await users.change(admin.user_id, role=Role.ADMIN)
+    await opened(context, token)
 
 
 @pytest.mark.parametrize("end", ["expired", "disabled", "deleted"])
