@@ -2,8 +2,8 @@
 
 Units and integration tests run on all cores. Tests of the cluster run beside them, one after the other on one shared
 cluster, because they mostly wait; what they print is shown when both are through. They go first where both want a
-processor, because they take longest. Both are run to their end even when one fails. Ctrl-C ends both, and so does SIGTERM, after the clean-up of the tests that run then. Arguments go on to
-pytest.
+processor, because they take longest. Both are run to their end even when one fails. Ctrl-C ends both, and so does
+SIGTERM, after the clean-up of the tests that run then. Arguments go on to pytest.
 
 Bytecode is kept, whatever the environment says: tests start hundreds of interpreters, and compiling is more than half
 of what the start of a gateway takes without it.
