@@ -47,8 +47,11 @@ def beside(first: list[str], second: list[str]) -> int:
         for one in running:
             one.send_signal(signal.SIGINT)
 
+    def wait(*_: object) -> None:
+        """Do nothing: a terminal sends it to both itself."""
+
     signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, lambda *_: None)  # a terminal sends it to both itself
+    signal.signal(signal.SIGINT, wait)
     with tempfile.TemporaryFile() as printed:
         running.append(subprocess.Popen(["nice", "-n", "5", *first], cwd=ROOT, env=keeping))
         running.append(subprocess.Popen(second, cwd=ROOT, env=keeping, stdout=printed, stderr=subprocess.STDOUT))
