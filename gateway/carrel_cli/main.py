@@ -243,10 +243,16 @@ def whoami(server: ServerUrl = None, data_dir: DataDir = None) -> None:
 
 
 @keys_app.command("list")
-def list_keys(server: ServerUrl = None, data_dir: DataDir = None) -> None:
+def list_keys(
+    service: Annotated[
+        bool, typer.Option("--service", help="Those of all service accounts, for administrators.")
+    ] = False,
+    server: ServerUrl = None,
+    data_dir: DataDir = None,
+) -> None:
     """List your keys; what they are is not known any more."""
     with _said_plainly(), gateway(server, data_dir) as found, found.client() as client:
-        _console().print(people.key_table(client.keys()))
+        _console(200 if service else 120).print(people.key_table(client.keys(service=service), owners=service))
 
 
 @keys_app.command("create")
@@ -274,6 +280,19 @@ def revoke_key(
         client.revoke_key(key)
 
 
+@keys_app.command("revoke-all")
+def revoke_all_keys(
+    user: Annotated[
+        str | None, typer.Option(metavar="ID", help="Those of this user, for administrators.", show_default="yours")
+    ] = None,
+    server: ServerUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make all keys good for nothing but the one that is used for it."""
+    with _said_plainly(), gateway(server, data_dir) as found, found.client() as client:
+        typer.echo(f"revoked: {client.revoke_keys(user)}")
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
@@ -282,6 +301,6 @@ def version() -> None:
     typer.echo(f"carrel {__version__}")
 
 
-def _console() -> Console:
+def _console(width: int = 120) -> Console:
     # Without a terminal, such as in a pipe, lines are not cut to a guessed width.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else width)

@@ -61,14 +61,16 @@ def who(profile: dict[str, Any], url: str) -> str:
     return f"{name}, {profile['role']} of {tenants.get(profile['tenant_id'], profile['tenant_id'])} at {url}"
 
 
-def key_table(keys: Iterable[Key]) -> Table:
-    """Return keys as a table, one a row."""
+def key_table(keys: Iterable[Key], *, owners: bool = False) -> Table:
+    """Return keys as a table, one a row; with whose they are and who made them, or without."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("ID", "NAME", "ENDS WITH", "SCOPES", "EXPIRES", "LAST USED"):
-        table.add_column(heading, no_wrap=heading == "ID")
+    more = ("REVOKED", "ACCOUNT", "MADE BY") if owners else ("REVOKED",)
+    for heading in ("ID", "NAME", "ENDS WITH", "SCOPES", "EXPIRES", "LAST USED", *more):
+        table.add_column(heading, no_wrap=heading in ("ID", "ACCOUNT", "MADE BY"))
     for key in keys:
         scopes = "all of its owner's" if key.scopes is None else ", ".join(key.scopes)
         told = (key.id, key.name, key.hint, scopes, _day(key.expires_at, "never"), _day(key.used_at, "not yet"))
+        told += (_day(key.revoked_at, "no"), *((key.user_id, key.maker_id or "not known") if owners else ()))
         table.add_row(*map(line, told))
     return table
 

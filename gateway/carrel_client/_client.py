@@ -100,9 +100,9 @@ class Client:
         """Return who calls, their tenants, and what they may."""
         return calls.json_of(self._send(calls.Call("GET", "/api/me")))
 
-    def keys(self) -> list[Key]:
-        """Return one's API keys."""
-        return self._all(Key, calls.Call("GET", "/api/keys"))
+    def keys(self, *, service: bool = False) -> list[Key]:
+        """Return one's API keys or, as an administrator, those of all service accounts."""
+        return self._all(Key, calls.Call("GET", "/api/keys", params={"kind": "service"} if service else {}))
 
     def create_key(
         self, name: str, *, scopes: Iterable[str] | None = None, expires_at: datetime | None = None
@@ -114,6 +114,11 @@ class Client:
     def revoke_key(self, key_id: str) -> None:
         """Make a key good for nothing."""
         calls.check(self._send(calls.Call("DELETE", f"/api/keys/{calls.quoted(key_id)}")))
+
+    def revoke_keys(self, user_id: str | None = None) -> int:
+        """Make all keys of one's own, or of a user, good for nothing, but the one in use; return how many."""
+        params = {"user_id": user_id} if user_id else {}
+        return int(calls.json_of(self._send(calls.Call("DELETE", "/api/keys", params=params)))["revoked"])
 
     # sessions
 

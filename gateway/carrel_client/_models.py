@@ -121,17 +121,22 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An API key of one's own, without the key itself."""
+    """An API key, without the key itself."""
 
     id: str
     name: str
     hint: str
-    """How the key begins."""
+    """How the key ends."""
     scopes: list[str] | None
     """Rights that it is cut to; none is all that its owner has."""
     created_at: datetime
     expires_at: datetime | None = None
     used_at: datetime | None = None
+    revoked_at: datetime | None = None
+    user_id: str = ""
+    """Whose it is."""
+    maker_id: str | None = None
+    """Who made it."""
 
 
 def build(kind: type[T], document: dict[str, Any]) -> T:

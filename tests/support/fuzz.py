@@ -8,6 +8,7 @@ not run: the session that kernels are asked for is archived.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,9 +98,9 @@ def target(data_dir: Path) -> Iterator[Target]:
         yield Target(gateway, *made, artifact=stored[0]["id"])
 
 
-def fuzz(to: Target, name: str, *, examples: int) -> None:
-    """Send so many requests of an operation, always the same ones."""
-    operation = OPERATIONS[name]
+def fuzz(to: Target, name: str, *, examples: int) -> Counter[int]:
+    """Send so many requests of an operation, always the same ones; return how often each status was answered."""
+    operation, answered = OPERATIONS[name], Counter[int]()
 
     @settings(
         max_examples=examples,
@@ -114,5 +115,7 @@ def fuzz(to: Target, name: str, *, examples: int) -> None:
         response = to.send(case, known=known)
         assert response.status_code < 500, (response.status_code, response.text, case.as_curl_command())
         contract.check(response)
+        answered[response.status_code] += 1
 
     one()
+    return answered

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,22 +208,30 @@ def start_redis(port: int, folder: Path) -> subprocess.Popen[bytes]:
 @pytest.fixture(scope="session")
 def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     """An S3 that checks signatures and their expiry, as mocks do not."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as store:
+        yield store
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[ObjectStore]:
+    """Start an S3 on a folder, with an empty bucket; skips where it cannot be had."""
     try:
         path = ensure("versitygw")
     except ToolError as error:
         pytest.skip(str(error))
     port = free_port()
-    folder = tmp_path_factory.mktemp("s3")
     store = ObjectStore(f"http://127.0.0.1:{port}")
-    (folder / "iam").mkdir()
+    (folder / "iam").mkdir(parents=True)
     (folder / "data" / store.bucket).mkdir(parents=True)  # a bucket is a folder there
     process = spawn(
         [str(path), "--port", f"127.0.0.1:{port}", "--iam-dir", f"{folder}/iam", "posix", f"{folder}/data"],
         env={**os.environ, "ROOT_ACCESS_KEY": store.access_key, "ROOT_SECRET_KEY": store.secret_key},
     )
-    wait_for(lambda: listens(port), process)
-    yield store
-    stop(process)
+    try:
+        wait_for(lambda: listens(port), process)
+        yield store
+    finally:
+        stop(process)
 
 
 def _as_nobody(data: Path) -> tuple[str, ...]:

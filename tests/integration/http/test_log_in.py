@@ -1,6 +1,7 @@
 """`carrel login` and what follows, against a served gateway with an account.
 
-Plan: log in, see who one is, run code under the login, make a key and use it, revoke it, log out; wrong passwords and a
+Plan: log in, see who one is, run code under the login, make a key and use it, revoke it and all others, also those
+of a service account, log out; wrong passwords and a
 server without a name are one line each; no password and no token is printed or left readable for others.
 """
 
@@ -28,6 +29,16 @@ def gateway(tmp_path_factory):
             body = {"token": token, "name": "Ada", "password": PASSWORD}
             assert http.post("/api/auth/verify", json=body).status_code == 201
         yield started
+
+
+def service_account(gateway) -> str:
+    """Make a service account with a key in Ada's tenant, and return its id."""
+    with gateway.client(key=None) as http:
+        token = http.post("/api/auth/login", json={"email": EMAIL, "password": PASSWORD}).json()["access_token"]
+    with gateway.client(key=token) as http:
+        account = http.post("/api/users", json={"kind": "service", "name": "nightly"}).json()["id"]
+        assert http.post("/api/keys", json={"name": "nightly", "user_id": account}).status_code == 201
+    return account
 
 
 def at(gateway, folder: Path, *arguments: str, **settings: str):
@@ -60,6 +71,17 @@ def test_a_day_with_a_login(gateway, tmp_path: Path):
     gone = at(gateway, tmp_path, "whoami", CARREL_API_KEY=key)
     assert gone.returncode == 1
     assert "revoked" in gone.stderr
+    account = service_account(gateway)
+    others = [at(gateway, tmp_path, "keys", "create", name).stdout.strip() for name in ("one", "other")]
+    with gateway.client() as api:  # the administrator of the installation, of another tenant
+        assert api.delete("/api/keys").json()["revoked"] == 0
+    assert at(gateway, tmp_path, "keys", "revoke-all").stdout == "revoked: 2\n"
+    listed = at(gateway, tmp_path, "keys", "list", "--service")
+    assert listed.stdout.count(account) == 1, listed.stdout + listed.stderr
+    assert at(gateway, tmp_path, "keys", "revoke-all", "--user", account).stdout == "revoked: 1\n"
+    for other in others:
+        with gateway.client(key=other) as api:
+            assert api.get("/api/me").json()["code"] == "revoked"
     assert at(gateway, tmp_path, "logout").stdout == "logged out\n"
     assert not kept.exists()
     after = at(gateway, tmp_path, "whoami")
