@@ -25,17 +25,15 @@ BOOTSTRAP: Final = ROOT / "requirements" / "bootstrap.txt"
 STAMP: Final = "carrel-setup"
 """File in the environment, written last: the interpreter it was made with, and the digest of what was installed."""
 SOURCES: Final = ("gateway", "kernel-image", "operator")
-STARTED: Final = (
-    *("carrel_cli.main", "carrel_gateway.serving", "alembic.command", "carrel_kernel.program"),
-    *(
-        "carrel_kernel.inside.rehearsal",
-        "ipykernel.debugger",
-        "IPython.core.completerlib",
-        "pandas",
-        "matplotlib.pyplot",
-    ),
-)
-"""What starts of the gateway and of kernels import."""
+STARTED: Final = """
+import importlib
+from carrel_kernel.inside.zygote import OF_EVERY_KERNEL
+own = "carrel_cli.main carrel_gateway.serving carrel_kernel.program carrel_kernel.inside.app"
+others = "carrel_kernel.inside.rehearsal alembic.command pandas matplotlib.pyplot"
+for name in (*own.split(), *OF_EVERY_KERNEL, *others.split()):
+    importlib.import_module(name)
+"""
+"""Imports what starts of the gateway and of kernels do."""
 UV_SECONDS: Final = 300
 """uv has been seen to hang where pip went through; after this long pip does it instead."""
 
@@ -116,7 +114,7 @@ def _install(folder: Path) -> None:
         sys.stderr.write("uv did not get through; trying pip\n")
         _run(*pip, "--require-hashes", "-r", LOCK)
     _run(*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT)
-    bytecode(python, "-c", f"import {', '.join(STARTED)}")
+    bytecode(python, "-c", STARTED)
 
 
 def bytecode(python: Path, *arguments: str | Path) -> None:

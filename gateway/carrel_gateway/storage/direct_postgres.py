@@ -1,10 +1,11 @@
 """Steps on Postgres by asyncpg itself, for what a request does most: with its own connections and no layer between.
 
 A transaction takes one round trip to begin, with the role and the tenant in it, one for each statement, and one to
-commit. One that only reads has nothing to commit: its end goes with the beginning of the connection's next transaction
-or, when none comes, follows a moment later. Connections are kept, never more than the pool's size: who finds none free
-waits, which is faster than opening another one. Nothing is sent twice; only a connection that a restart of the server
-has cut is replaced before the first step.
+commit. One that only reads has nothing to commit: it stays open for a moment. The tenant's next read goes on in it, and
+sees what was committed meanwhile, for each statement does; the end of it goes with the beginning of the connection's
+next transaction or, when none comes, follows by itself. Connections are kept, never more than the pool's size: who
+finds none free waits, which is faster than opening another one. No write is sent twice; a connection that a restart of
+the server has cut is replaced before the first step, or where somebody only reads.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -30,14 +31,35 @@ T = TypeVar("T")
 
 OPEN_SECONDS: Final = 0.02
 """So long the transaction of a read may stay open when nothing follows; it holds no row and no snapshot."""
+SHARED_SECONDS: Final = 0.5
+"""So long reads may go on in one transaction: a migration that wants a table for itself waits for its end."""
 _CLOSE_SECONDS: Final = 5
 _OURS: Final = (asyncpg.SyntaxOrAccessError, asyncpg.DataError, asyncpg.FeatureNotSupportedError)
 """Mistakes of this program, and what row-level security refuses: they are not hidden behind 'try again'."""
+
+_CUT: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InterfaceError,
+    ConnectionError,
+)
+"""The connection is gone, and what it says of the statement is nothing."""
 
 _connect: Any = asyncpg.connect  # pyright: ignore[reportUnknownVariableType]
 """It has no types."""
 
 _log = structlog.get_logger(__name__)
+
+
+class _OpenRead(NamedTuple):
+    """A transaction that only reads, on a connection that is free."""
+
+    tenant_id: UUID
+    begun_at: float
+    over_at: float
+    """Loop times."""
 
 
 class DirectPostgres:
@@ -47,8 +69,8 @@ class DirectPostgres:
         self._arguments = arguments
         self._places = asyncio.Semaphore(size)
         self._free: list[Any] = []
-        self._open: dict[Any, float] = {}
-        """Those of the free ones on which a read is not ended yet, and the loop's time at which it was over."""
+        self._open: dict[Any, _OpenRead] = {}
+        """Those of the free ones on which a read is not ended yet, in the order in which they came back."""
         self._ending: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -62,15 +84,22 @@ class DirectPostgres:
         """
         await self._take_place()
         try:
+            if not write and (shared := self._take_shared(tenant_id)):
+                try:
+                    return await self._read(*shared, begin)
+                except _CUT:
+                    _log.info("database_connection_cut")
+                    self._drop_free()
             connection = await self._begun(tenant_id, write=write)
+            if not write:
+                return await self._read(connection, _OpenRead(tenant_id, _now(), _now()), begin)
             try:
                 result = await _carry_out(connection, begin())
-                if write:
-                    await _commit(connection)
+                await _commit(connection)
             except BaseException as error:
                 await self._give_up(connection, error)
                 raise
-            self._give_back(connection, ended=write)
+            self._free.append(connection)
         except _OURS as error:
             if isinstance(error, InvalidCachedStatementError):  # a migration came between; it is prepared anew
                 raise away() from error
@@ -111,9 +140,8 @@ class DirectPostgres:
     async def _begun(self, tenant_id: UUID, *, write: bool) -> Any:
         """Return a connection in a transaction that is bound to the tenant."""
         # One statement of the simple protocol takes no parameters; an id as hexadecimal digits needs no quoting.
-        binding = (
-            f"BEGIN{'' if write else ' READ ONLY'};SET LOCAL role='{APP_ROLE}';SET LOCAL app.tenant='{tenant_id.hex}'"
-        )
+        begin = f"BEGIN ISOLATION LEVEL READ COMMITTED{'' if write else ' READ ONLY'}"
+        binding = f"{begin};SET LOCAL role='{APP_ROLE}';SET LOCAL app.tenant='{tenant_id.hex}'"
         while self._free:
             connection: Any = self._free.pop()
             is_open = self._open.pop(connection, None) is not None
@@ -135,18 +163,32 @@ class DirectPostgres:
             raise
         return connection
 
-    def _give_back(self, connection: Any, *, ended: bool) -> None:
+    def _take_shared(self, tenant_id: UUID) -> tuple[Any, _OpenRead] | None:
+        """Take a free connection on which the tenant has a read open that may go on."""
+        oldest = _now() - SHARED_SECONDS
+        for connection, read in self._open.items():
+            if read.tenant_id == tenant_id and read.begun_at > oldest:
+                del self._open[connection]
+                self._free.remove(connection)
+                return connection, read
+        return None
+
+    async def _read(self, connection: Any, read: _OpenRead, begin: Callable[[], Steps[T]]) -> T:
+        try:
+            result = await _carry_out(connection, begin())
+        except BaseException as error:
+            await self._give_up(connection, error)
+            raise
         self._free.append(connection)
-        if not ended:
-            self._open[connection] = asyncio.get_running_loop().time()
-            if self._ending is None or self._ending.done():
-                self._ending = asyncio.create_task(self._end_reads(), name="postgres-reads")
+        self._open[connection] = read._replace(over_at=_now())
+        if self._ending is None or self._ending.done():
+            self._ending = asyncio.create_task(self._end_reads(), name="postgres-reads")
+        return result
 
     async def _end_reads(self) -> None:
         """End the reads after which nothing came on their connections, until there are none."""
-        loop = asyncio.get_running_loop()
         while self._open and not self._closed:
-            seconds = next(iter(self._open.values())) + OPEN_SECONDS - loop.time()
+            seconds = next(iter(self._open.values())).over_at + OPEN_SECONDS - _now()
             if seconds > 0:
                 await asyncio.sleep(seconds)
                 continue
@@ -186,6 +228,10 @@ class DirectPostgres:
                 self._free.append(connection)
                 return
         connection.terminate()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _carry_out(connection: Any, steps: Steps[T]) -> T:

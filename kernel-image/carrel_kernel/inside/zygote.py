@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-_OF_EVERY_KERNEL: Final = (
+OF_EVERY_KERNEL: Final = (
     "ipykernel.debugger",
     "IPython.core.completerlib",
     "IPython.core.debugger",
@@ -110,7 +110,7 @@ def preload(host: socket.socket, modules: list[str]) -> socket.socket | None:
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # as IPython's kernel sets it
     threads.forbid()
     missing: dict[str, str] = {}
-    for name in (*_OF_EVERY_KERNEL, *modules, _REHEARSAL):
+    for name in (*OF_EVERY_KERNEL, *modules, _REHEARSAL):
         if stream := serve(host, wait=False):
             return stream
         try:

@@ -167,24 +167,28 @@ def test_a_suspended_session_has_no_pod_and_keeps_its_workspace(sessions: Sessio
 
 
 def test_a_session_ends_at_its_time_and_is_deleted(sessions: Sessions):
-    at = (datetime.now(UTC) + timedelta(seconds=8)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    name = sessions.create(shutdownTime=at, shutdownPolicy="Delete")
+    name = sessions.create(shutdownPolicy="Delete")
     sessions.ready(name)
+    at = (datetime.now(UTC) + timedelta(seconds=3)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    sessions.patch(name, f'{{"shutdownTime": "{at}"}}')
     eventually("the session is gone", lambda: sessions.gone(name))
     assert datetime.now(UTC) >= datetime.fromisoformat(at)
 
 
 def test_a_session_ends_at_its_age_and_is_retained_for_a_while(sessions: Sessions):
-    name = sessions.create(maxLifetimeSeconds=6, ttlSecondsAfterFinished=4)
+    name = sessions.create(ttlSecondsAfterFinished=4)
     pod = sessions.ready(name)["podName"]
+    age = datetime.now(UTC) - datetime.fromisoformat(sessions.get(name)["metadata"]["creationTimestamp"])
+    sessions.patch(name, f'{{"maxLifetimeSeconds": {int(age.total_seconds()) + 3}}}')
     assert sessions.wait(name, reason="Expired", kind="Finished")["status"] == "True"
     eventually("the pod is gone", lambda: not sessions.exists("pod", pod))
     eventually("the session is gone", lambda: sessions.gone(name))
 
 
 def test_an_idle_session_ends(sessions: Sessions):
-    name = sessions.create(idleTimeoutSeconds=3)
+    name = sessions.create()
     sessions.ready(name)
+    sessions.patch(name, '{"idleTimeoutSeconds": 3}')
     said = sessions.wait(name, reason="Idle", kind="Finished")
     assert said["message"] == "nothing ran and nobody was connected for 3 s"
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_linnerud
+from statsmodels import datasets
 
 BUNDLED = Path(__file__).parents[3] / "gateway" / "carrel_gateway" / "data" / "wine.csv"
 
@@ -38,7 +37,7 @@ def make(root: Path) -> dict[str, Workspace]:
 
 
 def iris() -> pd.DataFrame:
-    data = load_iris(as_frame=True)
+    data = _sklearn().load_iris(as_frame=True)
     frame = data.frame
     frame["species"] = np.array(data.target_names)[frame.pop("target")]
     return frame
@@ -54,7 +53,7 @@ def flowers() -> pd.DataFrame:
 
 
 def grunfeld() -> pd.DataFrame:
-    return sm.datasets.grunfeld.load_pandas().data.astype({"year": int})
+    return datasets.grunfeld.load_pandas().data.astype({"year": int})
 
 
 def firmen() -> pd.DataFrame:
@@ -64,48 +63,48 @@ def firmen() -> pd.DataFrame:
 
 
 def co2() -> pd.DataFrame:
-    frame = sm.datasets.co2.load_pandas().data.rename_axis("date").reset_index()
+    frame = datasets.co2.load_pandas().data.rename_axis("date").reset_index()
     return frame[["date", "co2"]]
 
 
 def macro() -> pd.DataFrame:
-    frame = sm.datasets.macrodata.load_pandas().data
+    frame = datasets.macrodata.load_pandas().data
     return frame.astype({"year": int, "quarter": int})
 
 
 def nile() -> pd.DataFrame:
-    return sm.datasets.nile.load_pandas().data.astype({"year": int, "volume": int})
+    return datasets.nile.load_pandas().data.astype({"year": int, "volume": int})
 
 
 def crime() -> pd.DataFrame:
-    return sm.datasets.statecrime.load_pandas().data.rename_axis("state").reset_index()
+    return datasets.statecrime.load_pandas().data.rename_axis("state").reset_index()
 
 
 def affairs() -> pd.DataFrame:
-    return sm.datasets.fair.load_pandas().data
+    return datasets.fair.load_pandas().data
 
 
 def travel() -> pd.DataFrame:
-    frame = sm.datasets.modechoice.load_pandas().data
+    frame = datasets.modechoice.load_pandas().data
     frame["mode"] = frame["mode"].map({1: "air", 2: "train", 3: "bus", 4: "car"})
     frame["chosen"] = frame.pop("choice").map({1: "yes", 0: "no"})
     return frame.rename(columns={"hinc": "household_income", "psize": "party_size", "gc": "generalized_cost"})
 
 
 def cancer() -> pd.DataFrame:
-    data = load_breast_cancer(as_frame=True)
+    data = _sklearn().load_breast_cancer(as_frame=True)
     frame = data.frame
     frame["diagnosis"] = np.array(data.target_names)[frame.pop("target")]
     return frame
 
 
 def diabetes() -> pd.DataFrame:
-    data = load_diabetes(as_frame=True, scaled=False)
+    data = _sklearn().load_diabetes(as_frame=True, scaled=False)
     return data.frame.rename(columns={"bp": "blood_pressure", "target": "progression"})
 
 
 def exercise() -> pd.DataFrame:
-    return load_linnerud(as_frame=True).frame
+    return _sklearn().load_linnerud(as_frame=True).frame
 
 
 def orders() -> pd.DataFrame:
@@ -193,3 +192,9 @@ _WRITERS: dict[str, Any] = {
     "exercise": lambda frame, folder, name: frame.to_excel(folder / f"{name}.xlsx", index=False),
     "affairs": lambda frame, folder, name: frame.to_csv(folder / f"{name}.csv.gz", index=False),
 }
+
+
+def _sklearn() -> Any:
+    from sklearn import datasets as found  # seconds, of every worker that only collects
+
+    return found

@@ -22,6 +22,7 @@ from sqlalchemy import bindparam, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import Uuid
 from tests.integration.storage.conftest import MakeSettings
+from tests.support.people import new_user
 from tests.support.servers import Postgres
 from tests.support.state import new_principal
 
@@ -29,9 +30,10 @@ from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.execution import repository as executions
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.history.tables import events
+from carrel_gateway.identity.rights import Role
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID
 from carrel_gateway.sessions import repository as sessions
-from carrel_gateway.storage import engine
+from carrel_gateway.storage import direct_postgres, engine
 from carrel_gateway.storage.compiled import compiled
 from carrel_gateway.storage.database import Database, DatabaseAway
 from carrel_gateway.storage.ids import new_id
@@ -40,6 +42,7 @@ from carrel_wire.log import UserMessage
 
 TENANT = bindparam("tenant_id", type_=Uuid())
 COUNT = text("SELECT count(*) FROM sessions WHERE tenant_id = :tenant_id").bindparams(TENANT)
+PEOPLE = text("SELECT count(*) FROM users WHERE tenant_id = :tenant_id").bindparams(TENANT)
 ALL_SESSIONS = text("SELECT count(*) FROM sessions WHERE :tenant_id IS NOT NULL").bindparams(TENANT)
 WHO = text("SELECT current_user, current_setting('app.tenant'), :tenant_id").bindparams(TENANT)
 SLEEP = text("SELECT pg_sleep(60) WHERE :tenant_id IS NOT NULL").bindparams(TENANT)
@@ -283,6 +286,35 @@ async def test_a_read_ends_with_the_next_transaction_on_its_connection_or_by_its
         await database.run(mine.tenant_id, lambda: scalar(COUNT, of(mine.tenant_id)), write=False)
         connection.terminate()  # while a read is open on it
         assert await database.run(mine.tenant_id, lambda: scalar(COUNT, of(mine.tenant_id)), write=False) == 0
+    finally:
+        await database.aclose()
+
+
+async def test_reads_of_one_tenant_go_on_in_one_transaction_and_see_what_is_committed_meanwhile(
+    on_postgres: Callable[..., Any], postgres: Postgres, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_postgres, "OPEN_SECONDS", 3600.0)
+    monkeypatch.setattr(direct_postgres, "SHARED_SECONDS", 3600.0)
+    database: Database = await on_postgres()
+    begun = text("SELECT extract(epoch FROM now()) WHERE :tenant_id IS NOT NULL").bindparams(TENANT)
+
+    async def ask(who: Principal, statement: Any) -> Any:
+        return await database.run(who.tenant_id, lambda: scalar(statement, of(who.tenant_id)), write=False)
+
+    try:
+        mine, stranger = await new_principal(database), await new_principal(database)
+        first = await ask(mine, begun)
+        before = await ask(mine, PEOPLE)
+        await new_user(database, mine.tenant_id, Role.USER)
+        assert await ask(mine, PEOPLE) == before + 1, "by another connection, just now"
+        assert await ask(mine, begun) == first
+        assert await ask(stranger, ALL_SESSIONS) == 0
+        assert await ask(stranger, begun) != first
+        postgres.sql(END_OTHERS.format(postgres_database))
+        assert await ask(stranger, COUNT) == 0, "a read is begun anew"
+        second = await ask(stranger, begun)
+        monkeypatch.setattr(direct_postgres, "SHARED_SECONDS", 0.0)
+        assert await ask(stranger, begun) != second, "not for ever"
     finally:
         await database.aclose()
 
