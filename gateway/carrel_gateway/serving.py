@@ -10,9 +10,10 @@ import json
 import logging
 import os
 import socket
+import ssl
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -106,9 +107,10 @@ def serve(settings: Settings, *, child: bool = False) -> int:
     if child and settings.api_key is None:  # whoever starts a child must know its key, whatever the database
         settings = settings.model_copy(update={"api_key": SecretStr(key_of_folder(settings))})
     app = create_app(settings)
+    tls = _tls(settings)
     with _listen(settings) as listener:
         announcement = _Announcement(settings, _url(settings, listener), child=child)
-        server = _Server(configuration(app), app, announcement)
+        server = _Server(configuration(app, tls), app, announcement)
         if child:
             threading.Thread(target=_end_with_parent, args=(server,), daemon=True).start()
         logging.getLogger("uvicorn.error").addFilter(lambda _: not hasattr(app.state, "refusal"))
@@ -122,10 +124,11 @@ def serve(settings: Settings, *, child: bool = False) -> int:
         return 0 if server.started else 1
 
 
-def configuration(app: FastAPI) -> uvicorn.Config:
+def configuration(app: FastAPI, tls: ssl.SSLContext | None = None) -> uvicorn.Config:
     """Return how the application is served, wherever it listens."""
     return uvicorn.Config(
         app,
+        ssl_context_factory=_given(tls) if tls else None,
         http=Connection,
         ws="websockets-sansio",
         ws_ping_interval=20,
@@ -153,6 +156,25 @@ def _listen(settings: Settings) -> Generator[socket.socket]:
         yield listener
 
 
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)  # TLS 1.2 at least
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+    except OSError as error:  # an SSLError is one, too
+        raise CannotListen(
+            f"cannot use CARREL_TLS_CERT_FILE and CARREL_TLS_KEY_FILE: {_reason(error)}; they must be a "
+            "certificate and the private key of the same, in PEM"
+        ) from error
+    return context
+
+
+def _given(tls: ssl.SSLContext) -> Callable[[uvicorn.Config, Callable[[], ssl.SSLContext]], ssl.SSLContext]:
+    return lambda _config, _default: tls
+
+
 def _reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)  # `strerror` repeats the address
 
@@ -161,7 +183,8 @@ def _url(settings: Settings, listener: socket.socket) -> str:
     port = listener.getsockname()[1]
     # people read and remember localhost; browsers treat it as the same machine
     name = "localhost" if settings.host in {"127.0.0.1", "localhost", "::1"} else settings.host
-    return f"http://{f'[{name}]' if ':' in name else name}:{port}"
+    scheme = "https" if settings.tls_cert_file else "http"
+    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}"
 
 
 def _write_private(path: Path, text: str) -> None:

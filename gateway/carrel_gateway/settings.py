@@ -1,17 +1,25 @@
 """All settings of the gateway process, in one object.
 
 Each is an environment variable `CARREL_<NAME>`; the names of the source documents (`DSAGENT_<NAME>`, `LLM_MODEL`, …)
-are aliases. `./.env` and then `~/.carrel/.env` are read below the environment.
+are aliases. `./.env` and then `~/.carrel/.env` are read below the environment, and files of `CARREL_SECRETS_DIR` above
+it.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 _MIB = 1024 * 1024
 
@@ -36,6 +44,13 @@ class Settings(BaseSettings):
     # server
     host: str = _setting("host", "127.0.0.1", "Address to listen on; the local executor allows loopback only.")
     port: int = _setting("port", 8000, "Port to listen on.", ge=0, le=65535)
+    tls_cert_file: Path | None = _setting(
+        "tls_cert_file", None, "Certificate with its chain (PEM) to speak HTTPS with; empty means plain HTTP."
+    )
+    tls_key_file: Path | None = _setting("tls_key_file", None, "Its private key (PEM).")
+    secrets_dir: Path | None = _setting(
+        "secrets_dir", None, "Folder of files that are named like variables and hold their values; those go first."
+    )
     metrics_port: int = _setting(
         "metrics_port", 0, "Port of /metrics on its own listener; 0 means off.", ge=0, le=65535
     )
@@ -248,6 +263,36 @@ class Settings(BaseSettings):
         if self.executor_type == "kubernetes" and not self.kernel_private_key_file:
             raise ValueError("CARREL_KERNEL_PRIVATE_KEY_FILE must be set when CARREL_EXECUTOR_TYPE is kubernetes")
         return self
+
+    @model_validator(mode="after")
+    def _whole_tls(self) -> Settings:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("CARREL_TLS_CERT_FILE and CARREL_TLS_KEY_FILE must be set together")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  given by name
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where settings come from; what goes first is first.
+
+        Raises
+        ------
+        ValueError
+            The folder of secrets cannot be read.
+        """
+        sources = (init_settings, env_settings, dotenv_settings)
+        folder = os.environ.get("CARREL_SECRETS_DIR")
+        if not folder:
+            return sources
+        if not Path(folder).is_dir():  # nobody must start with a key that was meant to be another one
+            raise ValueError(f"CARREL_SECRETS_DIR is {folder}, which is no folder that can be read")
+        return (SecretsSettingsSource(settings_cls, secrets_dir=folder), *sources)
 
     @property
     def database(self) -> str:

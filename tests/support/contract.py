@@ -39,7 +39,7 @@ def _templates() -> list[tuple[re.Pattern[str], str]]:
             (r".+" if part[1:-1] in _WIDE else r"[^/]+") if part.startswith("{") else re.escape(part)
             for part in re.split(r"(\{\w+\})", path)
         )
-        found.append((re.compile(pattern), path))
+        found.append((re.compile(pattern, re.DOTALL), path))  # a token may be anything, also with a line end
     return found
 
 

@@ -213,14 +213,14 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[ObjectStore]:
-    """Start an S3 on a folder, with an empty bucket; skips where it cannot be had."""
+def s3_server(folder: Path, **keys: str) -> Iterator[ObjectStore]:
+    """Start an S3 on a folder, with an empty bucket and the keys that are named; skips where it cannot be had."""
     try:
         path = ensure("versitygw")
     except ToolError as error:
         pytest.skip(str(error))
     port = free_port()
-    store = ObjectStore(f"http://127.0.0.1:{port}")
+    store = ObjectStore(f"http://127.0.0.1:{port}", **keys)
     (folder / "iam").mkdir(parents=True)
     (folder / "data" / store.bucket).mkdir(parents=True)  # a bucket is a folder there
     process = spawn(

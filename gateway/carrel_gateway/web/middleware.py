@@ -37,6 +37,8 @@ _DRAIN_BYTES: Final = 64 * 1024 * 1024
 _DRAIN_SECONDS: Final = 5.0
 """So much of an unwanted body is read away: a caller that is still sending would not see the answer otherwise."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_TRACE: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+"""Source: W3C, Trace Context, 3.2: version, trace, parent, flags."""
 _SECURITY_HEADERS: Final = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
@@ -75,7 +77,7 @@ class Envelope:
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
         is_given = _REQUEST_ID.fullmatch(given) is not None
-        request_id = given.decode() if is_given else uuid4().hex
+        request_id = given.decode() if is_given else _trace_of(headers) or uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             refused = self._refusal(scope, headers)
@@ -128,6 +130,12 @@ class Envelope:
             return
         with metrics.websockets.track_inprogress():
             await self._app(scope, receive, send)
+
+
+def _trace_of(headers: Mapping[bytes, bytes]) -> str | None:
+    """Return the trace that a request says to be part of; all zeros are none."""
+    found = _TRACE.fullmatch(headers.get(b"traceparent", b""))
+    return found[1].decode() if found and found[1].strip(b"0") else None
 
 
 class _Exchange:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import re
+from typing import NamedTuple
 
 import httpx
 import pytest
+from obstore.store import S3Store
 from tests.support.raw import exchange
-from tests.support.servers import free_port
+from tests.support.servers import free_port, s3_server
 from tests.support.serving import SALES
 from tests.support.serving import gateway as running_gateway
 from websockets.exceptions import InvalidStatus
@@ -28,6 +30,17 @@ CANARIES = {
     "CARREL_S3_SECRET_KEY": "canary-of-the-object-store-0123456789",
     "CARREL_S3_ACCESS_KEY": "canary-of-the-access-key-0123456789",
 }
+PROVIDER = "canary-of-a-stored-key-0123456789"
+PERSONAL = {
+    "title": "canary-title Ada Lovelace",
+    "message": "canary-message of Ada",
+    "code": "canary_code = 'of Ada'",
+    "file": "canary-file.csv",
+    "content": "canary,content\n1,2\n",
+    "email": "canary@example.org",
+    "name": "Canary Ada",
+}
+"""What people write, and who they are."""
 WRONG = "canary-of-a-wrong-key-0123456789"
 NASTY = [
     "\r\nX-Injected: 1",
@@ -40,6 +53,63 @@ NASTY = [
 ]
 """Line ends of all kinds, terminal sequences, quotes, and text that runs the other way."""
 LABELS = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+def work(running, kept):
+    """Use the gateway as people do, with what is theirs; keep every answer. Code looks for secrets, too."""
+    with running.client() as api:
+        api.event_hooks["response"].append(lambda reply: kept.append(reply.read() + str(reply.headers).encode()))
+        session = f"/api/sessions/{api.post('/api/sessions', json={'title': PERSONAL['title']}).json()['id']}"
+        api.post(f"{session}/files", files={"file": (PERSONAL["file"], PERSONAL["content"].encode(), "text/csv")})
+        api.post(f"{session}/kernel/execute", json={"code": PERSONAL["code"]})
+        looks = "import os; print(os.environ); open('environment.txt', 'w').write(str(os.environ))"
+        assert api.post(f"{session}/kernel/execute", json={"code": looks}).json()["status"] == "ok"
+        api.post(f"{session}/chat", json={"message": PERSONAL["message"]})
+        api.put("/api/provider-keys/openai", json={"key": PROVIDER})
+        api.post("/api/invitations", json={"email": PERSONAL["email"], "role": "user"})
+        api.post("/api/auth/login", json={"email": PERSONAL["email"], "password": WRONG})
+        api.put("/api/me", json={"name": PERSONAL["name"]})
+        assert api.post(f"{session}/suspend").is_success
+        for path in ("", "/messages", "/events", "/export", "/notebook", "/artifacts", "/config", "/kernel", "/share"):
+            assert api.get(f"{session}{path}").is_success, path
+        for path in (
+            "/info",
+            "/api/models",
+            "/api/provider-keys",
+            "/api/keys",
+            "/api/audit",
+            "/api/me",
+            "/openapi.json",
+        ):
+            assert api.get(path).is_success, path
+        trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+        parent = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+        assert api.get("/api/sessions/none", headers=parent).json()["request_id"] == trace
+        for none in (f"00-{'0' * 32}-00f067aa0ba902b7-01", trace, f"{parent['traceparent']}-more"):
+            assert api.get("/api/models", headers={"traceparent": none}).headers["x-request-id"] not in (
+                trace,
+                "0" * 32,
+            )
+        both = api.post(f"{session}/chat", json={"message": "x"}, headers={**parent, "X-Request-Id": "traced-1"})
+        assert both.headers["x-request-id"] == "traced-1"
+
+
+def stored(store):
+    """Return every object with its key and its attributes, as bytes."""
+    bucket = S3Store(
+        store.bucket,
+        region=store.region,
+        access_key_id=store.access_key,
+        secret_access_key=store.secret_key,
+        endpoint=store.endpoint,
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": True},
+    )
+    found = []
+    for item in (item for page in bucket.list() for item in page):
+        read = bucket.get(item["path"])
+        found.append(f"{item['path']} {read.attributes} ".encode() + bytes(read.bytes()))
+    return found
 
 
 def strike(running):
@@ -72,15 +142,40 @@ def strike(running):
             connect(address, **options)
 
 
+class Left(NamedTuple):
+    """What is left."""
+
+    log: bytes
+    before: str
+    after: str
+    on_main: list[int]
+    elsewhere: list[str]
+    answers: list[bytes]
+    objects: list[bytes]
+
+
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
     """The log, and the metrics before and after."""
     folder, port = tmp_path_factory.mktemp("traces"), free_port()
-    with running_gateway(
-        folder / "data", CARREL_METRICS_PORT=str(port), CARREL_LOG_LEVEL="debug", **CANARIES
-    ) as running:
+    keys = {name: CANARIES[f"CARREL_S3_{name.upper()}"] for name in ("access_key", "secret_key")}
+    with (
+        s3_server(folder / "s3", **keys) as store,
+        running_gateway(
+            folder / "data",
+            CARREL_METRICS_PORT=str(port),
+            CARREL_LOG_LEVEL="debug",
+            CARREL_STORAGE_TYPE="s3",
+            CARREL_S3_BUCKET=store.bucket,
+            CARREL_S3_ENDPOINT=store.endpoint,
+            **CANARIES,
+        ) as running,
+    ):
         before = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        answers = []
+        work(running, answers)
         strike(running)
+        objects = stored(store)
         after = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         with running.client() as api:
             on_main = [api.get(path).status_code for path in ("/metrics", "/metrics/", "/api/metrics")]
@@ -88,20 +183,46 @@ def left(tmp_path_factory):
             httpx.get(f"http://127.0.0.1:{port}{path}").text
             for path in ("/api/models", "/health", "/docs", "/openapi.json")
         ]
-    return (folder / "data.log").read_bytes(), before, after, on_main, elsewhere
+    return Left((folder / "data.log").read_bytes(), before, after, on_main, elsewhere, answers, objects)
 
 
 def test_no_secret_is_in_the_log_or_the_metrics(left):
-    log, _, after, _, _ = left
+    log, after = left.log, left.after
     assert len(log.splitlines()) > 50
-    for canary in (*CANARIES.values(), WRONG):
+    for canary in (*CANARIES.values(), WRONG, PROVIDER):
         assert canary.encode() not in log
         assert canary not in after
 
 
+def test_no_secret_is_in_answers_or_stored_objects(left):
+    """The access key is a name, which signed addresses hold; nothing here asks for one."""
+    assert len(left.objects) >= 3, "an upload, what code wrote, a snapshot"
+    assert any(b"canary,content" in found for found in left.objects)
+    assert any(b"environ" in found for found in left.objects)
+    assert len(left.answers) > 20
+    for canary in (*CANARIES.values(), PROVIDER, WRONG):
+        for found in (*left.answers, *left.objects):
+            assert canary.encode() not in found, found[:200]
+
+
+def test_nothing_that_people_write_is_in_the_log_or_the_metrics(left):
+    answered = b"".join(left.answers)
+    for name, text in PERSONAL.items():
+        assert text.encode() not in left.log, name
+        assert text not in left.after, name
+    assert all(PERSONAL[name].encode() in answered for name in ("title", "message", "file", "name")), "it was there"
+
+
+def test_a_request_is_traced_by_its_id(left):
+    """By the id of whoever asks, or by the trace that it is a part of: in the answer and in every line about it."""
+    lines = [json.loads(line) for line in left.log.splitlines()]
+    for wanted, path in (("4bf92f3577b34da6a3ce929d0e0e4736", "/api/sessions/{session_id}"), ("traced-1", "/chat")):
+        mine = [line for line in lines if line.get("request_id") == wanted]
+        assert any(path in str(line.get("route", line)) for line in mine), wanted
+
+
 def test_each_line_of_the_log_is_one_object_and_has_no_control_characters(left):
-    log, *_ = left
-    for line in log.split(b"\n")[:-1]:
+    for line in left.log.split(b"\n")[:-1]:
         document = json.loads(line)
         assert {"event", "level", "timestamp"} <= set(document)
         assert document["event"] != "forged"
@@ -120,8 +241,7 @@ def series(text):
 
 
 def test_what_is_sent_makes_no_labels(left):
-    _, before, after, _, _ = left
-    old, new = series(before), series(after)
+    old, new = series(left.before), series(left.after)
     assert {name for name in old if name in new} == set(old)
     for rows in new.values():
         assert len({frozenset(row) for row in rows}) == 1, "a series has one set of labels"
@@ -135,8 +255,7 @@ def test_what_is_sent_makes_no_labels(left):
 
 
 def test_metrics_are_on_their_own_port_alone_and_nothing_else_is(left):
-    *_, on_main, elsewhere = left
-    assert set(on_main) == {404}
-    for text in elsewhere:
+    assert set(left.on_main) == {404}
+    for text in left.elsewhere:
         assert "openapi" not in text
         assert "demo/analyst" not in text

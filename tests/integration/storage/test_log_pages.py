@@ -1,22 +1,25 @@
 """Pages of the log, and read models made anew from it, over both databases.
 
-Plan: a page ends at its bytes and has one event at least; pages in turn are the whole log; followers get past short
-pages; the text of a payload is what decoding and encoding it gives; rows made anew are the rows that appends made,
-whichever events came together.
+Plan: a page is read in the order of an index, from one partition; it ends at its bytes and has one event at least;
+pages in turn are the whole log; followers get past short pages; the text of a payload is what decoding and encoding
+it gives; rows made anew are the rows that appends made, whichever events came together.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
+from typing import Any
 from uuid import UUID
 
 import orjson
 import pytest
 from sqlalchemy import Table, select
+from sqlalchemy.dialects import postgresql
 from tests.support.state import chunks_of
 
 from carrel_gateway.artifacts.service import ArtifactService
@@ -25,6 +28,7 @@ from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import NotFound
 from carrel_gateway.history import service as history_module
 from carrel_gateway.history.rebuild import main, rebuild
+from carrel_gateway.history.repository import tail
 from carrel_gateway.history.schemas import event_document, text_document
 from carrel_gateway.history.service import HistoryService, StoredEvent
 from carrel_gateway.history.tables import cells, messages
@@ -90,6 +94,27 @@ async def test_followers_get_past_short_pages(
             if event.seq == 21:
                 break
     assert seen == list(range(1, 22))
+
+
+async def test_a_page_is_read_from_one_partition_in_the_order_of_its_index(
+    request: pytest.FixtureRequest, context: ProcessContext, principal: Principal, session_id: UUID
+) -> None:
+    """However long other sessions' histories are: nothing is sorted, and nothing of theirs is looked at."""
+    dialect = context.database.dialect
+    if not dialect.shared:
+        pytest.skip("SQLite has no partitions")
+    statement, values = next(tail(dialect, principal.tenant_id, session_id, after=0, limit=500, size=10**6))
+    options: dict[str, Any] = {"dialect": postgresql.dialect(), "compile_kwargs": {"literal_binds": True}}
+    # A table of a few rows would not be worth its index.
+    ways = [f"SET enable_{way} = off" for way in ("seqscan", "bitmapscan", "sort")]
+    bound = ["SET ROLE carrel_app", f"SET app.tenant = '{principal.tenant_id}'"]
+    explain = f"EXPLAIN {statement.params(values).compile(**options)}"
+    plan = request.getfixturevalue("postgres").sql(
+        *ways, *bound, explain, database=request.getfixturevalue("postgres_database")
+    )
+    assert len(set(re.findall(r"on (events_p\d\d)", plan))) == 1, plan
+    assert re.search(r"Index (Only )?Scan using events_p\d\d_pkey", plan), plan
+    assert not re.search(r"Seq Scan on events|Sort  ", plan), plan
 
 
 async def test_texts_are_what_encoding_gives(history: HistoryService, session_id: UUID) -> None:

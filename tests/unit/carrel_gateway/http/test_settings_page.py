@@ -1,7 +1,7 @@
 """The page of settings is complete.
 
 Plan: every setting has a row with its name, its default, its description and its other names; no row is about something
-that is not there.
+that is not there; files of the folder of secrets are what the page says.
 """
 
 from __future__ import annotations
@@ -29,6 +29,21 @@ def test_every_setting_has_its_row(name):
     ]
     also = ", ".join(f"`{alias}`" for alias in others)
     assert row == f"| `CARREL_{name.upper()}` | {default} | {field.description} | {also} |"
+
+
+def test_files_of_a_folder_are_variables_and_go_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("CARREL_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("CARREL_S3_SECRET_KEY", "of the environment")
+    monkeypatch.setenv("CARREL_API_KEY", "of the environment")
+    for name, value in (("CARREL_S3_SECRET_KEY", "of a file\n"), ("llm_api_key", "in lower case"), ("other", "x")):
+        (tmp_path / name).write_text(value)
+    settings = Settings(_env_file=None)
+    assert settings.s3_secret_key.get_secret_value() == "of a file"
+    assert settings.llm_api_key.get_secret_value() == "in lower case"
+    assert settings.api_key.get_secret_value() == "of the environment"
+    monkeypatch.setenv("CARREL_SECRETS_DIR", str(tmp_path / "none"))
+    with pytest.raises(ValueError, match="CARREL_SECRETS_DIR"):
+        Settings(_env_file=None)
 
 
 def test_no_row_about_what_is_not_there():
