@@ -8,12 +8,29 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from tests.integration.kernel.host import Host
 
 
 @pytest.fixture
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
     """A bound host with its kernel `main`."""
+    async with Host.running(tmp_path) as host:
+        await host.bind()
+        yield host
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def lasting(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Host]:
+    """One bound host for the tests of a module whose `host` it is: a start costs seconds, a clean kernel hardly any."""
+    async with Host.running(tmp_path_factory.mktemp("host")) as host:
+        await host.bind()
+        yield host
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fresh(tmp_path: Path) -> AsyncIterator[Host]:
+    """A bound host of the test's own, where the module has a lasting one."""
     async with Host.running(tmp_path) as host:
         await host.bind()
         yield host

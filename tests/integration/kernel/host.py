@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -282,6 +283,17 @@ class Host(HostClient):
         if self.http:
             await self.http.close()
         return self.process.returncode or 0
+
+    async def clean(self) -> None:
+        """Leave to the next test what a host has that was just bound: a new kernel, and an empty folder."""
+        for kernel in (await self.state())["kernels"]:
+            if kernel["id"] != "main":
+                await self.call("DELETE", f"/v1/kernels/{kernel['id']}")
+        await self.call("POST", "/v1/kernels/main/restart")
+        packages = self.workspace / ".packages"
+        for path in (*self.workspace.iterdir(), *packages.iterdir()):
+            if path not in {packages, self.workspace / ".carrel"}:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     async def restart_program(self, number: int = 9) -> None:
         """End the host by a signal and start another one, as another pod of the same workspace would."""

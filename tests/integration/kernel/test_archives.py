@@ -15,13 +15,23 @@ import io
 import os
 import tarfile
 import zipfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
+import pytest_asyncio
 from tests.integration.kernel.host import Host, Refused, until
 
 from carrel_wire.events import Artifact
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def host(lasting: Host) -> AsyncIterator[Host]:
+    yield lasting
+    await lasting.clean()
 
 
 async def download(host: Host, path: str = "") -> dict[str, bytes]:

@@ -12,12 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 from tests.integration.kernel.host import Host, Refused, until
 
 from carrel_wire.events import Clear, Display, Error, Finished, Result, Started, Stderr, Stdout
 from carrel_wire.host import ACKNOWLEDGED_HEADER
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def host(lasting: Host) -> AsyncIterator[Host]:
+    yield lasting
+    await lasting.clean()
 
 
 async def test_events_come_in_the_kernels_order_and_are_numbered_without_gaps(host: Host) -> None:
@@ -80,42 +90,42 @@ async def test_a_cut_connection_cancels_nothing_and_is_read_on(host: Host) -> No
     assert await attached == [*seen, *rest]
 
 
-async def test_acknowledgement_frees_and_remembers(host: Host) -> None:
-    events = await host.run("print('x')", execution="a1")
+async def test_acknowledgement_frees_and_remembers(fresh: Host) -> None:
+    events = await fresh.run("print('x')", execution="a1")
     with pytest.raises(Refused) as refused:
-        await host.ack("a1", 99)
+        await fresh.ack("a1", 99)
     assert (refused.value.status, refused.value.code) == (400, "bad_request")
-    assert (await host.ack("a1", 1))["acknowledged"] is False
-    assert [item["id"] for item in (await host.state())["unacknowledged"]] == ["a1"]
+    assert (await fresh.ack("a1", 1))["acknowledged"] is False
+    assert [item["id"] for item in (await fresh.state())["unacknowledged"]] == ["a1"]
     for _ in range(2):  # it may be said twice
-        assert await host.ack("a1", events[-1].n) == {"id": "a1", "status": "ok", "acknowledged": True}
-    assert (await host.state())["unacknowledged"] == []
-    assert list((host.workspace / ".carrel" / "spool").iterdir()) == []
+        assert await fresh.ack("a1", events[-1].n) == {"id": "a1", "status": "ok", "acknowledged": True}
+    assert (await fresh.state())["unacknowledged"] == []
+    assert list((fresh.workspace / ".carrel" / "spool").iterdir()) == []
     with pytest.raises(Refused) as refused:
-        await host.run("print('again')", execution="a1")
+        await fresh.run("print('again')", execution="a1")
     assert (refused.value.status, refused.value.code) == (409, "already_acknowledged")
     assert refused.value.detail == {"id": "a1", "status": "ok", "acknowledged": True}
     with pytest.raises(Refused) as refused:
-        await host.events("GET", "/v1/kernels/main/executions/a1/events")
+        await fresh.events("GET", "/v1/kernels/main/executions/a1/events")
     assert (refused.value.status, refused.value.code) == (410, "events_released")
 
 
-async def test_acknowledgement_with_the_next_code(host: Host) -> None:
-    first, second = [len(await host.run("print('x')", execution=id_)) for id_ in ("a1", "a2")]
+async def test_acknowledgement_with_the_next_code(fresh: Host) -> None:
+    first, second = [len(await fresh.run("print('x')", execution=id_)) for id_ in ("a1", "a2")]
     path = "/v1/kernels/main/executions/a3"
 
     async def put(value: str) -> tuple[int, str | None]:
-        async with host.request("PUT", path, json={"code": "1"}, headers={ACKNOWLEDGED_HEADER: value}) as reply:
+        async with fresh.request("PUT", path, json={"code": "1"}, headers={ACKNOWLEDGED_HEADER: value}) as reply:
             await reply.read()
             return reply.status, reply.headers.get(ACKNOWLEDGED_HEADER)
 
     for wrong in ("", "a1", "a1=", "=1", "a1=-1", "a1=1,", "a1=1;a2=2", "a1=" + "1" * 16):
         assert await put(wrong) == (400, None)
-    assert [item["id"] for item in (await host.state())["unacknowledged"]] == ["a1", "a2"], "and nothing has run"
+    assert [item["id"] for item in (await fresh.state())["unacknowledged"]] == ["a1", "a2"], "and nothing has run"
     # What cannot be acknowledged (no such execution, no such event) is no reason not to run the code.
     said = f"a1={first},none=3,a2={second + 1}"
     assert await put(said) == (200, said)
-    assert [item["id"] for item in (await host.state())["unacknowledged"]] == ["a2", "a3"]
+    assert [item["id"] for item in (await fresh.state())["unacknowledged"]] == ["a2", "a3"]
 
 
 async def test_events_that_were_acknowledged_are_released_by_segments(host: Host) -> None:
@@ -194,10 +204,10 @@ async def test_what_waits_behind_a_failure_is_not_run(host: Host) -> None:
 
 async def test_what_waits_is_run_when_the_failure_did_not_stop_on_error(host: Host) -> None:
     hold = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
-    failing = asyncio.create_task(host.outcome(hold + "1/0", execution="failing", stop_on_error=False))
-    await until(lambda: _current(host, "failing"))
-    waiting = asyncio.create_task(host.text("print('ran')", execution="waiting"))
-    await until(lambda: _known(host, "waiting"))
+    failing = asyncio.create_task(host.outcome(hold + "1/0", execution="fails", stop_on_error=False))
+    await until(lambda: _current(host, "fails"))
+    waiting = asyncio.create_task(host.text("print('ran')", execution="waits"))
+    await until(lambda: _known(host, "waits"))
     (host.workspace / "go").touch()
     assert (await failing).status == "error"
     assert await waiting == "ran\n"

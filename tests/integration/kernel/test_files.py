@@ -16,13 +16,24 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import pytest_asyncio
 from tests.integration.kernel.host import Host, Refused
 
 from carrel_wire.events import Artifact
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def host(lasting: Host) -> AsyncIterator[Host]:
+    yield lasting
+    await lasting.clean()
+
 
 OUTSIDE = [
     "..",

@@ -15,10 +15,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from tests.integration.kernel.host import Host, Refused, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def host(lasting: Host) -> AsyncIterator[Host]:
+    yield lasting
+    await lasting.clean()
+
 
 COMPLETE = "/v1/kernels/main/complete"
 INSPECT = "/v1/kernels/main/inspect"
@@ -222,10 +233,10 @@ async def test_documentation_is_found_or_not(host: Host) -> None:
     assert await host.call("POST", INSPECT, json={"code": "nowhere", "cursor_pos": 7}) == {"found": False, "text": ""}
 
 
-async def test_the_state_tells_what_is_used(host: Host) -> None:
-    await host.call("PUT", "/v1/files/data/f", data=b"x" * 1000)
-    await host.run("hog = bytearray(50_000_000)\nfor _ in range(10**6): pass")
-    state = await host.state()
+async def test_the_state_tells_what_is_used(fresh: Host) -> None:
+    await fresh.call("PUT", "/v1/files/data/f", data=b"x" * 1000)
+    await fresh.run("hog = bytearray(50_000_000)\nfor _ in range(10**6): pass")
+    state = await fresh.state()
     (kernel,) = state["kernels"]
     assert state["disk_used_bytes"] >= 1000
     assert kernel["memory_bytes"] > 50_000_000
@@ -235,13 +246,13 @@ async def test_the_state_tells_what_is_used(host: Host) -> None:
     assert state["last_activity"] <= time.time()
 
 
-async def test_the_metrics_count(host: Host) -> None:
-    await host.run("1", execution="one")
-    await host.run("1/0")
-    await host.ack("one", 3)
+async def test_the_metrics_count(fresh: Host) -> None:
+    await fresh.run("1", execution="one")
+    await fresh.run("1/0")
+    await fresh.ack("one", 3)
     with pytest.raises(Refused):
-        await host.run("1", execution="one")
-    async with host.request("GET", "/metrics") as reply:
+        await fresh.run("1", execution="one")
+    async with fresh.request("GET", "/metrics") as reply:
         text = await reply.text()
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert values['carrel_kernel_executions_total{status="ok"}'] == "1.0"

@@ -18,13 +18,24 @@ import asyncio
 import base64
 import hashlib
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from tests.integration.kernel.host import Host, Refused
 from tests.integration.kernel.surroundings import small_disk
 
 from carrel_wire.events import Artifact, Display, Error, Finished, Result, Stderr, Stdout, Truncated
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def host(lasting: Host) -> AsyncIterator[Host]:
+    yield lasting
+    await lasting.clean()
+
 
 TABLE = "application/vnd.carrel.table+json"
 CHART = "application/vnd.carrel.chart+json"
