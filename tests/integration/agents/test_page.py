@@ -131,7 +131,9 @@ def test_questions_that_wait_are_seen_and_taken_back(page: Browser, gateway: Gat
         for width in (360, 1280):
             page.width(width)
             assert page.value("document.documentElement.scrollWidth") <= width
-            assert page.value("document.querySelector('main').scrollWidth <= document.querySelector('main').clientWidth")
+            assert page.value(
+                "document.querySelector('main').scrollWidth <= document.querySelector('main').clientWidth"
+            )
             assert page.value(NAMELESS) == []
         page.open(page.value("location.href"))
         page.until("document.querySelectorAll('#queue li').length === 2")
