@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -54,6 +55,9 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            # A full collection stops the event loop for as long as it looks at what stays until the end anyway.
+            gc.collect()
+            gc.freeze()
             self._ready.say(getattr(self._app.state, "first_key", None))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -74,7 +74,7 @@ async def _measured(name: str, context: ProcessContext) -> list[str]:
     await history.append(session_id, said, actor="user")
 
     def read() -> Steps[object]:
-        return (yield from repository.last_messages(tenant_id, session_id, limit=MESSAGES))
+        return (yield from repository.conversation(tenant_id, session_id, limit=MESSAGES))
 
     def commit() -> Steps[Appended]:
         own = new_id()

@@ -54,12 +54,12 @@ async def plan_move(tx: Transaction, session_id: UUID, message_id: UUID, *, edit
 async def _question_of(tx: Transaction, session_id: UUID, message: Message) -> Message:
     if message.role == "user":
         return message
-    earlier = await tx.run(
-        repository.last_messages(tx.tenant_id, session_id, limit=1, before_seq=message.seq, role="user")
+    found = await tx.run(
+        repository.conversation(tx.tenant_id, session_id, limit=1, before_seq=message.seq, role="user")
     )
-    if not earlier:
+    if not found or not found[0]:
         raise Conflict("this answer has no question that it could be made anew for", code="no_question")
-    return earlier[0]
+    return found[0][0]
 
 
 async def _leaves_cells(tx: Transaction, session_id: UUID, head: int) -> bool:

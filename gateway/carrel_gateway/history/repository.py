@@ -216,26 +216,6 @@ async def latest(tx: Transaction, session_id: UUID, types: Sequence[str], *, aft
     return EventText(*row).decoded(session_id) if row else None
 
 
-def last_messages(
-    tenant_id: UUID,
-    session_id: UUID,
-    *,
-    limit: int,
-    before_id: UUID | None = None,
-    before_seq: int | None = None,
-    offset: int = 0,
-    role: str | None = None,
-) -> Steps[list[Message] | None]:
-    """Return the last messages that the conversation has, or the last before one, the newest first.
-
-    None when the tenant has no such session.
-    """
-    found = yield from conversation(
-        tenant_id, session_id, limit=limit, before_id=before_id, before_seq=before_seq, offset=offset, role=role
-    )
-    return found and found[0]
-
-
 def conversation(
     tenant_id: UUID,
     session_id: UUID,
@@ -246,7 +226,10 @@ def conversation(
     offset: int = 0,
     role: str | None = None,
 ) -> Steps[tuple[list[Message], bool] | None]:
-    """Return what `last_messages` does, and whether others wait for their turn."""
+    """Return the last messages that the conversation has, or the last before one, the newest first.
+
+    With them, whether others wait for their turn; none when the tenant has no such session.
+    """
     values: dict[str, Any] = {
         "tenant_id": tenant_id,
         "session_id": session_id,

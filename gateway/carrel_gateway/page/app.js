@@ -9,6 +9,7 @@ const narrow = matchMedia("(max-width: 46rem)");
 const state = {
   session: null,
   busy: false,
+  queue: new Map(),  // questions that wait for their turn, by the runs that they will have
   waiting: [],  // files that were added before there is a session
   reading: null,  // ends the following of a run
   seen: 0,  // number of the last committed event of the session
@@ -65,6 +66,8 @@ function clear() {
   state.reading = null;
   state.seen = 0;
   state.waiting = [];
+  state.queue.clear();
+  showQueue();
   at("log").replaceChildren();
   trouble(null);
   setBusy(false);
@@ -94,6 +97,7 @@ async function openSession(session) {
   if (state.session !== session) return;
   [...turns.values()].at(-1)?.root.scrollIntoView({ block: "start" });
   if (running) await followRun(turns.get(running), running, { path: eventsOf(session, running) });
+  await followQueue(session);
 }
 
 const eventsOf = (session, run) => `/api/sessions/${session.id}/events?after=${state.seen}${run ? `&run=${run}` : ""}`;
@@ -109,6 +113,7 @@ function askAgain(turns, run) {
 
 function place(turns, event, running) {
   const run = event.payload.run_id || running;
+  noteQueue(event);
   if (event.type === "message.user") {
     turns.set(run, new Turn(at("log"), event.payload.content, event.seq));
     return running;
@@ -145,17 +150,19 @@ async function followRun(turn, run, start) {
       signal: reading.signal,
       done: () => finished,
       lost(gone) {
-        turn.lost(gone);
+        turn?.lost(gone);
         if (!gone) trouble(null);
       },
       take(event) {
-        if (event.type === "run.started") run = event.payload.run_id;
+        noteQueue(event);
+        if (event.type === "run.started") run ??= event.payload.run_id;
+        if (event.type === "message.user" && event.payload.run_id === run) turn ??= new Turn(at("log"), event.payload.content, event.seq);
         if (event.seq) state.seen = event.seq;
         finished = event.type === "run.finished" && event.payload.run_id === run;
-        if (finished || event.type !== "run.finished") turn.take(event);  // a message that waited may be withdrawn
+        if (finished || event.type !== "run.finished") turn?.take(event);  // a message that waited may be withdrawn
         if (finished) trouble(null);  // what was said of this run, such as that it keeps others waiting, is over
         if (isRead) return;
-        if (finished) turn.answer.scrollIntoView({ block: "start" });
+        if (finished) turn?.answer.scrollIntoView({ block: "start" });
         else main.scrollTop = main.scrollHeight;
       },
     });
@@ -172,7 +179,8 @@ async function followRun(turn, run, start) {
 
 function setBusy(busy) {
   state.busy = busy;
-  at("send").disabled = busy;
+  at("send").disabled = busy && !state.reading;
+  at("send").textContent = state.reading ? "Ask next" : "Ask";
   at("stop").hidden = !state.reading;
   at("log").setAttribute("aria-busy", String(busy));
 }
@@ -193,6 +201,7 @@ async function ask(question) {
     main.scrollTop = main.scrollHeight;
     await followRun(turn, null, { path: `/api/sessions/${session.id}/chat/stream`, method: "POST", json: { message: question } });
     await listSessions();
+    await followQueue(session);
   } catch (error) {
     if (turn?.isEmpty) {  // it was not taken: nothing of it is kept, and the question can be sent again
       turn.root.remove();
@@ -203,6 +212,54 @@ async function ask(question) {
   } finally {
     if (!state.reading) setBusy(false);
     if (document.activeElement === document.body && !narrow.matches) at("question").focus({ preventScroll: true });
+  }
+}
+
+// Questions that wait
+
+async function askNext(question) {
+  trouble(null);
+  const session = state.session;
+  const started = new AbortController();  // its stream has the run that goes on, too, which is followed already
+  at("question").value = "";
+  try {
+    const path = `/api/sessions/${session.id}/chat/stream?queue=true`;
+    const response = await call(path, { method: "POST", json: { message: question }, headers: { Accept: "text/event-stream" }, signal: started.signal });
+    await response.body.getReader().read();
+  } catch (error) {
+    at("question").value ||= question;
+    throw error;
+  } finally {
+    started.abort();
+  }
+  if (!state.reading && state.session === session) await openSession(session);  // the run was over just then
+}
+
+function noteQueue({ type, payload }) {
+  if (type === "message.queued") state.queue.set(payload.run_id, payload);
+  else if (!["message.user", "run.finished"].includes(type) || !state.queue.delete(payload.run_id)) return;
+  showQueue();
+}
+
+function showQueue() {
+  at("queue").replaceChildren(...[...state.queue.values()].map(({ message_id: id, content }) => {
+    const button = element("button", { type: "button", class: "plain", "aria-label": `Take back: ${content}` }, "Take back");
+    button.addEventListener("click", () => takeBack(id, content).catch(trouble));
+    return element("li", {}, element("span", { title: content }, content), button);
+  }));
+}
+
+async function takeBack(id, content) {
+  await call(`/api/sessions/${state.session.id}/messages/${id}`, { method: "DELETE" });
+  at("question").value ||= content;  // to be put in other words
+  at("question").focus();
+}
+
+// One run after the other, as long as there are questions.
+async function followQueue(session) {
+  while (state.queue.size && state.session === session && !state.reading) {
+    const [run] = state.queue.keys();
+    await followRun(null, run, { path: eventsOf(session, run) });
   }
 }
 
@@ -253,7 +310,7 @@ async function uploadWaiting() {
 at("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   const question = at("question").value.trim();
-  if (question && !state.busy) ask(question).catch(trouble);
+  if (question && !at("send").disabled) (state.reading ? askNext : ask)(question).catch(trouble);
 });
 at("question").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {

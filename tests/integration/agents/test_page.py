@@ -5,23 +5,25 @@
 * names, values and questions that are markup stay text, and make the browser ask no one
 * a page of another origin in the same browser can neither read nor write
 * what goes wrong is said with what to do, and a question that was not taken is not lost
+* that questions may be asked while another is answered, wait in sight, and are taken back
 * narrow screens, and names for everything that can be reached with the keyboard
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.integration.agents.browser import Browser, chromium
 from tests.support import servers
-from tests.support.serving import SALES, Gateway
+from tests.support.serving import SALES, Gateway, until
 from tests.support.serving import gateway as running_gateway
 
 from carrel_client import Client
 
-DONE = "document.querySelector('.turn') && !document.querySelector('.working, #send:disabled')"
+DONE = "document.querySelector('.turn') && !document.querySelector('.working, #log[aria-busy=true]')"
 NAMELESS = """
 [...document.querySelectorAll('button, a, input, textarea, summary, img')]
     .filter((one) => one.checkVisibility())
@@ -64,8 +66,8 @@ def sales(tmp_path: Path) -> Path:
 
 def ask(page: Browser, question: str) -> None:
     page.type("#question", question)
-    page.until("document.getElementById('send').disabled || document.getElementById('trouble').textContent")
-    page.until("!document.getElementById('send').disabled")
+    page.until("document.querySelector('#log[aria-busy=true]') || document.getElementById('trouble').textContent")
+    page.until("document.querySelector('#log[aria-busy=false]')")
 
 
 def test_from_the_link_to_the_answer_and_again_after_a_reload(page: Browser, gateway: Gateway, sales: Path) -> None:
@@ -107,6 +109,49 @@ def test_what_became_of_the_state_is_said(page: Browser, gateway: Gateway, sales
     page.open(page.value("location.href"))
     page.until("document.querySelector('.turn:last-of-type .note')")
     assert page.text(".turn:last-of-type .note") == seen
+
+
+def test_questions_that_wait_are_seen_and_taken_back(page: Browser, gateway: Gateway, sales: Path) -> None:
+    with Client(gateway.url, gateway.key) as client, gateway.client() as api:
+        session = client.create_session(title="Waiting").id
+        client.upload(session, [sales])
+        path = f"/api/sessions/{session}"
+        sleep = {"code": "import time\nfor _ in range(600):\n    time.sleep(0.1)", "timeout_seconds": 60}
+        occupied = threading.Thread(target=lambda: api.post(f"{path}/kernel/execute", json=sleep))
+        occupied.start()
+        until(lambda: client.kernel(session)["status"] == "busy")
+        page.open(f"{gateway.url}/#session={session}")
+        page.until("document.querySelectorAll('#files li').length === 1")
+        page.type("#question", "total units by region")
+        page.until("document.getElementById('send').textContent === 'Ask next'")
+        asked = ["average units by region", f"highest price, {IMAGE} which is a long question that goes on and on"]
+        for place, question in enumerate(asked, 1):
+            page.type("#question", question)
+            page.until(f"document.querySelectorAll('#queue li').length === {place}")
+        for width in (360, 1280):
+            page.width(width)
+            assert page.value("document.documentElement.scrollWidth") <= width
+            assert page.value(
+                "document.querySelector('main').scrollWidth <= document.querySelector('main').clientWidth"
+            )
+            assert page.value(NAMELESS) == []
+        page.open(page.value("location.href"))
+        page.until("document.querySelectorAll('#queue li').length === 2")
+        assert page.value("[...document.querySelectorAll('#queue span')].map((one) => one.textContent)") == asked
+        page.value("document.querySelector('#queue li:last-child button').click()")
+        page.until("document.querySelectorAll('#queue li').length === 1")
+        assert page.value("document.getElementById('question').value") == asked[1], "to be put in other words"
+        page.value("document.getElementById('question').value = ''")
+        client.kernel(session, "interrupt")
+        occupied.join(60)
+    page.until(f"document.querySelectorAll('.turn').length === 2 && {DONE}")
+    assert page.value("[...document.querySelectorAll('.asked')].map((one) => one.textContent)") == [
+        "total units by region",
+        "average units by region",
+    ]
+    assert page.value("document.querySelectorAll('#queue li').length") == 0
+    assert page.text("#send") == "Ask"
+    assert "North" in page.text(".turn:last-of-type")
 
 
 def test_markup_is_text(page: Browser, gateway: Gateway, tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, redis_u
         spare_kernel_host=False,
         kernel_preload="",
         checkpoint_seconds=0,
+        run_lease_seconds=3600,  # whoever looks for runs that nobody has asks the database too
     )
     with inside(settings) as gateway:
         yield Counted(gateway)

@@ -2,19 +2,22 @@
 
 Plan: every route of the application wants a key, but for a list of exceptions, each named here; every route is on the
 page of the API; the page and its parts carry a strict policy and name no other server; security headers everywhere;
-metrics on their own port alone; health, info and models.
+metrics on their own port alone; health, info and models; what is there at the start costs no collection of garbage.
 """
 
 from __future__ import annotations
 
 import re
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
 from starlette.routing import Route, WebSocketRoute
-from tests.support.serving import ROOT
+from tests.support.serving import ROOT, environment
 from tests.support.serving import gateway as running_gateway
 
 from carrel_gateway.main import create_app
@@ -159,6 +162,29 @@ def test_metrics_have_their_own_port(tmp_path):
         assert 'route="unmatched",status="4xx"' in text
         assert "secret" not in text
         assert api.get("/metrics").status_code == 404
+
+
+COUNT_OBJECTS = """
+import gc, os, signal, sys
+from carrel_gateway import serving
+from carrel_gateway.settings import Settings
+
+def count(*_):
+    print(len(gc.get_objects()), gc.get_freeze_count(), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+serving._Announcement.say = count
+raise SystemExit(serving.serve(Settings(port=0, data_dir=sys.argv[1])))
+"""
+
+
+def test_the_garbage_collector_leaves_alone_what_was_there_at_the_start(tmp_path):
+    command = [sys.executable, "-c", COUNT_OBJECTS, str(tmp_path / "data")]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    looked_at, left_alone = map(int, done.stdout.split()[-2:])
+    assert left_alone > 100_000
+    assert looked_at < left_alone / 50
 
 
 def free_port():

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from tests.load import gateway_bench, measures
-from tests.load.gateway_bench import HEAD, READ, ROWS, orm_peer, set_up
+from tests.load.gateway_bench import AT_ONCE, HEAD, LATE, READ, ROWS, orm_peer, set_up
 from tests.load.peers import CarrelServer
 from tests.load.requests import ask
 
@@ -25,10 +25,15 @@ async def test_every_line_is_measured(postgres_url: str, redis_url: str, monkeyp
     monkeypatch.setattr(gateway_bench, "SETTINGS", {**gateway_bench.SETTINGS, **quick})
     found = await gateway_bench.measure(postgres_url, redis_url, times=2, read_seconds=0.2)
     lines = found.splitlines()[2:]
-    assert [line.split(" | ")[0] for line in lines] == [f"| {work}" for work in (READ, *(row[0] for row in ROWS))]
+    works = [READ]
+    for work, _, _ in ROWS:
+        works += [work, LATE] if work == AT_ONCE else [work]
+    assert [line.split(" | ")[0] for line in lines] == [f"| {work}" for work in works]
     assert all(line.count(" | ") == len(HEAD) - 1 for line in lines)
     figures = [float(figure) for line in lines for figure in re.findall(r" (\d+(?:\.\d+)?)(?: ms \(p99|/s[ ,])", line)]
-    assert len(figures) >= 2 * len(lines)
+    assert len(figures) >= 2 * (len(lines) - 1)
+    (late,) = (float(line.split(" | ")[1].removesuffix(" ms")) for line in lines if LATE in line)
+    assert 0 < late < 60_000
     assert min(figures) > 0
     assert found in gateway_bench.page(found, 2)
 
