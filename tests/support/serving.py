@@ -1,4 +1,8 @@
-"""A gateway as its own process on a loopback port, with a fresh data folder and real kernel hosts."""
+"""A gateway as its own process on a loopback port, with a fresh data folder and real kernel hosts.
+
+It is forked from a process that has imported it before (`warm`), because importing is most of a start; with `cold`, or
+a variable that libraries may read when they are imported, it is `python -m carrel_gateway`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,8 @@ from pathlib import Path
 from queue import Empty, Queue
 
 import httpx
-from tests.support import contract
+from tests.support import contract, warm
+from tests.support.warm_gateways import OWN
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [str(ROOT / name) for name in ("operator", "gateway", "kernel-image")]
@@ -36,11 +41,7 @@ SALES = (
 
 def environment(**settings: str) -> dict[str, str]:
     """Return the environment of a child: this project's sources, no developer's settings, nothing ready ahead."""
-    own = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("CARREL_", "DSAGENT_", "LLM_", "OPENAI_"))
-    }
+    own = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
     home = os.environ.get("HOME", "/root")
     fixed = {"PYTHONPATH": os.pathsep.join(SOURCES), "HOME": home}
     fixed |= {"CARREL_SPARE_KERNEL_HOST": "false", "CARREL_KERNEL_PRELOAD": ""}
@@ -52,7 +53,7 @@ class Gateway:
     url: str
     key: str
     data_dir: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | warm.Forked
 
     def client(self, *, key: str | None = "own", **options) -> httpx.Client:
         presented = self.key if key == "own" else key
@@ -74,19 +75,12 @@ class Gateway:
             self.process.stdout.close()
 
 
-def start(data_dir: Path, *, port: int = 0, name: str | None = None, **settings: str) -> Gateway:
+def start(data_dir: Path, *, port: int = 0, name: str | None = None, cold: bool = False, **settings: str) -> Gateway:
     """Start one; `name` is that of its log beside the data folder, for several on one folder."""
     log_file = data_dir.parent / f"{name or data_dir.name}.log"
-    log = log_file.open("ab")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "carrel_gateway", "--child", "--port", str(port), "--data-dir", str(data_dir)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        cwd=data_dir.parent,
-        env=environment(**settings),
-    )
-    log.close()
+    with log_file.open("ab") as log:
+        arguments = ["--child", "--port", str(port), "--data-dir", str(data_dir)]
+        process = _process(arguments, log.fileno(), data_dir.parent, settings, cold=cold)
     lines: Queue[bytes] = Queue()
     threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()
     try:
@@ -96,9 +90,26 @@ def start(data_dir: Path, *, port: int = 0, name: str | None = None, **settings:
     if not line:
         process.kill()
         process.wait()
+        process.stdin.close()
+        process.stdout.close()
         raise RuntimeError(log_file.read_text()[-4000:])
     said = json.loads(line)
     return Gateway(said["url"].replace("localhost", "127.0.0.1"), said["key"], data_dir, process)
+
+
+def _process(
+    arguments: list[str], log: int, folder: Path, settings: dict[str, str], *, cold: bool
+) -> subprocess.Popen[bytes] | warm.Forked:
+    if not cold and sys.platform == "linux" and all(setting.startswith(OWN) for setting in settings):
+        return warm.start(arguments, log=log, folder=folder, environment=environment(**settings))
+    return subprocess.Popen(
+        [sys.executable, "-m", "carrel_gateway", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        cwd=folder,
+        env=environment(**settings),
+    )
 
 
 @contextmanager
