@@ -166,6 +166,11 @@ class Escalation(RuleBasedStateMachine):
         if self.model.invitations:
             self._change(self.holder(by), _pick(self.model.invitations, which).sender, role, disabled)
 
+    def demote_a_maker(self, by: int, which: int, role: str | None, disabled: bool | None) -> None:
+        """Have somebody who has made a key of a service account be less than it."""
+        makers = [held.maker for held in self.model.held if held.maker is not None]
+        self._change(self.holder(by), _pick(makers, which), role, disabled)
+
     def _change(self, actor: Held, named: User, role: str | None, disabled: bool | None) -> None:
         user = self.model.users.get((actor.owner.tenant, named.id))
         allowed = self.model.may_change(actor, user, role, disabled)
@@ -377,6 +382,7 @@ MOVES: dict[str, Callable[[Escalation, Draw], None]] = {
     "change_role": lambda m, d: m.change_user(d.by, d.one, d.role, None),
     "change_user": lambda m, d: m.change_user(d.by, d.one, d.role if d.sure else None, d.yes),
     "demote_a_sender": lambda m, d: m.demote_a_sender(d.by, d.one, d.role, True if d.yes else None),
+    "demote_a_maker": lambda m, d: m.demote_a_maker(d.by, d.one, d.role, True if d.yes else None),
     "enable": lambda m, d: m.change_user(d.by, d.one, None, disabled=False),
     "promote_oneself": lambda m, d: m.promote_oneself(d.by, d.role),
     "add_service": lambda m, d: m.add_service(d.by, d.role),

@@ -14,7 +14,7 @@ from uuid import UUID
 from tests.support.account_desk import PASSWORD, QUICK
 from tests.support.inside import Inside, inside
 from tests.support.mailbox import link_token, mails
-from tests.support.people import new_key, new_team
+from tests.support.people import add_service, new_key, new_team
 from tests.support.rights_model import NONE, Held, Model, Person, Rights, Session, Team
 
 from carrel_gateway.accounts import repository
@@ -62,7 +62,17 @@ class Stage:
                     team = await new_team(self.gateway.context.database, who, role=Role.ADMIN)
                     model.teams.append(Team(str(who.tenant_id), str(team), {str(who.user_id): "admin"}))
         await self._share(model)
+        await self._service(model)
         return model
+
+    async def _service(self, model: Model) -> None:
+        """Make a service account that administers, with a key that one of two administrators has made."""
+        maker = [user for user in model.users.values() if user.role == "admin"][1]
+        account = model.add_user(maker.tenant, str(new_id()), "admin", "service")
+        who, database = Principal(UUID(account.tenant), UUID(account.id)), self.gateway.context.database
+        await add_service(database, who)
+        secret, key_id = await new_key(database, who, maker_id=UUID(maker.id))
+        model.held.append(Held("key", secret, str(key_id), account, maker=maker))
 
     async def _share(self, model: Model) -> None:
         """Share a session of the first leader with a team of theirs, in which a colleague only reads."""

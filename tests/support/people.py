@@ -25,6 +25,13 @@ async def new_user(database: Database, tenant_id: UUID, role: Role = Role.USER) 
     return Principal(tenant_id, user_id, role, rights_of(role))
 
 
+async def add_service(database: Database, account: Principal) -> None:
+    """Make the row of a service account that administers the tenant."""
+    row = {"tenant_id": account.tenant_id, "id": account.user_id, "name": "test", "created_at": datetime.now(UTC)}
+    async with database.transaction(account.tenant_id) as tx:
+        await tx.connection.execute(insert(users).values(**row, role=Role.ADMIN.value, kind="service"))
+
+
 async def new_key(database: Database, owner: Principal, **columns: Any) -> tuple[str, UUID]:
     """Make a key of a user's, and return it with the id of its row."""
     key, key_id = make(Kind.KEY, owner.tenant_id), new_id()
