@@ -15,8 +15,8 @@ from carrel_gateway.settings import Settings
 from carrel_gateway.web import contract, openapi
 
 _MAKING = Lock()
-_WIDE = ("name", "token", "path")
-"""Parameters of paths that may hold slashes."""
+_WIDE = {"name": r".+", "path": r".+", "token": r"(?s:.+)"}
+"""Parameters of paths that may hold slashes; a name with a line end finds no route."""
 
 
 def document() -> dict[str, Any]:
@@ -36,10 +36,10 @@ def _templates() -> list[tuple[re.Pattern[str], str]]:
     # The narrower ones first: those with fewer characters that stand for anything.
     for path in sorted(document()["paths"], key=lambda path: (path.count("{"), -len(path))):
         pattern = "".join(
-            (r".+" if part[1:-1] in _WIDE else r"[^/]+") if part.startswith("{") else re.escape(part)
+            _WIDE.get(part[1:-1], r"[^/]+") if part.startswith("{") else re.escape(part)
             for part in re.split(r"(\{\w+\})", path)
         )
-        found.append((re.compile(pattern, re.DOTALL), path))  # a token may be anything, also with a line end
+        found.append((re.compile(pattern), path))
     return found
 
 

@@ -128,12 +128,14 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         # people
         ("GET", "/api/users"): _rule(Right.TEAMS_WRITE),  # whom one can take into a team
         ("POST", "/api/users"): _rule(Right.PEOPLE_ADMIN),
+        ("GET", "/api/users/{user_id}"): _rule(Right.TEAMS_WRITE),
         ("PUT", "/api/users/{user_id}"): _rule(Right.PEOPLE_ADMIN),
         ("GET", "/api/teams"): _rule(Right.PROFILE_READ),
         ("POST", "/api/teams"): _rule(Right.TEAMS_WRITE),
         ("GET", "/api/teams/{team_id}"): _rule(Right.PROFILE_READ),
         ("PUT", "/api/teams/{team_id}"): _rule(Right.TEAMS_WRITE),
         ("DELETE", "/api/teams/{team_id}"): _rule(Right.TEAMS_WRITE),
+        ("GET", "/api/teams/{team_id}/members/{user_id}"): _rule(Right.PROFILE_READ),
         ("PUT", "/api/teams/{team_id}/members/{user_id}"): _rule(Right.TEAMS_WRITE),
         ("DELETE", "/api/teams/{team_id}/members/{user_id}"): _rule(Right.PROFILE_WRITE),  # everybody may go
         # sharing

@@ -40,11 +40,18 @@ async def add_service_account(body: ServiceCreate, users: Users) -> UserOut:
     return UserOut.model_validate(await users.add_service(body.name, body.role))
 
 
+@router.get("/api/users/{user_id}")
+async def get_user(user_id: UUID, users: Users, response: Response) -> UserOut:
+    """Return one of the people and service accounts of the tenant."""
+    return tagged(response, UserOut.model_validate(await users.get(user_id)))
+
+
 @router.put("/api/users/{user_id}")
-async def update_user(user_id: UUID, body: UserUpdate, users: Users) -> UserOut:
+async def update_user(user_id: UUID, body: UserUpdate, users: Users, seen: Seen, response: Response) -> UserOut:
     """Change somebody's name or role, or disable or enable the account."""
-    changed = await users.change(user_id, name=body.name, role=body.role, disabled=body.disabled)
-    return UserOut.model_validate(changed)
+    expected = seen.on(UserOut.model_validate)
+    changed = await users.change(user_id, name=body.name, role=body.role, disabled=body.disabled, expected=expected)
+    return tagged(response, UserOut.model_validate(changed))
 
 
 @router.get("/api/teams")
@@ -78,17 +85,31 @@ async def delete_team(team_id: UUID, teams: Teams, seen: Seen) -> Response:
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
+@router.get("/api/teams/{team_id}/members/{user_id}")
+async def get_member(team_id: UUID, user_id: UUID, teams: Teams, response: Response) -> MemberOut:
+    """Return a member of a team."""
+    return tagged(response, MemberOut.model_validate(await teams.member(team_id, user_id)))
+
+
 @router.put("/api/teams/{team_id}/members/{user_id}")
-async def put_member(team_id: UUID, user_id: UUID, body: MemberIn, teams: Teams) -> MemberOut:
+async def put_member(
+    team_id: UUID, user_id: UUID, body: MemberIn, teams: Teams, seen: Seen, response: Response
+) -> MemberOut:
     """Take somebody into a team, or give a member another role."""
-    return MemberOut.model_validate(await teams.put_member(team_id, user_id, body.role))
+    put = await teams.put_member(team_id, user_id, body.role, seen.on(_member))
+    return tagged(response, MemberOut.model_validate(put))
 
 
 @router.delete("/api/teams/{team_id}/members/{user_id}", status_code=status.HTTP_204_NO_CONTENT)
-async def remove_member(team_id: UUID, user_id: UUID, teams: Teams) -> Response:
+async def remove_member(team_id: UUID, user_id: UUID, teams: Teams, seen: Seen) -> Response:
     """Take somebody out of a team, or leave it."""
-    await teams.remove_member(team_id, user_id)
+    await teams.remove_member(team_id, user_id, seen.on(_member))
     return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+def _member(found: Member | None) -> MemberOut | str:
+    """Return what the caller is shown of a member; whoever is none has no tag."""
+    return MemberOut.model_validate(found) if found else ""
 
 
 def _detail(found: tuple[Team, list[Member]]) -> TeamDetail:

@@ -22,6 +22,8 @@ from carrel_gateway.storage.paging import Cursors, Page
 
 Expected: TypeAlias = Callable[[tuple[Team, list[Member]]], None] | None
 """Raises when a team with its members is not as somebody has seen it."""
+ExpectedMember: TypeAlias = Callable[[Member | None], None] | None
+"""Raises when a member of a team, or that somebody is none, is not as somebody has seen it."""
 _CURSORS: Final = Cursors[UUID]("teams", UUID)
 
 
@@ -67,6 +69,22 @@ class TeamService:
             if team.role is None and not self._principal.may(Right.PEOPLE_ADMIN):
                 raise PermissionDenied("you are no member of that team")
             return team, await repository.members(tx, team_id)
+
+    async def member(self, team_id: UUID, user_id: UUID) -> Member:
+        """Return a member of a team.
+
+        Raises
+        ------
+        NotFound
+            There is no such team, or no such member.
+        PermissionDenied
+            The caller is no member of it.
+        """
+        _, members = await self.get(team_id)
+        found = next((member for member in members if member.user_id == user_id), None)
+        if found is None:
+            raise _no_member()
+        return found
 
     async def found(self, name: str) -> Team:
         """Found a team, with the caller as its administrator.
@@ -123,8 +141,13 @@ class TeamService:
             await repository.remove_team(tx, team_id)
             await self._audit.record(tx, Action.TEAM_DELETED, team_id, name=team.name)
 
-    async def put_member(self, team_id: UUID, user_id: UUID, role: Role) -> Member:
+    async def put_member(self, team_id: UUID, user_id: UUID, role: Role, expected: ExpectedMember = None) -> Member:
         """Make somebody a member, or give a member another role.
+
+        Parameters
+        ----------
+        expected
+            Raises when the member, or none, is not what the caller has seen.
 
         Raises
         ------
@@ -137,7 +160,10 @@ class TeamService:
             await self._lead(tx, team_id)
             if await repository.find_user(tx, user_id) is None:
                 raise NotFound("there is no such user", code="user_not_found")
-            before = {member.user_id: member.role for member in await repository.members(tx, team_id)}.get(user_id)
+            found = {member.user_id: member for member in await repository.members(tx, team_id)}.get(user_id)
+            if expected:
+                expected(found)
+            before = found.role if found else None
             if before is Role.ADMIN and role is not Role.ADMIN:
                 await authority.require_other_leader(tx, team_id, user_id)
             await repository.put_member(tx, team_id, user_id, role)
@@ -147,8 +173,13 @@ class TeamService:
             )
             return next(member for member in await repository.members(tx, team_id) if member.user_id == user_id)
 
-    async def remove_member(self, team_id: UUID, user_id: UUID) -> None:
+    async def remove_member(self, team_id: UUID, user_id: UUID, expected: ExpectedMember = None) -> None:
         """Take somebody out of a team; everybody may go by themselves.
+
+        Parameters
+        ----------
+        expected
+            Raises when the member is not as the caller has seen it.
 
         Raises
         ------
@@ -163,14 +194,16 @@ class TeamService:
                 await self._team(tx, team_id, lock=True)
             else:
                 await self._lead(tx, team_id)
-            found = {member.user_id: member.role for member in await repository.members(tx, team_id)}.get(user_id)
+            found = {member.user_id: member for member in await repository.members(tx, team_id)}.get(user_id)
             if found is None:
-                raise NotFound("that user is no member of the team", code="member_not_found")
-            if found is Role.ADMIN:
+                raise _no_member()
+            if expected:
+                expected(found)
+            if found.role is Role.ADMIN:
                 await authority.require_other_leader(tx, team_id, user_id)
             await repository.remove_member(tx, team_id, user_id)
             self._tell(tx, [user_id])
-            await self._audit.record(tx, Action.MEMBER_REMOVED, team_id, user=user_id, before=found.value)
+            await self._audit.record(tx, Action.MEMBER_REMOVED, team_id, user=user_id, before=found.role.value)
 
     async def _compare(self, tx: Transaction, team: Team, expected: Expected) -> None:
         if expected:
@@ -192,6 +225,10 @@ class TeamService:
         """Have all gateways forget what these people may, once it is committed."""
         ids = list(user_ids)
         tx.after_commit(lambda: revocations.announce(self._bus, tx.tenant_id, *ids))
+
+
+def _no_member() -> NotFound:
+    return NotFound("that user is no member of the team", code="member_not_found")
 
 
 @contextmanager

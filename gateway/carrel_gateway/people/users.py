@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -43,6 +44,18 @@ class UserService:
             found = await repository.page_of_users(tx, after=after, limit=limit + 1)
         return _CURSORS.page(found, limit, lambda user: user.id)
 
+    async def get(self, user_id: UUID) -> User:
+        """Return a user, to whoever may list them.
+
+        Raises
+        ------
+        NotFound
+            There is no such user.
+        """
+        self._principal.require(Right.TEAMS_WRITE)
+        async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
+            return await self._user(tx, user_id)
+
     async def add_service(self, name: str, role: Role) -> User:
         """Make a service account. It can do nothing until it is given a key."""
         user = User(new_id(), name, None, "service", role, None, datetime.now(UTC))
@@ -55,9 +68,20 @@ class UserService:
             return await self._user(tx, user.id)
 
     async def change(
-        self, user_id: UUID, *, name: str | None = None, role: Role | None = None, disabled: bool | None = None
+        self,
+        user_id: UUID,
+        *,
+        name: str | None = None,
+        role: Role | None = None,
+        disabled: bool | None = None,
+        expected: Callable[[User], None] | None = None,
     ) -> User:
         """Change what is given. Whoever is disabled, or has another role, is that everywhere at once.
+
+        Parameters
+        ----------
+        expected
+            Raises when the user is not as the caller has seen it.
 
         Raises
         ------
@@ -72,6 +96,8 @@ class UserService:
             await repository.lock_tenant(tx)
             held = await authority.require_now(tx, self._principal, Right.PEOPLE_ADMIN)
             user = await self._user(tx, user_id)
+            if expected:
+                expected(user)
             changes: dict[str, Any] = {}
             if name is not None and name != user.name:
                 changes["name"] = name

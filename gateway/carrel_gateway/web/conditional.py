@@ -36,6 +36,8 @@ PATHS: Final = frozenset(
         "/api/artifacts/{artifact_id}",
         "/api/agents/{agent_id}",
         "/api/teams/{team_id}",
+        "/api/teams/{team_id}/members/{user_id}",
+        "/api/users/{user_id}",
         "/api/me",
         "/api/me/preferences",
     }
@@ -51,6 +53,9 @@ GUARDED: Final = frozenset(
         ("DELETE", "/api/agents/{agent_id}"),
         ("PUT", "/api/teams/{team_id}"),
         ("DELETE", "/api/teams/{team_id}"),
+        ("PUT", "/api/teams/{team_id}/members/{user_id}"),
+        ("DELETE", "/api/teams/{team_id}/members/{user_id}"),
+        ("PUT", "/api/users/{user_id}"),
         ("PUT", "/api/me"),
         ("PUT", "/api/me/preferences"),
     }

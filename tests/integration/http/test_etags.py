@@ -9,6 +9,8 @@ in the API's description. Races of two writers are in `tests/integration/storage
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from carrel_gateway.web.conditional import GUARDED
@@ -53,12 +55,17 @@ def things(api, full):
     """Path → body of a change; a body of none is a deletion."""
     agent = api.post("/api/agents", json={"name": "of a test"}).json()["id"]
     team = api.post("/api/teams", json={"name": f"of a test {agent}"}).json()["id"]
+    user = api.post("/api/users", json={"kind": "service", "name": "of a test"}).json()["id"]
+    member = f"/api/teams/{team}/members/{user}"
+    assert api.put(member, json={"role": "user"}).is_success
     name, kept = api.get("/api/me").json()["name"], api.get("/api/me/preferences").json()
     yield {
         full: {"title": "Another"},
         f"{full}/config": {"max_steps": 3},
         f"{full}/files/a.csv": None,
         f"/api/agents/{agent}": {"description": "changed"},
+        f"/api/users/{user}": {"name": "changed"},
+        member: {"role": "readonly"},
         f"/api/teams/{team}": {"name": f"changed {agent}"},
         "/api/me": {"name": f"changed {agent}"[:40]},
         "/api/me/preferences": {"preferences": {"of": agent}},
@@ -81,13 +88,14 @@ def test_what_somebody_else_has_changed_is_not_written_over(api, things):
             now = api.get(path).headers["etag"]
             assert now != tag, path
             assert changed.headers.get("etag") in (now, None), path
-            assert ("etag" in changed.headers) == ("/teams/" not in path), path
+            assert ("etag" in changed.headers) == (re.fullmatch("/api/teams/[^/]+", path) is None), path
             assert api.request(method, path, json=body, headers={"If-Match": tag}).status_code == 412, path
             assert api.request(method, path, json=body, headers={"If-Match": "*"}).is_success, path
 
 
 def test_what_somebody_has_not_seen_is_not_deleted(api, things):
-    for path in (path for path in things if "/api/me" not in path and not path.endswith(("/config", "a.csv"))):
+    kept = ("/api/me", "/api/users", "/config", "a.csv")
+    for path in (path for path in things if not any(part in path for part in kept)):
         tag = api.get(path).headers["etag"]
         refused = api.delete(path, headers={"If-Match": '"other"'})
         assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed"), path
@@ -95,6 +103,16 @@ def test_what_somebody_has_not_seen_is_not_deleted(api, things):
         first, second = (api.delete(path, headers=headers) for _ in range(2))
         assert (first.is_success, second.status_code, second.content) == (True, first.status_code, first.content)
         assert api.get(path).status_code == 404
+
+
+def test_nobody_is_taken_into_a_team_by_whoever_has_seen_them_in_it(api, things):
+    (member,) = (path for path in things if "/members/" in path)
+    tag = api.get(member).headers["etag"]
+    assert api.delete(member, headers={"If-Match": tag}).status_code == 204
+    refused = api.put(member, json={"role": "admin"}, headers={"If-Match": tag})
+    assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed")
+    assert api.get(member).json()["code"] == "member_not_found"
+    assert api.delete(member, headers={"If-Match": tag}).status_code == 404
 
 
 def test_a_tag_that_nothing_would_compare_is_refused(api, full):

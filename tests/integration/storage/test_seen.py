@@ -22,7 +22,9 @@ from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.config.service import ConfigService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import NotFound, PreconditionFailed
-from carrel_gateway.people.service import Member, Team, TeamService
+from carrel_gateway.identity.rights import Role
+from carrel_gateway.people.schemas import UserOut
+from carrel_gateway.people.service import Member, Team, TeamService, UserService
 from carrel_gateway.sessions.schemas import SessionOut
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.stored_agents.schemas import AgentOut
@@ -125,7 +127,17 @@ async def preferences(context: ProcessContext, owner: Principal) -> Thing:
     )
 
 
-KINDS = [a_session, a_configuration, an_agent, a_team, a_profile, preferences]
+async def a_user(context: ProcessContext, owner: Principal) -> Thing:
+    users = UserService(context, await new_user(context.database, owner.tenant_id, Role.ADMIN))
+    own, shown = (await users.add_service("0", Role.USER)).id, UserOut.model_validate
+    return Thing(
+        lambda: _tag(users.get(own), shown),
+        lambda: _word(users.get(own), "name"),
+        lambda seen, word: users.change(own, name=word, expected=seen.on(shown)),
+    )
+
+
+KINDS = [a_session, a_configuration, an_agent, a_team, a_user, a_profile, preferences]
 
 
 @pytest.fixture
