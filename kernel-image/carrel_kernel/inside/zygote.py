@@ -130,6 +130,7 @@ def preload(host: socket.socket, modules: list[str]) -> socket.socket | None:
 
 def main() -> None:
     """Be the zygote, and a kernel in each process forked from it."""
+    gc.disable()  # what is imported stays, and is frozen in the end
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from carrel_kernel.inside import app, system, threads  # noqa: PLC0415  only now are they found
 
@@ -145,6 +146,7 @@ def main() -> None:
         return
     if stream is None:
         return
+    gc.enable()
     os.setsid()
     host.detach()  # descriptor 0, which `run` makes the null device
     system.inherit_nothing(stream.fileno())
