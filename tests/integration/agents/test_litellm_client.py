@@ -46,7 +46,8 @@ async def worker() -> AsyncIterator[LitellmWorker]:
     await one.aclose()
 
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# Whoever asks the worker first waits until it has imported litellm, which takes a slow machine minutes.
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
 
 
 def client(worker: LitellmWorker, fake: FakeOpenAI, key: str | None = KEY) -> LitellmClient:
@@ -156,7 +157,7 @@ async def test_server_of_ones_own_needs_no_key(worker: LitellmWorker) -> None:
 async def test_caller_goes_away_and_the_provider_is_left(worker: LitellmWorker) -> None:
     async with fake_openai([Silence()]) as fake:
         task = asyncio.create_task(said(client(worker, fake)))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(300):
             await fake.asked.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -183,7 +184,7 @@ async def test_worker_holds_no_secret_of_the_gateway(worker: LitellmWorker) -> N
 async def test_worker_killed_in_a_call(worker: LitellmWorker) -> None:
     async with fake_openai([Silence(), Reply("<answer>1</answer>")]) as fake:
         task = asyncio.create_task(said(client(worker, fake)))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             await fake.asked.wait()
             first = worker.pid
             assert first is not None

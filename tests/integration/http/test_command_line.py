@@ -14,6 +14,7 @@ import sys
 import pytest
 from tests.support.serving import SALES, environment
 
+pytestmark = pytest.mark.timeout(400)  # several programs, one after the other
 QUESTION = "What is the total of units per region? Show it as a plot."
 
 
