@@ -3,8 +3,8 @@
 Its wheel has no tests, so its source archive is taken, of the version and with the hashes of the lock file.
 
 Plan
-- Every test passes but two, which cannot, with their reason. They run apart: one leaves threads behind that fail in
-  others. The host's own counters say that the kernels were its own.
+- Every test passes but two, which cannot, with their reason. Each of them runs apart: one leaves threads behind that
+  fail in others. The host's own counters say that the kernels were its own.
 """
 
 from __future__ import annotations
@@ -72,8 +72,14 @@ async def test_every_test_passes_but_the_explained(tmp_path: Path) -> None:
         assert results.skipped == set()
         assert len(results.passed) == TESTS - len(EXPLAINED)
         assert await started(host, "forked") >= KERNELS
-        explained = [f"tests/test_client.py::{name}" for name in EXPLAINED]
-        results = await run_suite(host, tmp_path / "explained", suite, LOOP_SCOPE, *explained, seconds=100)
-        threads, tasks = (f"test_client::{name}" for name in EXPLAINED)
-        assert MISSING in results.failed.get(tasks, ""), results
-        assert results.passed <= {threads}, "it waits two seconds for its threads, and may not see how they end"
+        results = {
+            name: await run_suite(
+                host, tmp_path / name, suite, LOOP_SCOPE, f"tests/test_client.py::{name}", seconds=100
+            )
+            for name in EXPLAINED
+        }
+        threads, tasks = EXPLAINED
+        assert MISSING in results[tasks].failed.get(f"test_client::{tasks}", ""), results[tasks]
+        assert results[threads].passed <= {f"test_client::{threads}"}, (
+            "it waits two seconds for its threads, and may not see how they end"
+        )
