@@ -54,8 +54,7 @@ class RedisWindows:
         loop = asyncio.get_running_loop()
         if loop.time() >= self._away_until:
             try:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    waits = await self._hit(key, limit, seconds, cost)
+                waits = await self._hit(key, limit, seconds, cost, deadline=loop.time() + ANSWER_SECONDS)
             except FAILURES as error:
                 if loop.time() >= self._away_until:  # the first of those that waited together
                     WINDOW_FALLBACKS.inc()
@@ -67,13 +66,15 @@ class RedisWindows:
                 return waits
         return await self._own.hit(key, limit=limit, seconds=seconds, cost=cost)
 
-    async def _hit(self, key: str, limit: int, seconds: int, cost: int) -> float:
+    async def _hit(self, key: str, limit: int, seconds: int, cost: int, *, deadline: float) -> float:
         async def acquire(amount: int) -> bool:
-            return await self._storage.acquire_sliding_window_entry(key, limit, seconds, amount)
+            async with asyncio.timeout_at(deadline):
+                return await self._storage.acquire_sliding_window_entry(key, limit, seconds, amount)
 
         if await self._leases.hit(key, limit=limit, seconds=seconds, cost=cost, acquire=acquire):
             return 0.0
-        before, before_left, now, now_left = await self._storage.get_sliding_window(key, seconds)
+        async with asyncio.timeout_at(deadline):
+            before, before_left, now, now_left = await self._storage.get_sliding_window(key, seconds)
         waits = wait_of(
             limit, seconds, cost, before=before, before_left=before_left, now=now, now_left=max(now_left - seconds, 0.0)
         )

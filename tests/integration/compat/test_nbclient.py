@@ -60,7 +60,7 @@ def fetch() -> Path:
     return CACHE / name
 
 
-@pytest.mark.timeout(SECONDS + 100)
+@pytest.mark.timeout(SECONDS + 300)
 async def test_every_test_passes_but_the_explained(tmp_path: Path) -> None:
     suite = await asyncio.to_thread(fetch)
     async with Host.running(tmp_path) as host:
