@@ -28,8 +28,8 @@ from tests.support.local import settings_for
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.execution.ledger import Ledger
 from carrel_gateway.execution.service import ExecutionService
-from carrel_gateway.execution.source import EventSource
 from carrel_gateway.executors.local import HostRecord
+from carrel_gateway.kernels.acks import Acks
 from carrel_gateway.kernels.connection import HostConnection
 from carrel_gateway.opening import open_context
 from carrel_wire.events import ExecutionEvent, Finished, Started, Stdout
@@ -67,9 +67,9 @@ class Striker:
         os.kill(pid, signal.SIGKILL)
 
 
-def install(striker: Striker, connection_of: Callable[[], HostConnection | None]) -> None:
+def install(striker: Striker, struck_id: UUID, connection_of: Callable[[], HostConnection | None]) -> None:
     """Put the striker between the steps of an execution."""
-    execute, intend, finish, settle = HostConnection.execute, Ledger.intend, Ledger.finish, EventSource.settle
+    execute, intend, finish, flush = HostConnection.execute, Ledger.intend, Ledger.finish, Acks.flush
 
     async def struck_execute(
         self: HostConnection, execution_id: UUID, request: ExecuteRequest, *, kernel: str = "main"
@@ -94,14 +94,16 @@ def install(striker: Striker, connection_of: Callable[[], HostConnection | None]
         await finish(self, outputs, finished, **more)
         await striker.at("committed", connection_of())
 
-    async def struck_settle(self: EventSource, n: int) -> None:
-        await settle(self, n)
-        await striker.at("acknowledged", self.connection)
+    async def struck_flush(self: Acks) -> None:
+        is_told = struck_id in self._waiting  # pyright: ignore[reportPrivateUsage]
+        await flush(self)
+        if is_told:
+            await striker.at("acknowledged", connection_of())
 
     HostConnection.execute = struck_execute  # pyright: ignore[reportAttributeAccessIssue]
     Ledger.intend = struck_intend
     Ledger.finish = struck_finish
-    EventSource.settle = struck_settle
+    Acks.flush = struck_flush
 
 
 async def _until_taken(connection: HostConnection, execution_id: UUID, first: asyncio.Future[ExecutionEvent]) -> None:
@@ -121,7 +123,7 @@ async def main(arguments: list[str]) -> None:
     service = ExecutionService(context, PRINCIPAL)
     [_ async for _ in service.execute(session_id, "None", silent=True)]  # the host is there before it is hit
     striker = Striker(data_dir, session_id, victim, step)
-    install(striker, lambda: context.kernels.held(session_id))
+    install(striker, execution_id, lambda: context.kernels.held(session_id))
     say("began")
     try:
         async for event in service.execute(session_id, code, execution_id=execution_id, durable=kind == "durable"):
@@ -134,6 +136,8 @@ async def main(arguments: list[str]) -> None:
     except CarrelError as error:
         say("refused", code=error.code, message=error.message)
     await context.kernels.in_flight.wait(session_id, seconds=60)
+    if held := context.kernels.held(session_id):
+        await held.acknowledge()
     say("done")
     os._exit(0)  # without closing: the host must be found again by whoever comes next
 

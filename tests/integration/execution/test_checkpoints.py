@@ -67,6 +67,9 @@ async def ran(desk: Desk, code: str) -> str:
     """Run code, and wait until all of it is recorded and acknowledged."""
     printed = text_of(await desk.run(code))
     await desk.context.kernels.in_flight.wait(desk.session_id, seconds=30)
+    held = desk.context.kernels.held(desk.session_id)
+    assert held
+    await held.acknowledge()
     return printed
 
 

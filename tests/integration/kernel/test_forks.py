@@ -16,6 +16,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,12 @@ async def test_orphans_of_a_cell_are_reaped(host: Host) -> None:
 
 def _zombies(parent: int) -> list[str]:
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [child for child in children if " Z " in Path(f"/proc/{child}/stat").read_text()]
+    found: list[str] = []
+    for child in children:
+        with suppress(FileNotFoundError, ProcessLookupError):  # reaped between the two looks
+            if " Z " in Path(f"/proc/{child}/stat").read_text():
+                found.append(child)
+    return found
 
 
 async def test_a_host_that_is_told_so_does_not_fork(tmp_path: Path) -> None:

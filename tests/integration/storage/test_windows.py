@@ -21,7 +21,7 @@ from prometheus_client import REGISTRY
 from tests.support.network import link_to
 from tests.support.servers import free_port
 
-from carrel_gateway.storage import redis_windows
+from carrel_gateway.storage import redis_clients, redis_windows
 from carrel_gateway.storage.factory import open_windows
 from carrel_gateway.storage.redis_clients import InvalidRedisUrl
 from carrel_gateway.storage.redis_windows import RedisWindows
@@ -36,7 +36,8 @@ def counted_fallbacks() -> float:
 async def windows(
     request: pytest.FixtureRequest, make_settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Windows]:
-    monkeypatch.setattr(redis_windows, "ANSWER_SECONDS", 60.0)  # a slow machine is no Redis in trouble
+    for module, name in ((redis_windows, "ANSWER_SECONDS"), (redis_clients, "CONNECT_SECONDS")):
+        monkeypatch.setattr(module, name, 60.0)  # a slow machine is no Redis in trouble
     named = {"redis_url": request.getfixturevalue("redis_url")} if request.param == "redis" else {}
     opened = await open_windows(make_settings(**named))
     fallbacks = counted_fallbacks()
