@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from obstore.store import S3Store
 from tools.go_tools import ToolError, ensure
 
 READY_SECONDS = 30.0
@@ -124,6 +125,18 @@ class ObjectStore:
     access_key: str = "test-access"
     secret_key: str = "test-secret"
     region: str = "us-east-1"
+
+    def opened(self) -> S3Store:
+        """Return the bucket, as a program that is not the gateway sees it."""
+        return S3Store(
+            self.bucket,
+            region=self.region,
+            access_key_id=self.access_key,
+            secret_access_key=self.secret_key,
+            endpoint=self.endpoint,
+            virtual_hosted_style_request=False,
+            client_options={"allow_http": True},
+        )
 
 
 @pytest.fixture(scope="session")

@@ -52,5 +52,5 @@ class Outgoing:
 
     def abort(self) -> None:
         """Close at once."""
-        self._parts.clear()
+        self._parts, self._bytes = [], 0
         self._transport.abort()

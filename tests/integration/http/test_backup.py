@@ -20,7 +20,6 @@ from typing import Any
 
 import httpx
 import pytest
-from obstore.store import S3Store
 from tests.support.servers import ObjectStore, Postgres, free_port, init_postgres, s3_server, start_postgres, stop
 from tests.support.serving import SALES, Gateway
 from tests.support.serving import gateway as running_gateway
@@ -144,21 +143,9 @@ def settings_of(url: str, store: ObjectStore) -> dict[str, str]:
     }
 
 
-def opened(store: ObjectStore) -> S3Store:
-    return S3Store(
-        store.bucket,
-        region=store.region,
-        access_key_id=store.access_key,
-        secret_access_key=store.secret_key,
-        endpoint=store.endpoint,
-        virtual_hosted_style_request=False,
-        client_options={"allow_http": True},
-    )
-
-
 def copy_bucket(source: ObjectStore, target: ObjectStore) -> int:
     """Copy every object with its type and disposition, as the programs that the page names do."""
-    one, other, count = opened(source), opened(target), 0
+    one, other, count = source.opened(), target.opened(), 0
     for page in one.list():
         for item in page:
             found = one.get(item["path"])

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-from obstore.store import S3Store
 from tests.support.raw import exchange
 from tests.support.servers import free_port, s3_server
 from tests.support.serving import SALES
@@ -96,15 +95,7 @@ def work(running, kept):
 
 def stored(store):
     """Return every object with its key and its attributes, as bytes."""
-    bucket = S3Store(
-        store.bucket,
-        region=store.region,
-        access_key_id=store.access_key,
-        secret_access_key=store.secret_key,
-        endpoint=store.endpoint,
-        virtual_hosted_style_request=False,
-        client_options={"allow_http": True},
-    )
+    bucket = store.opened()
     found = []
     for item in (item for page in bucket.list() for item in page):
         read = bucket.get(item["path"])
