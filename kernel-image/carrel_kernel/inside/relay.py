@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, Final, TypeAlias, cast
 
 import zmq
 from ipykernel.shellchannel import ShellChannelThread
 from ipykernel.subshell_manager import SubshellManager
+from tornado.ioloop import IOLoop
 
 Frames: TypeAlias = list[Any]
 _MORE: Final = int(zmq.SNDMORE)
@@ -154,6 +156,16 @@ class ShellManager(SubshellManager):
         self._shell_channel_to_main: Any = Relay()
         self._main_to_shell_channel: Any = Relay()
         self._main_to_shell_channel.on_recv(self._shell_channel_io_loop, self._send_on_shell_channel)
+
+    def set_on_recv_callback(self, on_recv_callback: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        """Have requests taken up in this thread, each as one task, where ipykernel makes two."""
+        super().set_on_recv_callback(on_recv_callback)
+        context = copy_context()
+
+        def take_up(frames: Frames) -> asyncio.Task[Any]:
+            return asyncio.create_task(on_recv_callback(None, frames), context=context)
+
+        self._shell_channel_to_main.on_recv(IOLoop.current(), take_up)
 
     def _send_on_shell_channel(self, msg: Frames) -> None:
         """Send a reply at once, where ipykernel queues it; a request that came meanwhile is taken up."""
