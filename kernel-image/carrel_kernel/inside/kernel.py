@@ -35,6 +35,13 @@ class CarrelKernel(IPythonKernel):
         """Let interrupts be ignored again."""
         once.set_handler(signal.SIGINT, self.saved_sigint_handler)
 
+    def _publish_status(self, status: str, channel: str, parent: Any = None) -> None:
+        """Publish what the kernel does, and at the end of a request all that it has led to."""
+        super()._publish_status(status, channel, parent)  # pyright: ignore[reportUnknownMemberType]
+        if status != "busy":
+            self.iopub_thread.hurry()
+            self.shell_channel_thread.manager.hurry()
+
     async def carrel_variables_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """Answer the host's question for the variables."""
         shell: Any = self.shell

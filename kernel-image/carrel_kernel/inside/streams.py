@@ -154,7 +154,7 @@ class OrderedStream(OutStream):
 class OutputThread(IOPubThread):
     """The thread that sends a kernel's output: ipykernel's, woken by a bell, and it misses no subscriber.
 
-    Messages that are made while the thread is on its way, such as all of a short cell, cost it one turn.
+    It is woken once for all messages of a short cell.
     """
 
     def _setup_event_pipe(self) -> None:
@@ -163,19 +163,32 @@ class OutputThread(IOPubThread):
 
     def schedule(self, f: Callable[[], object]) -> None:
         """Have work done in this thread, and wait for it when very much is left to do: memory is bounded."""
+        self._have_done(f, self._bell.ring)
+
+    def send_multipart(self, *args: Any, **kwargs: Any) -> None:
+        """Have a message sent within two milliseconds, or when the thread is hurried."""
+        self._have_done(lambda: self._really_send(*args, **kwargs), self._bell.ring_soon)
+
+    def hurry(self) -> None:
+        """Have sent at once what waits."""
+        if self._events:
+            self._bell.ring()
+
+    def _have_done(self, work: Callable[[], object], ring: Callable[[], None]) -> None:
         if not self.thread.is_alive():
-            f()
+            work()
             return
-        self._events.append(f)
-        self._bell.ring()
+        self._events.append(work)
+        ring()
         if len(self._events) > _MAX_EVENTS and threading.current_thread() is not self.thread:
             self._wait()
 
     def _wait(self) -> None:
         done = threading.Event()
         self._events.append(done.set)
+        self._bell.ring()
         while not done.wait(_WAIT_SECONDS) and self.thread.is_alive():
-            self._bell.ring()
+            pass
 
     def _work_off(self) -> None:
         self._handle_event(None)

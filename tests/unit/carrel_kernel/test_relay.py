@@ -2,6 +2,7 @@
 
 Plan
 - All messages of several threads are delivered, each thread's in its order, however seldom the bell rings.
+- What a patient one was given comes by itself, and at once when it is hurried; a look before the time is the last one.
 - A ring that is interrupted is made good by the next.
 - A graphical toolkit's loop learns from the descriptor that something has come, and delivers it.
 - A forked process takes no ring away from its parent.
@@ -59,7 +60,46 @@ def test_every_message_of_every_thread_comes_in_order(loop: IOLoop) -> None:
     loop.add_callback(way.close)
 
 
-def test_an_interrupted_ring_is_made_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_can_wait_comes_by_itself_or_when_it_is_hurried(loop: IOLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seconds in (0.001, 1000.0):
+        monkeypatch.setattr(relay, "_SOON_SECONDS", min(seconds, 0.9))
+        way, came = relay.Relay(patient=True), threading.Semaphore(0)
+        way.on_recv(loop, lambda _, came=came: came.release())
+        for _ in range(3):
+            way.send_multipart([b"a message"])
+            way.send_multipart([b"another"])
+            if seconds > 1:
+                way.hurry()
+            assert came.acquire(timeout=DEADLINE)
+            assert came.acquire(timeout=DEADLINE)
+        loop.add_callback(way.close)
+
+
+def test_a_bell_that_was_looked_at_rings_no_more() -> None:
+    answers: list[int] = []
+    bell = relay.Bell(lambda: answers.append(1))
+    for _ in range(2):
+        bell.ring_soon()
+        assert select.select([bell._timer], [], [], DEADLINE)[0]
+        bell.ring_soon()
+        bell.ring()
+        bell.look()
+        assert not select.select([bell._timer, bell.fileno()], [], [], 3 * relay._SOON_SECONDS)[0]
+    assert answers == [1, 1]
+    bell.close()
+
+
+def test_without_timers_it_rings_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay.system, "timer", lambda _: None)
+    bell = relay.Bell(lambda: None)
+    bell.ring_soon()
+    assert select.select([bell.fileno()], [], [], 0)[0]
+    bell.look()
+    bell.close()
+
+
+@pytest.mark.parametrize("way", ["ring", "ring_soon"])
+def test_an_interrupted_ring_is_made_good(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     answers: list[int] = []
     bell = relay.Bell(lambda: answers.append(1))
 
@@ -68,14 +108,14 @@ def test_an_interrupted_ring_is_made_good(monkeypatch: pytest.MonkeyPatch) -> No
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", interrupted)
+        patch.setattr(bell._timer, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            bell.ring()
-    assert not select.select([bell.fileno()], [], [], 0)[0]
-    bell.ring()
-    assert select.select([bell.fileno()], [], [], 0)[0]
+            getattr(bell, way)()
+    assert not select.select([bell.fileno(), bell._timer], [], [], 3 * relay._SOON_SECONDS)[0]
+    getattr(bell, way)()
+    assert select.select([bell.fileno(), bell._timer], [], [], DEADLINE)[0]
     bell.look()
     assert answers == [1]
-    assert not select.select([bell.fileno()], [], [], 0)[0]
     bell.close()
 
 
