@@ -50,7 +50,6 @@ class KernelSession(Session):
     ) -> Any:
         """Send a message; what goes to another thread, and has no buffers, in a quicker way."""
         given = cast("dict[str, Any]", msg_or_type) if isinstance(msg_or_type, dict) else {}
-        as_before: Any = super().send
         if (
             buffers
             or given.get("buffers")
@@ -61,7 +60,9 @@ class KernelSession(Session):
             or self.adapt_version
             or self.debug
         ):
-            return as_before(stream, msg_or_type, content, parent, ident, buffers, track, header, metadata)
+            return cast("Any", super()).send(
+                stream, msg_or_type, content, parent, ident, buffers, track, header, metadata
+            )
         message = given or self.msg(cast("str", msg_or_type), content, parent, header, metadata)
         frames = self.serialize(message, ident)
         stream.send_multipart(frames, copy=max(map(len, frames)) < self.copy_threshold)
