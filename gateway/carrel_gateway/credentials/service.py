@@ -2,7 +2,8 @@
 
 Nobody gets more by a key than they have: what a key is given lies within what its maker may at this moment, by the
 credential that is used, and it ends no later than that one. A key of a service account also has no more, at any time,
-than whoever made it: the person, however many keys of service accounts it was made by.
+than whoever made it: the person, however many keys of service accounts it was made by. Where that person is not known,
+what is made by it is as little anybody's.
 """
 
 from __future__ import annotations
@@ -224,7 +225,7 @@ class CredentialService:
 
     async def _bounded(
         self, tx: Transaction, owner: UUID, scopes: list[Right] | None, expires_at: datetime | None
-    ) -> tuple[list[str] | None, datetime | None, UUID]:
+    ) -> tuple[list[str] | None, datetime | None, UUID | None]:
         """Return scopes and end that lie within what the principal has at this moment, and who that is in person."""
         now = await standing.now(tx, self._principal)
         beyond = sorted(set(scopes or ()) - now.rights)

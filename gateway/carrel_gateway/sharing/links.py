@@ -23,6 +23,8 @@ class ShareLink:
     created_at: datetime
     expires_at: datetime
     revoked_at: datetime | None
+    maker_id: UUID | None
+    """The person behind `user_id`: they themselves, or whoever made the key of a service account."""
 
 
 async def add(tx: Transaction, link: ShareLink, digest: str) -> None:

@@ -14,6 +14,7 @@ from uuid import UUID
 from carrel_gateway.audit.service import Action, AuditService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import NotFound, PermissionDenied
+from carrel_gateway.identity import standing
 from carrel_gateway.identity.presented import Kind, digest_of, make, tenant_of
 from carrel_gateway.identity.rights import Right, Role
 from carrel_gateway.sessions.access import may_read_now
@@ -119,8 +120,17 @@ class SessionSharing:
         await self._own(session_id)
         now = datetime.now(UTC)
         token = make(Kind.SHARE, self._principal.tenant_id)
-        link = ShareLink(new_id(), session_id, self._principal.user_id, now, now + lifetime, None)
         async with self._database.transaction(self._principal.tenant_id) as tx:
+            by = await standing.now(tx, self._principal)
+            link = ShareLink(
+                new_id(),
+                session_id,
+                self._principal.user_id,
+                now,
+                now + lifetime,
+                revoked_at=None,
+                maker_id=by.maker_id,
+            )
             await links.add(tx, link, digest_of(token).hex())
             await self._audit.record(tx, Action.LINK_MADE, session_id, link=link.id, expires_at=link.expires_at)
         return link, token
@@ -199,7 +209,7 @@ async def opened(context: ProcessContext, token: str) -> tuple[Principal, ShareL
     if tenant_id is not None:
         async with context.database.transaction(tenant_id, write=False) as tx:
             link = await links.find_open(tx, digest_of(token).hex())
-            if link is not None and not await may_read_now(tx, link.session_id, link.user_id):
+            if link is not None and not await may_read_now(tx, link.session_id, link.user_id, link.maker_id):
                 link = None
     if tenant_id is None or link is None:
         raise NotFound("this link shows nothing; ask whoever gave it to you for a new one", code="share_not_found")
