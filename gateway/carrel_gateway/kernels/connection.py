@@ -87,10 +87,12 @@ class HostConnection:
         await self.acknowledge()
         return await self._call("GET", "/v1/state", HostState, scope=STATE, bound=False)
 
-    async def execute(
+    def execute(
         self, execution_id: UUID, request: ExecuteRequest, *, kernel: str = MAIN
     ) -> AsyncGenerator[ExecutionEvent, None]:
         """Run the code, or attach to it when the id has been sent before; yields its events from the first.
+
+        Whoever does not read to the end closes it.
 
         Raises
         ------
@@ -100,16 +102,12 @@ class HostConnection:
             The host refused; nothing was run.
         """
         path = f"/v1/kernels/{quote(kernel, safe='')}/executions/{execution_id}"
-        async with aclosing(
-            self._events("PUT", path, body=msgspec.json.encode(request), acks=kernel == MAIN)
-        ) as stream:
-            async for event in stream:
-                yield event
+        return self._events("PUT", path, body=msgspec.json.encode(request), acks=kernel == MAIN)
 
-    async def events(
+    def events(
         self, execution_id: UUID, *, after: int, kernel: str = MAIN
     ) -> AsyncGenerator[ExecutionEvent, None]:
-        """Read on after event number `after` until `finished`.
+        """Read on after event number `after` until `finished`; whoever does not read to the end closes it.
 
         Raises
         ------
@@ -119,9 +117,7 @@ class HostConnection:
             The connection broke.
         """
         path = f"/v1/kernels/{quote(kernel, safe='')}/executions/{execution_id}/events"
-        async with aclosing(self._events("GET", path, params={"after": str(after)})) as stream:
-            async for event in stream:
-                yield event
+        return self._events("GET", path, params={"after": str(after)})
 
     async def ack(self, execution_id: UUID, n: int, *, kernel: str = MAIN) -> None:
         """Release the spool up to and with event `n`: all of it is committed."""

@@ -9,13 +9,15 @@ output is whole; a reader that does not read is cut off and nothing is lost; mem
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 import resource
 import signal
 import statistics
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import msgspec
@@ -26,6 +28,7 @@ from tests.support.local import end_of, text_of, until
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.errors import CarrelError, Conflict, NotFound
 from carrel_gateway.execution.ledger import Ledger
+from carrel_gateway.execution.routes import _collect
 from carrel_gateway.executors.local import HostRecord
 from carrel_gateway.history.service import StoredEvent
 from carrel_gateway.kernels.outputs import fold
@@ -70,6 +73,28 @@ async def test_what_the_caller_sees_is_in_the_history(desk: Desk):
     assert (finished.status, finished.code, finished.execution_count) == ("ok", "print('hello')\n1 + 1", 1)
     (cell,) = await desk.history.cells(desk.session_id)
     assert [output["output_type"] for output in fold(cell.outputs)] == ["stream", "execute_result"]
+
+
+async def test_nothing_of_an_execution_is_left_for_the_garbage_collector(desk: Desk):
+    left: list[str] = []
+    hooks = sys.get_asyncgen_hooks()
+
+    def finalize(generator: AsyncGenerator[Any, Any]) -> None:
+        left.append(generator.__qualname__)
+        assert hooks.finalizer
+        hooks.finalizer(generator)
+
+    sys.set_asyncgen_hooks(finalizer=finalize)
+    try:
+        for durable in (False, True):
+            execution_id = new_id()
+            events = desk.executions.execute(desk.session_id, "1 + 1", execution_id=execution_id, durable=durable)
+            assert (await _collect(events, execution_id)).status == "ok"
+        await asyncio.sleep(0.1)
+        gc.collect()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+    assert left == [], "each of them costs a task, and lives on until it is found"
 
 
 async def test_an_exception_is_an_outcome(desk: Desk):
