@@ -78,6 +78,7 @@ def wrong(path: str, value: Any) -> dict[str, Any]:
         ("gateway.settings", {"models": ["a"]}, "models"),
         ("gateway.service.type", "Headless", "type"),
         ("gateway.service.port", 70000, "port"),
+        ("gateway.tls.secretName", "Not_A_Name", "secretName"),
         ("gateway.signing.keyId", "a b", "keyId"),
         ("sessions.namespace.name", "Carrel_Sessions", "name"),
         ("sessions.namespace.name", "", "name"),

@@ -10,7 +10,7 @@ import pytest
 
 from carrel_gateway.accounts import invitations, invites
 from carrel_gateway.credentials.service import CredentialService
-from carrel_gateway.identity import authenticator
+from carrel_gateway.identity import authenticator, standing
 from carrel_gateway.identity.rights import ALL_RIGHTS, rights_of
 from carrel_gateway.people import authority, users
 from carrel_gateway.sessions.access import SessionAccess
@@ -39,9 +39,13 @@ def _keys_outlive_their_makers_rights(patch: pytest.MonkeyPatch) -> None:
     real = authenticator.principal_of
 
     def without(tenant_id: Any, found: Any) -> Any:
-        return real(tenant_id, replace(found, maker=None))
+        return real(tenant_id, replace(found, maker=None, kind="person"))
 
     patch.setattr(authenticator, "principal_of", without)
+
+
+def _old_keys_have_all_that_their_accounts_have(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(standing, "_is_nobodys", lambda *_: False)
 
 
 def _roles_are_given_by_whoever_does_not_have_them(patch: pytest.MonkeyPatch) -> None:
@@ -97,6 +101,7 @@ BREAKS: dict[str, Break] = {
         _scopes_count_for_nothing,
         _keys_have_more_than_their_makers,
         _keys_outlive_their_makers_rights,
+        _old_keys_have_all_that_their_accounts_have,
         _roles_are_given_by_whoever_does_not_have_them,
         _users_are_changed_by_anybody,
         _invitations_outlive_their_senders,

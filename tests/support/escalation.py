@@ -102,7 +102,7 @@ class Escalation(RuleBasedStateMachine):
             grows = is_whole and there is maker.owner
             ceiling = frozenset(scopes) if scopes is not None else None if grows else rights
             made = answer.json()
-            person = maker.maker or maker.owner
+            person = maker.maker or (maker.owner if maker.owner.kind == "person" else None)
             self.model.held.append(
                 Held("key", made["key"], made["id"], there, ceiling, None if person is there else person)
             )
@@ -164,7 +164,8 @@ class Escalation(RuleBasedStateMachine):
     def demote_a_sender(self, by: int, which: int, role: str | None, disabled: bool | None) -> None:
         """Have somebody who has sent an invitation be able to send it no longer."""
         if self.model.invitations:
-            self._change(self.holder(by), _pick(self.model.invitations, which).sender, role, disabled)
+            made = _pick(self.model.invitations, which)
+            self._change(self.holder(by), made.maker or made.sender, role, disabled)
 
     def demote_a_maker(self, by: int, which: int, role: str | None, disabled: bool | None) -> None:
         """Have somebody who has made a key of a service account be less than it."""
@@ -209,7 +210,7 @@ class Escalation(RuleBasedStateMachine):
             newest = self.ask(actor, "GET", "/api/invitations?limit=1").json()["items"][0]
             assert (newest["email"], newest["role"]) == (email, role)
             tenant, token = actor.owner.tenant, self.stage.mailed(email)
-            made = Invitation(tenant, newest["id"], token, email, role, actor.owner)
+            made = Invitation(tenant, newest["id"], token, email, role, actor.owner, actor.maker)
             self.model.invitations.append(made)
 
     def take_invitation_back(self, by: int, which: int) -> None:

@@ -66,13 +66,15 @@ class Stage:
         return model
 
     async def _service(self, model: Model) -> None:
-        """Make a service account that administers, with a key that one of two administrators has made."""
+        """Make a service account that administers, with a key that one of two administrators made, and an old one."""
         maker = [user for user in model.users.values() if user.role == "admin"][1]
         account = model.add_user(maker.tenant, str(new_id()), "admin", "service")
         who, database = Principal(UUID(account.tenant), UUID(account.id)), self.gateway.context.database
         await add_service(database, who)
         secret, key_id = await new_key(database, who, maker_id=UUID(maker.id))
         model.held.append(Held("key", secret, str(key_id), account, maker=maker))
+        secret, key_id = await new_key(database, who)
+        model.held.append(Held("key", secret, str(key_id), account))
 
     async def _share(self, model: Model) -> None:
         """Share a session of the first leader with a team of theirs, in which a colleague only reads."""

@@ -19,6 +19,7 @@ from tests.support.state import chunks_of, new_principal
 from tests.support.tenancy import statements_without_tenant
 
 from carrel_gateway.accounts import invites
+from carrel_gateway.accounts.invites import Sender
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.history.events import UserMessage
@@ -197,7 +198,13 @@ async def _new_invitation(context: ProcessContext, owner: Principal) -> UUID:
     made = new_id()
     async with context.database.transaction(owner.tenant_id) as tx:
         await invites.add(
-            tx, made, owner.user_id, email="ada@example.org", role=Role.USER, digest=made.hex, seconds=3600.0
+            tx,
+            made,
+            Sender(owner.user_id, owner.user_id),
+            email="ada@example.org",
+            role=Role.USER,
+            digest=made.hex,
+            seconds=3600.0,
         )
     return made
 

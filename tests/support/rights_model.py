@@ -56,7 +56,7 @@ class Held:
     ceiling: Rights | None = None
     """What it was given at most; none grows with its owner's role."""
     maker: User | None = None
-    """Of a service account's key: the person who made it, by whichever keys."""
+    """Of a service account's key: the person who made it, by whichever keys; of an old one nobody knows."""
     refresh: str | None = None
     ended: bool = False
 
@@ -65,7 +65,11 @@ class Held:
         """What it may at most, now."""
         if self.ended:
             return NONE
-        has = self.owner.rights if self.maker is None else self.owner.rights & self.maker.rights
+        has = self.owner.rights
+        if self.maker is not None:
+            has &= self.maker.rights
+        elif self.owner.kind == "service":
+            has &= USER
         return has if self.ceiling is None else has & self.ceiling
 
     def covers(self, role: str) -> bool:
@@ -133,11 +137,15 @@ class Invitation:
     email: str
     role: str
     sender: User
+    maker: User | None = None
+    """As of the key that it was sent by."""
     gone: bool = False
 
     @property
     def is_good(self) -> bool:
-        return not self.gone and (OF_ROLE[self.role] | {"people:admin"}) <= self.sender.rights
+        behind = [self.sender] if self.maker is None else [self.sender, self.maker]
+        needed = OF_ROLE[self.role] | {"people:admin"}
+        return not self.gone and all(needed <= user.rights for user in behind)
 
 
 @dataclass

@@ -115,3 +115,8 @@ topologySpreadConstraints:
     labelSelector:
       matchLabels: {{- include "carrel.selector" . | nindent 8 }}
 {{- end -}}
+
+{{- /* Name of the gateway's port, which is also its scheme. */}}
+{{- define "carrel.gatewayPort" -}}
+{{ ternary "https" "http" (ne .Values.gateway.tls.secretName "") }}
+{{- end }}

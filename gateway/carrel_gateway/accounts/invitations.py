@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 
 from carrel_gateway.accounts import invites, repository, texts, trail
-from carrel_gateway.accounts.invites import Pending
+from carrel_gateway.accounts.invites import Pending, Sender
 from carrel_gateway.accounts.links import INVITE_DAYS, Invite, Links, used_up
 from carrel_gateway.accounts.parts import MAIL_TO, Parts
 from carrel_gateway.accounts.passwords import require_form
@@ -23,6 +23,7 @@ from carrel_gateway.accounts.repository import Account
 from carrel_gateway.audit.service import Action, AuditService
 from carrel_gateway.context import Principal
 from carrel_gateway.errors import Conflict, InvalidInput, NotFound, PermissionDenied
+from carrel_gateway.identity import standing
 from carrel_gateway.identity.rights import Right, Role
 from carrel_gateway.people.service import require_covering, require_now
 from carrel_gateway.storage.database import Transaction
@@ -60,7 +61,8 @@ class InvitationService:
         async with self._database.transaction(principal.tenant_id) as tx:
             require_covering(await require_now(tx, principal, Right.PEOPLE_ADMIN), role)
             digest = hashlib.sha256(link.encode()).hexdigest()
-            await invites.add(tx, invite.id, principal.user_id, email=email, role=role, digest=digest, seconds=_SECONDS)
+            sender = Sender(principal.user_id, (await standing.now(tx, principal)).maker_id)
+            await invites.add(tx, invite.id, sender, email=email, role=role, digest=digest, seconds=_SECONDS)
             await AuditService(self._parts.context, principal).record(
                 tx, Action.USER_INVITED, invite.id, role=role.value
             )
@@ -167,12 +169,15 @@ class InvitationService:
 async def _use(tx: Transaction, invitation_id: UUID, role: Role) -> None:
     """Note that an invitation was accepted: once, and only as long as whoever sent it could send it again.
 
-    Otherwise an administrator could invite an address of their own, to come back by it after they have been demoted.
+    Otherwise an administrator could invite an address of their own, to come back by it after they have been demoted;
+    also by a key that they made for a service account, which stays what it is.
     """
     sender = await invites.mark(tx, invitation_id, used=True)
     if sender is None:
         raise used_up()
     try:
-        require_covering(await require_now(tx, Principal(tx.tenant_id, sender), Right.PEOPLE_ADMIN), role)
+        held = await standing.in_person(tx, sender.user_id, sender.maker_id)
+        Principal(tx.tenant_id, sender.user_id, rights=held).require(Right.PEOPLE_ADMIN)
+        require_covering(held, role)
     except PermissionDenied as error:
         raise used_up() from error

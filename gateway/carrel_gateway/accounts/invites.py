@@ -29,18 +29,27 @@ class Pending:
     expires_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sent an invitation."""
+
+    user_id: UUID
+    maker_id: UUID | None
+    """The person behind it: they themselves, or whoever made the key of a service account."""
+
+
 async def add(
-    tx: Transaction, invitation_id: UUID, sender: UUID, *, email: str, role: Role, digest: str, seconds: float
+    tx: Transaction, invitation_id: UUID, sender: Sender, *, email: str, role: Role, digest: str, seconds: float
 ) -> None:
     """Insert an invitation."""
     await tx.connection.execute(
         insert(one_time_tokens).values(
             tenant_id=tx.tenant_id,
             id=invitation_id,
-            user_id=sender,
+            user_id=sender.user_id,
             purpose=_PURPOSE,
             digest=digest,
-            detail={"email": email, "role": role.value},
+            detail={"email": email, "role": role.value, "maker_id": sender.maker_id},
             created_at=tx.dialect.now(),
             expires_at=tx.dialect.later(seconds),
         )
@@ -70,7 +79,7 @@ async def remove(tx: Transaction, invitation_id: UUID) -> Role | None:
     return None if detail is None else Role(detail["role"])
 
 
-async def mark(tx: Transaction, invitation_id: UUID, *, used: bool) -> UUID | None:
+async def mark(tx: Transaction, invitation_id: UUID, *, used: bool) -> Sender | None:
     """Change whether an invitation was accepted, and return who sent it; of two at the same time one gets none."""
     is_open = one_time_tokens.c.used_at.is_(None) if used else one_time_tokens.c.used_at.is_not(None)
     statement = (
@@ -82,10 +91,13 @@ async def mark(tx: Transaction, invitation_id: UUID, *, used: bool) -> UUID | No
             is_open,
         )
         .values(used_at=tx.dialect.now() if used else None)
-        .returning(one_time_tokens.c.user_id)
+        .returning(one_time_tokens.c.user_id, one_time_tokens.c.detail)
     )
-    sender: UUID | None = await tx.connection.scalar(statement)
-    return sender
+    row = (await tx.connection.execute(statement)).first()
+    if row is None:
+        return None
+    maker_id = row.detail.get("maker_id")  # those of a week ago have none
+    return Sender(row.user_id, UUID(maker_id) if maker_id else None)
 
 
 def _pending(tx: Transaction) -> tuple[ColumnElement[bool], ...]:

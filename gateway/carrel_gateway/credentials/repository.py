@@ -41,10 +41,10 @@ async def add(tx: Transaction, key: ApiKey, digest: bytes) -> None:
     await tx.connection.execute(insert(api_keys).values(**values, tenant_id=tx.tenant_id, digest=digest.hex()))
 
 
-async def find(tx: Transaction, key_id: UUID) -> ApiKey | None:
-    """Return a key, in force or not."""
+async def find(tx: Transaction, key_id: UUID, *, lock: bool = False) -> ApiKey | None:
+    """Return a key, in force or not; `lock` has others who would change it wait."""
     query = select(*_COLUMNS).where(api_keys.c.tenant_id == tx.tenant_id, api_keys.c.id == key_id)
-    row = (await tx.connection.execute(query)).mappings().first()
+    row = (await tx.connection.execute(query.with_for_update() if lock else query)).mappings().first()
     return _key(row) if row else None
 
 

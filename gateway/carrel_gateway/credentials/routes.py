@@ -8,8 +8,9 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response, status
 
 from carrel_gateway.credentials.schemas import KeyCreate, KeyList, KeyMade, KeyOut, KeysRevoked, TicketOut
-from carrel_gateway.dependencies import Credentials, Cursor
+from carrel_gateway.dependencies import Credentials, Cursor, Seen
 from carrel_gateway.idempotency.routes import IdempotentRoute
+from carrel_gateway.web.conditional import tagged
 
 router = APIRouter(route_class=IdempotentRoute, tags=["keys"])
 
@@ -46,10 +47,16 @@ async def revoke_keys(
     return KeysRevoked(revoked=await credentials.revoke_all(user_id))
 
 
+@router.get("/api/keys/{key_id}")
+async def get_key(key_id: UUID, credentials: Credentials, response: Response) -> KeyOut:
+    """Return a key of one's own or, for administrators, of somebody, without what it is."""
+    return tagged(response, KeyOut.model_validate(await credentials.key(key_id)))
+
+
 @router.delete("/api/keys/{key_id}", status_code=status.HTTP_204_NO_CONTENT)
-async def revoke_key(key_id: UUID, credentials: Credentials) -> Response:
+async def revoke_key(key_id: UUID, credentials: Credentials, seen: Seen) -> Response:
     """Revoke a key: it is of no use at once, and what it has open is closed."""
-    await credentials.revoke_key(key_id)
+    await credentials.revoke_key(key_id, seen.on(KeyOut.model_validate))
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 

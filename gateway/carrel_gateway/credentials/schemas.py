@@ -28,7 +28,8 @@ class KeyOut(ReplyBody):
     id: UUID
     user_id: UUID
     maker_id: UUID | None
-    """The person who made it; of some old ones it is not known. A service account's may no more than they may now."""
+    """The person who made it. A service account's key may no more than they may now, and no more than a `user` where
+    that is not known, as of some old ones."""
     name: str
     hint: str
     """Its last characters."""

@@ -2,11 +2,13 @@
 
 Nobody gets more by a key than they have: what a key is given lies within what its maker may at this moment, by the
 credential that is used, and it ends no later than that one. A key of a service account also has no more, at any time,
-than whoever made it: the person, however many keys of service accounts it was made by.
+than whoever made it: the person, however many keys of service accounts it was made by. Where that person is not known,
+what is made by it is as little anybody's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -82,6 +84,19 @@ class CredentialService:
         self._principal.require(Right.PEOPLE_ADMIN)
         return await self._page(None, limit, cursor)
 
+    async def key(self, key_id: UUID) -> ApiKey:
+        """Return a key of one's own or, administering people, of somebody.
+
+        Raises
+        ------
+        NotFound
+            There is no such key.
+        PermissionDenied
+            It is somebody's.
+        """
+        async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
+            return await self._key(tx, key_id)
+
     async def make_key(
         self,
         name: str,
@@ -139,8 +154,13 @@ class CredentialService:
             await self._audit.record(tx, Action.KEY_MADE, row.id, user=str(owner), name=name, scopes=given)
         return NewKey(key, row)
 
-    async def revoke_key(self, key_id: UUID) -> None:
+    async def revoke_key(self, key_id: UUID, expected: Callable[[ApiKey], None] | None = None) -> None:
         """Revoke a key of one's own or, administering people, of somebody; it is of no use at once.
+
+        Parameters
+        ----------
+        expected
+            Raises when the key is not as the caller has seen it.
 
         Raises
         ------
@@ -150,10 +170,9 @@ class CredentialService:
             It is somebody's.
         """
         async with self._database.transaction(self._principal.tenant_id) as tx:
-            found = await repository.find(tx, key_id)
-            if found is None:
-                raise NotFound("there is no such key", code="key_not_found")
-            self._owner(found.user_id)
+            found = await self._key(tx, key_id, lock=True)
+            if expected:
+                expected(found)
             if await repository.revoke(tx, key_id):
                 tx.after_commit(lambda: revocations.announce(self._bus, tx.tenant_id, key_id))
                 await self._audit.record(tx, Action.KEY_REVOKED, key_id, user=str(found.user_id), name=found.name)
@@ -185,6 +204,13 @@ class CredentialService:
             )
         return Ticket(ticket, expires_at)
 
+    async def _key(self, tx: Transaction, key_id: UUID, *, lock: bool = False) -> ApiKey:
+        found = await repository.find(tx, key_id, lock=lock)
+        if found is None:
+            raise NotFound("there is no such key", code="key_not_found")
+        self._owner(found.user_id)
+        return found
+
     async def _page(self, owner: UUID | None, limit: int, cursor: str | None) -> Page[ApiKey]:
         before = _CURSORS.read(cursor, owner) if cursor else None
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
@@ -199,7 +225,7 @@ class CredentialService:
 
     async def _bounded(
         self, tx: Transaction, owner: UUID, scopes: list[Right] | None, expires_at: datetime | None
-    ) -> tuple[list[str] | None, datetime | None, UUID]:
+    ) -> tuple[list[str] | None, datetime | None, UUID | None]:
         """Return scopes and end that lie within what the principal has at this moment, and who that is in person."""
         now = await standing.now(tx, self._principal)
         beyond = sorted(set(scopes or ()) - now.rights)

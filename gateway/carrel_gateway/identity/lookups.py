@@ -5,7 +5,7 @@ What finds credentials is steps, which are built once: it stands in the way of r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -30,6 +30,8 @@ class Maker:
     role: str | None
     """None where there is no such user any more."""
     disabled_at: datetime | None
+    kind: str | None
+    """`person` or `service`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Found:
     credential_id: UUID
     user_id: UUID
     role: str
+    kind: str
     maker: Maker | None
     """Of a key of another user's than its maker's; none where that is not known."""
     scopes: tuple[str, ...] | None
@@ -100,6 +103,23 @@ async def use_ticket(tx: Transaction, digest: bytes) -> UsedTicket | None:
     return UsedTicket(user_id, UUID(detail["credential_id"]) if detail["credential_id"] else None)
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A user, as they are now."""
+
+    role: str
+    kind: str
+    disabled_at: datetime | None
+
+
+async def find_users(tx: Transaction, user_ids: Collection[UUID]) -> dict[UUID, Standing]:
+    """Return users by their ids; whoever is not there is left out."""
+    query = select(users.c.id, users.c.role, users.c.kind, users.c.disabled_at).where(
+        users.c.tenant_id == tx.tenant_id, users.c.id.in_(user_ids)
+    )
+    return {own: Standing(*row) for own, *row in await tx.connection.execute(query)}
+
+
 async def touch(tx: Transaction, key_id: UUID, *, pause: timedelta) -> None:
     """Note that a key is used, unless that was noted less than a pause ago."""
     now = tx.dialect.now()
@@ -118,11 +138,12 @@ def _find(dialect: Dialect, by: _By, tenant_id: UUID, value: UUID | str) -> Step
     rows = yield _query(dialect.name, dialect.clock, by), {"tenant_id": tenant_id, "value": value}
     if not rows:
         return None
-    own, user_id, expires_at, revoked_at, role, disabled_at, _, now, scopes, used_at, *maker = rows[0]
+    own, user_id, expires_at, revoked_at, role, kind, disabled_at, _, now, scopes, used_at, *maker = rows[0]
     return Found(
         credential_id=own,
         user_id=user_id,
         role=role,
+        kind=kind,
         maker=Maker(*maker) if maker and maker[0] not in (None, user_id) else None,
         scopes=None if scopes is None else tuple(scopes),
         expires_at=expires_at,
@@ -131,7 +152,7 @@ def _find(dialect: Dialect, by: _By, tenant_id: UUID, value: UUID | str) -> Step
         used_at=used_at,
         is_key=by != "login",
         now=now or datetime.now(UTC),
-        team_ids=frozenset(row[6] for row in rows if row[6] is not None),
+        team_ids=frozenset(row[7] for row in rows if row[7] is not None),
     )
 
 
@@ -147,7 +168,8 @@ def _query(_dialect: str, clock: Callable[[], ColumnElement[datetime | None]], b
     if by != "login":
         made = (makers.c.tenant_id == api_keys.c.tenant_id) & (makers.c.id == api_keys.c.maker_id)
         source = source.outerjoin(makers, made)
-        more = [api_keys.c.scopes, api_keys.c.used_at, api_keys.c.maker_id, makers.c.role, makers.c.disabled_at]
+        more = [api_keys.c.scopes, api_keys.c.used_at, api_keys.c.maker_id]
+        more += [makers.c.role, makers.c.disabled_at, makers.c.kind]
     return (
         select(
             table.c.id,
@@ -155,6 +177,7 @@ def _query(_dialect: str, clock: Callable[[], ColumnElement[datetime | None]], b
             table.c.expires_at,
             table.c.revoked_at,
             users.c.role,
+            users.c.kind,
             users.c.disabled_at,
             team_members.c.team_id,
             clock().label("now"),

@@ -123,6 +123,7 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("GET", "/api/keys"): _rule(Right.PROFILE_READ),
         ("POST", "/api/keys"): _rule(Right.KEYS_WRITE),
         ("DELETE", "/api/keys"): _rule(Right.KEYS_WRITE),
+        ("GET", "/api/keys/{key_id}"): _rule(Right.PROFILE_READ),
         ("DELETE", "/api/keys/{key_id}"): _rule(Right.KEYS_WRITE),
         ("POST", "/api/tickets"): _rule(Right.SESSIONS_READ),  # it opens what reads a session
         # people
@@ -140,10 +141,12 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("DELETE", "/api/teams/{team_id}/members/{user_id}"): _rule(Right.PROFILE_WRITE),  # everybody may go
         # sharing
         ("GET", f"{_SESSION}/teams"): _READ,
+        ("GET", f"{_SESSION}/teams/{{team_id}}"): _READ,
         ("PUT", f"{_SESSION}/teams/{{team_id}}"): _WRITE,
         ("DELETE", f"{_SESSION}/teams/{{team_id}}"): _WRITE,
         ("POST", f"{_SESSION}/share"): _WRITE,
         ("GET", f"{_SESSION}/share"): _WRITE,
+        ("GET", f"{_SESSION}/share/{{link_id}}"): _WRITE,
         ("DELETE", f"{_SESSION}/share/{{link_id}}"): _WRITE,
         ("GET", "/api/shared/{token}"): PUBLIC,  # the link is the key
         ("GET", "/api/shared/{token}/messages"): PUBLIC,
@@ -156,6 +159,7 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("GET", "/api/agents/{agent_id}"): _rule(Right.AGENTS_READ),
         ("PUT", "/api/agents/{agent_id}"): _rule(Right.AGENTS_WRITE),
         ("DELETE", "/api/agents/{agent_id}"): _rule(Right.AGENTS_WRITE),
+        ("GET", "/api/agents/{agent_id}/teams/{team_id}"): _rule(Right.AGENTS_READ),
         ("PUT", "/api/agents/{agent_id}/teams/{team_id}"): _rule(Right.AGENTS_WRITE),
         ("DELETE", "/api/agents/{agent_id}/teams/{team_id}"): _rule(Right.AGENTS_WRITE),
         # keys of model providers; those of the tenant take more

@@ -85,7 +85,7 @@ api_keys = Table(
 """`digest` is the SHA-256 of the whole key; `scopes` are rights, none means all that the owner has.
 
 `maker_id` is the person who made it, by whichever keys: one of a service account may no more than its maker may. Of
-some old keys it is not known.
+some old keys it is not known; those of service accounts may no more than a `user`.
 """
 
 logins = Table(

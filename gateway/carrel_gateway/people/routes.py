@@ -22,7 +22,7 @@ from carrel_gateway.people.schemas import (
     UserUpdate,
 )
 from carrel_gateway.people.service import Member, Team
-from carrel_gateway.web.conditional import tagged
+from carrel_gateway.web.conditional import if_any, tagged
 
 router = APIRouter(route_class=IdempotentRoute, tags=["people"])
 Limit = Annotated[int, Query(ge=1, le=200)]
@@ -96,20 +96,15 @@ async def put_member(
     team_id: UUID, user_id: UUID, body: MemberIn, teams: Teams, seen: Seen, response: Response
 ) -> MemberOut:
     """Take somebody into a team, or give a member another role."""
-    put = await teams.put_member(team_id, user_id, body.role, seen.on(_member))
+    put = await teams.put_member(team_id, user_id, body.role, seen.on(if_any(MemberOut.model_validate)))
     return tagged(response, MemberOut.model_validate(put))
 
 
 @router.delete("/api/teams/{team_id}/members/{user_id}", status_code=status.HTTP_204_NO_CONTENT)
 async def remove_member(team_id: UUID, user_id: UUID, teams: Teams, seen: Seen) -> Response:
     """Take somebody out of a team, or leave it."""
-    await teams.remove_member(team_id, user_id, seen.on(_member))
+    await teams.remove_member(team_id, user_id, seen.on(if_any(MemberOut.model_validate)))
     return Response(status_code=status.HTTP_204_NO_CONTENT)
-
-
-def _member(found: Member | None) -> MemberOut | str:
-    """Return what the caller is shown of a member; whoever is none has no tag."""
-    return MemberOut.model_validate(found) if found else ""
 
 
 def _detail(found: tuple[Team, list[Member]]) -> TeamDetail:

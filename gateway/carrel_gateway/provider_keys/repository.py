@@ -44,13 +44,17 @@ async def put(tx: Transaction, key: StoredKey) -> None:
         await tx.connection.execute(insert(provider_keys).values(tenant_id=tx.tenant_id, **row, **values))
 
 
-async def find(tx: Transaction, holders: Sequence[UUID], provider: str | None = None) -> list[StoredKey]:
-    """Return the keys of holders."""
+async def find(
+    tx: Transaction, holders: Sequence[UUID], provider: str | None = None, *, lock: bool = False
+) -> list[StoredKey]:
+    """Return the keys of holders; `lock` has others who would change them wait."""
     query = select(provider_keys).where(
         provider_keys.c.tenant_id == tx.tenant_id, provider_keys.c.holder_id.in_(holders)
     )
     if provider is not None:
         query = query.where(provider_keys.c.provider == provider)
+    if lock:
+        query = query.with_for_update()
     rows = (await tx.connection.execute(query.order_by(provider_keys.c.provider))).mappings()
     return [StoredKey(**{name: row[name] for name in StoredKey.__slots__}) for row in rows]
 

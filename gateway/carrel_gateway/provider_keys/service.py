@@ -6,9 +6,10 @@ the gateway's own, from the settings. A key goes to the process that speaks to p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from carrel_gateway.agents.models.providers import key_names, provider_of
@@ -20,6 +21,7 @@ from carrel_gateway.provider_keys import repository
 from carrel_gateway.provider_keys.metrics import USES
 from carrel_gateway.provider_keys.repository import StoredKey
 from carrel_gateway.provider_keys.sealing import seal, unseal
+from carrel_gateway.storage.database import Transaction
 
 _HINT: Final = 4
 _LEAST_FOR_HINT: Final = 20
@@ -35,6 +37,10 @@ class KnownKey:
     """`own`, or `tenant` for everybody in it."""
     hint: str
     updated_at: datetime
+
+
+Expected: TypeAlias = Callable[[KnownKey | None], None] | None
+"""Raises when a key, or that there is none, is not as somebody has seen it."""
 
 
 class ProviderKeyService:
@@ -59,13 +65,15 @@ class ProviderKeyService:
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
             return frozenset(key.provider for key in await repository.find(tx, holders))
 
-    async def put(self, provider: str, key: str, *, tenant: bool) -> KnownKey:
+    async def put(self, provider: str, key: str, *, tenant: bool, expected: Expected = None) -> KnownKey:
         """Store a key in the place of an earlier one.
 
         Parameters
         ----------
         tenant
             For everybody in the tenant; an administrator's business.
+        expected
+            Raises when the earlier one, or that there is none, is not what the caller has seen.
         """
         holder = self._holder(tenant)
         stored = StoredKey(
@@ -77,12 +85,19 @@ class ProviderKeyService:
             updated_at=datetime.now(UTC),
         )
         async with self._database.transaction(self._principal.tenant_id) as tx:
+            if expected:
+                expected(await self._locked(tx, holder, provider))
             await repository.put(tx, stored)
             await self._audit.record(tx, Action.PROVIDER_KEY_STORED, holder, provider=provider)
         return self._known(stored)
 
-    async def remove(self, provider: str, *, tenant: bool) -> None:
+    async def remove(self, provider: str, *, tenant: bool, expected: Expected = None) -> None:
         """Delete a key.
+
+        Parameters
+        ----------
+        expected
+            Raises when the key is not as the caller has seen it.
 
         Raises
         ------
@@ -91,8 +106,12 @@ class ProviderKeyService:
         """
         holder = self._holder(tenant)
         async with self._database.transaction(self._principal.tenant_id) as tx:
-            if not await repository.remove(tx, holder, provider):
+            found = await self._locked(tx, holder, provider)
+            if found is None:
                 raise NotFound("there is no key of that provider", code="provider_key_not_found")
+            if expected:
+                expected(found)
+            await repository.remove(tx, holder, provider)
             await self._audit.record(tx, Action.PROVIDER_KEY_REMOVED, holder, provider=provider)
 
     async def key_for(self, model: str) -> str | None:
@@ -111,6 +130,10 @@ class ProviderKeyService:
         stored = found.get(user_id) or found.get(tenant_id)
         USES.labels("settings" if stored is None else self._known(stored).scope).inc()
         return unseal(self._secrets, tenant_id, stored) if stored else None
+
+    async def _locked(self, tx: Transaction, holder: UUID, provider: str) -> KnownKey | None:
+        found = await repository.find(tx, [holder], provider, lock=True)
+        return self._known(found[0]) if found else None
 
     def _holder(self, tenant: bool) -> UUID:
         self._principal.require(Right.TENANT_ADMIN if tenant else Right.KEYS_WRITE)

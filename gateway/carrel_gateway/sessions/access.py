@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, bindparam, or_, select, true
 
 from carrel_gateway.context import Principal
 from carrel_gateway.errors import NotFound, PermissionDenied
+from carrel_gateway.identity import standing
 from carrel_gateway.identity.rights import Right, Role, rights_of
 from carrel_gateway.identity.tables import users
 from carrel_gateway.sessions.tables import sessions
@@ -91,9 +92,9 @@ async def may_send_now(tx: Transaction, session_id: UUID, owner_id: UUID, user_i
     return whole or await tx.run(level) >= _needed(changes=True)
 
 
-async def may_read_now(tx: Transaction, session_id: UUID, user_id: UUID) -> bool:
-    """Return whether a user, in person, may read a session at this moment; nobody may one that is not there."""
-    held = await _rights_now(tx, user_id)
+async def may_read_now(tx: Transaction, session_id: UUID, user_id: UUID, maker_id: UUID | None) -> bool:
+    """Return whether a user, with the person behind them, may read a session now; nobody may one that is not there."""
+    held = await standing.in_person(tx, user_id, maker_id)
     owner_id = await tx.run(scalar(_OWNER, {"tenant_id": tx.tenant_id, "session_id": session_id}))
     if owner_id is None or Right.SESSIONS_READ not in held:
         return False

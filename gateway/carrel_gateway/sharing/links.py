@@ -23,6 +23,8 @@ class ShareLink:
     created_at: datetime
     expires_at: datetime
     revoked_at: datetime | None
+    maker_id: UUID | None
+    """The person behind `user_id`: they themselves, or whoever made the key of a service account."""
 
 
 async def add(tx: Transaction, link: ShareLink, digest: str) -> None:
@@ -39,6 +41,15 @@ async def of_session(tx: Transaction, session_id: UUID) -> list[ShareLink]:
         .order_by(share_links.c.id.desc())
     )
     return [_link(row) for row in (await tx.connection.execute(query)).mappings()]
+
+
+async def find(tx: Transaction, session_id: UUID, link_id: UUID, *, lock: bool = False) -> ShareLink | None:
+    """Return a link of a session, whether it shows anything or not; `lock` has others who would change it wait."""
+    query = select(share_links).where(
+        share_links.c.tenant_id == tx.tenant_id, share_links.c.session_id == session_id, share_links.c.id == link_id
+    )
+    row = (await tx.connection.execute(query.with_for_update() if lock else query)).mappings().first()
+    return _link(row) if row else None
 
 
 async def find_open(tx: Transaction, digest: str) -> ShareLink | None:

@@ -17,7 +17,7 @@ from carrel_gateway.artifacts.schemas import ArtifactList
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.chat.schemas import MessageList
 from carrel_gateway.context import Principal
-from carrel_gateway.dependencies import Cursor, GatewayOf, SharingOf
+from carrel_gateway.dependencies import Cursor, GatewayOf, Seen, SharingOf
 from carrel_gateway.errors import NotFound
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.idempotency.routes import IdempotentRoute
@@ -26,8 +26,19 @@ from carrel_gateway.notebook.routes import download as download_notebook
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.sharing.links import ShareLink
-from carrel_gateway.sharing.schemas import LinkIn, LinkList, LinkMade, LinkOut, SharedSession, ShareIn, TeamShareList
+from carrel_gateway.sharing.schemas import (
+    LinkIn,
+    LinkList,
+    LinkMade,
+    LinkOut,
+    SharedSession,
+    ShareIn,
+    TeamShareList,
+    TeamShareOut,
+    tag_of_share,
+)
 from carrel_gateway.sharing.sessions import opened
+from carrel_gateway.web.conditional import if_any, tagged
 
 router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions/{session_id}", tags=["sharing"])
 shown = APIRouter(prefix="/api/shared/{token}", tags=["sharing"])
@@ -40,16 +51,27 @@ async def list_teams_of_session(session_id: UUID, sharing: SharingOf) -> TeamSha
     return TeamShareList.model_validate({"items": await sharing.teams(session_id)})
 
 
+@router.get("/teams/{team_id}")
+async def get_team_of_session(session_id: UUID, team_id: UUID, sharing: SharingOf, response: Response) -> TeamShareOut:
+    """Return how a session is shared with a team."""
+    return tagged(response, TeamShareOut.model_validate(await sharing.team(session_id, team_id)))
+
+
 @router.put("/teams/{team_id}")
-async def share_session(session_id: UUID, team_id: UUID, body: ShareIn, sharing: SharingOf) -> TeamShareList:
+async def share_session(
+    session_id: UUID, team_id: UUID, body: ShareIn, sharing: SharingOf, seen: Seen, response: Response
+) -> TeamShareList:
     """Share a session with a team: for reading, or for working in it."""
-    return TeamShareList.model_validate({"items": await sharing.share(session_id, team_id, body.access)})
+    shares = await sharing.share(session_id, team_id, body.access, seen.on(if_any(TeamShareOut.model_validate)))
+    answer = TeamShareList.model_validate({"items": shares})
+    response.headers["ETag"] = tag_of_share(answer.items, team_id)
+    return answer
 
 
 @router.delete("/teams/{team_id}", status_code=status.HTTP_204_NO_CONTENT)
-async def unshare_session(session_id: UUID, team_id: UUID, sharing: SharingOf) -> Response:
+async def unshare_session(session_id: UUID, team_id: UUID, sharing: SharingOf, seen: Seen) -> Response:
     """Share a session with a team no longer."""
-    await sharing.unshare(session_id, team_id)
+    await sharing.unshare(session_id, team_id, seen.on(if_any(TeamShareOut.model_validate)))
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
@@ -68,10 +90,16 @@ async def list_links(session_id: UUID, sharing: SharingOf) -> LinkList:
     return LinkList.model_validate({"items": await sharing.links(session_id)})
 
 
+@router.get("/share/{link_id}")
+async def get_link(session_id: UUID, link_id: UUID, sharing: SharingOf, response: Response) -> LinkOut:
+    """Return a link without its token, also one that was revoked or has expired."""
+    return tagged(response, LinkOut.model_validate(await sharing.link(session_id, link_id)))
+
+
 @router.delete("/share/{link_id}", status_code=status.HTTP_204_NO_CONTENT)
-async def revoke_link(session_id: UUID, link_id: UUID, sharing: SharingOf) -> Response:
+async def revoke_link(session_id: UUID, link_id: UUID, sharing: SharingOf, seen: Seen) -> Response:
     """Have a link show nothing any more."""
-    await sharing.revoke_link(session_id, link_id)
+    await sharing.revoke_link(session_id, link_id, seen.on(LinkOut.model_validate))
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 

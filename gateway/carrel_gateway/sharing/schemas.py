@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from carrel_gateway.web.conditional import tag_of
 from carrel_gateway.web.fields import ReplyBody, RequestBody
 
 
@@ -70,3 +71,8 @@ class TeamShareList(ReplyBody):
     """All teams that something is shared with."""
 
     items: list[TeamShareOut]
+
+
+def tag_of_share(shares: list[TeamShareOut], team_id: UUID) -> str:
+    """Return the tag of the share with one team, among those of one thing."""
+    return next(tag_of(share) for share in shares if share.team_id == team_id)

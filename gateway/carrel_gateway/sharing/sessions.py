@@ -6,22 +6,27 @@ Whoever has a session shares it: its owner, and administrators of the tenant. Wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from carrel_gateway.audit.service import Action, AuditService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import NotFound, PermissionDenied
+from carrel_gateway.identity import standing
 from carrel_gateway.identity.presented import Kind, digest_of, make, tenant_of
 from carrel_gateway.identity.rights import Right, Role
 from carrel_gateway.sessions.access import may_read_now
 from carrel_gateway.sessions.service import Session, SessionService
 from carrel_gateway.sharing import links
 from carrel_gateway.sharing.links import ShareLink
-from carrel_gateway.sharing.service import SESSIONS, Access, TeamShare, require_team
+from carrel_gateway.sharing.service import SESSIONS, Access, ExpectedShare, TeamShare, no_share, require_team
+from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
 
+ExpectedLink: TypeAlias = Callable[[ShareLink], None] | None
+"""Raises when a link is not as somebody has seen it."""
 _READING: Final = frozenset({Right.SESSIONS_READ})
 
 
@@ -46,8 +51,28 @@ class SessionSharing:
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
             return (await SESSIONS.of(tx, [session_id]))[session_id]
 
-    async def share(self, session_id: UUID, team_id: UUID, access: Access) -> list[TeamShare]:
+    async def team(self, session_id: UUID, team_id: UUID) -> TeamShare:
+        """Return how a session is shared with a team.
+
+        Raises
+        ------
+        NotFound
+            There is no such session, or it is not shared with the team.
+        """
+        found = next((share for share in await self.teams(session_id) if share.team_id == team_id), None)
+        if found is None:
+            raise no_share()
+        return found
+
+    async def share(
+        self, session_id: UUID, team_id: UUID, access: Access, expected: ExpectedShare = None
+    ) -> list[TeamShare]:
         """Share a session with a team, or share it otherwise; return all of its shares.
+
+        Parameters
+        ----------
+        expected
+            Raises when the share, or that there is none, is not what the caller has seen.
 
         Raises
         ------
@@ -60,13 +85,20 @@ class SessionSharing:
         async with self._database.transaction(self._principal.tenant_id) as tx:
             any_team = self._principal.may(Right.TENANT_ADMIN)
             await require_team(tx, team_id, self._principal.user_id, any_team=any_team)
+            if expected:
+                expected(await SESSIONS.one(tx, session_id, team_id, lock=True))
             await SESSIONS.put(tx, session_id, team_id, access)
             shares = (await SESSIONS.of(tx, [session_id]))[session_id]
             await self._audit.record(tx, Action.SESSION_SHARED, session_id, team=team_id, access=access)
             return shares
 
-    async def unshare(self, session_id: UUID, team_id: UUID) -> None:
+    async def unshare(self, session_id: UUID, team_id: UUID, expected: ExpectedShare = None) -> None:
         """Share a session with a team no longer.
+
+        Parameters
+        ----------
+        expected
+            Raises when the share is not as the caller has seen it.
 
         Raises
         ------
@@ -75,8 +107,12 @@ class SessionSharing:
         """
         await self._own(session_id)
         async with self._database.transaction(self._principal.tenant_id) as tx:
-            if not await SESSIONS.remove(tx, session_id, team_id):
-                raise NotFound("it is not shared with that team", code="share_not_found")
+            found = await SESSIONS.one(tx, session_id, team_id, lock=True)
+            if found is None:
+                raise no_share()
+            if expected:
+                expected(found)
+            await SESSIONS.remove(tx, session_id, team_id)
             await self._audit.record(tx, Action.SESSION_UNSHARED, session_id, team=team_id)
 
     async def make_link(self, session_id: UUID, lifetime: timedelta) -> tuple[ShareLink, str]:
@@ -84,8 +120,17 @@ class SessionSharing:
         await self._own(session_id)
         now = datetime.now(UTC)
         token = make(Kind.SHARE, self._principal.tenant_id)
-        link = ShareLink(new_id(), session_id, self._principal.user_id, now, now + lifetime, None)
         async with self._database.transaction(self._principal.tenant_id) as tx:
+            by = await standing.now(tx, self._principal)
+            link = ShareLink(
+                new_id(),
+                session_id,
+                self._principal.user_id,
+                now,
+                now + lifetime,
+                revoked_at=None,
+                maker_id=by.maker_id,
+            )
             await links.add(tx, link, digest_of(token).hex())
             await self._audit.record(tx, Action.LINK_MADE, session_id, link=link.id, expires_at=link.expires_at)
         return link, token
@@ -96,8 +141,25 @@ class SessionSharing:
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
             return await links.of_session(tx, session_id)
 
-    async def revoke_link(self, session_id: UUID, link_id: UUID) -> None:
+    async def link(self, session_id: UUID, link_id: UUID) -> ShareLink:
+        """Return a link of a session, also one that shows nothing any more.
+
+        Raises
+        ------
+        NotFound
+            There is no such session or link.
+        """
+        await self._own(session_id)
+        async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
+            return await self._link(tx, session_id, link_id)
+
+    async def revoke_link(self, session_id: UUID, link_id: UUID, expected: ExpectedLink = None) -> None:
         """Have a link show nothing any more, from now on.
+
+        Parameters
+        ----------
+        expected
+            Raises when the link is not as the caller has seen it.
 
         Raises
         ------
@@ -106,9 +168,17 @@ class SessionSharing:
         """
         await self._own(session_id)
         async with self._database.transaction(self._principal.tenant_id) as tx:
+            if expected:
+                expected(await self._link(tx, session_id, link_id, lock=True))
             if not await links.revoke(tx, session_id, link_id):
-                raise NotFound("there is no such link", code="share_not_found")
+                raise _no_link()
             await self._audit.record(tx, Action.LINK_REVOKED, session_id, link=link_id)
+
+    async def _link(self, tx: Transaction, session_id: UUID, link_id: UUID, *, lock: bool = False) -> ShareLink:
+        found = await links.find(tx, session_id, link_id, lock=lock)
+        if found is None:
+            raise _no_link()
+        return found
 
     async def _own(self, session_id: UUID) -> Session:
         session = await self._sessions.get(session_id)
@@ -117,6 +187,10 @@ class SessionSharing:
                 "only the owner of a session, or an administrator of the tenant, shares it", code="not_your_session"
             )
         return session
+
+
+def _no_link() -> NotFound:
+    return NotFound("there is no such link", code="share_not_found")
 
 
 async def opened(context: ProcessContext, token: str) -> tuple[Principal, ShareLink]:
@@ -135,7 +209,7 @@ async def opened(context: ProcessContext, token: str) -> tuple[Principal, ShareL
     if tenant_id is not None:
         async with context.database.transaction(tenant_id, write=False) as tx:
             link = await links.find_open(tx, digest_of(token).hex())
-            if link is not None and not await may_read_now(tx, link.session_id, link.user_id):
+            if link is not None and not await may_read_now(tx, link.session_id, link.user_id, link.maker_id):
                 link = None
     if tenant_id is None or link is None:
         raise NotFound("this link shows nothing; ask whoever gave it to you for a new one", code="share_not_found")

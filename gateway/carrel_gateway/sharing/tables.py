@@ -38,9 +38,10 @@ share_links = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
+    uuid_column("maker_id", nullable=True),
     ForeignKeyConstraint(["tenant_id", "session_id"], ["sessions.tenant_id", "sessions.id"], ondelete="CASCADE"),
     ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"], ondelete="CASCADE"),
     UniqueConstraint("tenant_id", "digest"),
     Index(None, "tenant_id", "session_id"),
 )
-"""`digest` is the SHA-256 of the token; `user_id` is who made the link."""
+"""`digest` is the SHA-256 of the token; `user_id` is who made the link, `maker_id` the person behind them."""

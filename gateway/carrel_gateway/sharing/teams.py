@@ -6,7 +6,7 @@ share at all is the feature's own business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -40,6 +40,10 @@ class TeamShare:
     team_name: str
     access: Access
     created_at: datetime
+
+
+ExpectedShare: TypeAlias = Callable[[TeamShare | None], None] | None
+"""Raises when a share, or that there is none, is not as somebody has seen it."""
 
 
 class TeamShares:
@@ -92,6 +96,19 @@ class TeamShares:
             found[row.thing].append(TeamShare(row.team_id, row.name, row.access, row.created_at))
         return found
 
+    async def one(self, tx: Transaction, thing: UUID, team_id: UUID, *, lock: bool = False) -> TeamShare | None:
+        """Return the share of a thing with a team, if there is one.
+
+        Parameters
+        ----------
+        lock
+            Whether others who would change it wait until the transaction ends.
+        """
+        if lock:
+            same = (self._table.c.tenant_id == tx.tenant_id, self._thing == thing, self._table.c.team_id == team_id)
+            await tx.connection.execute(select(self._table.c.team_id).where(*same).with_for_update())
+        return next((share for share in (await self.of(tx, [thing]))[thing] if share.team_id == team_id), None)
+
     async def put(self, tx: Transaction, thing: UUID, team_id: UUID, access: Access) -> None:
         """Share a thing with a team, or share it otherwise."""
         same = (self._table.c.tenant_id == tx.tenant_id, self._thing == thing, self._table.c.team_id == team_id)
@@ -108,6 +125,11 @@ class TeamShares:
             .returning(self._table.c.team_id)
         )
         return await tx.connection.scalar(statement) is not None
+
+
+def no_share() -> NotFound:
+    """Return the refusal where something is not shared with a team."""
+    return NotFound("it is not shared with that team", code="share_not_found")
 
 
 async def require_team(tx: Transaction, team_id: UUID, user_id: UUID, *, any_team: bool) -> None:

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Query, Response, status
 
 from carrel_gateway.dependencies import Agents, Config, Cursor, GatewayOf, Seen
 from carrel_gateway.idempotency.routes import IdempotentRoute
-from carrel_gateway.sharing.schemas import ShareIn
+from carrel_gateway.sharing.schemas import ShareIn, TeamShareOut, tag_of_share
 from carrel_gateway.stored_agents.schemas import AgentCreate, AgentList, AgentOut, AgentUpdate
-from carrel_gateway.web.conditional import tagged
+from carrel_gateway.web.conditional import if_any, tagged
 
 router = APIRouter(route_class=IdempotentRoute, prefix="/api/agents", tags=["agents"])
 
@@ -63,14 +63,25 @@ async def delete_agent(agent_id: UUID, agents: Agents, seen: Seen) -> Response:
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
+@router.get("/{agent_id}/teams/{team_id}")
+async def get_team_of_agent(agent_id: UUID, team_id: UUID, agents: Agents, response: Response) -> TeamShareOut:
+    """Return how an agent is shared with a team."""
+    return tagged(response, TeamShareOut.model_validate(await agents.team(agent_id, team_id)))
+
+
 @router.put("/{agent_id}/teams/{team_id}")
-async def share_agent(agent_id: UUID, team_id: UUID, body: ShareIn, agents: Agents) -> AgentOut:
+async def share_agent(
+    agent_id: UUID, team_id: UUID, body: ShareIn, agents: Agents, seen: Seen, response: Response
+) -> AgentOut:
     """Share an agent with a team, for reading or for writing."""
-    return AgentOut.model_validate(await agents.share(agent_id, team_id, body.access))
+    shared = await agents.share(agent_id, team_id, body.access, seen.on(if_any(TeamShareOut.model_validate)))
+    answer = AgentOut.model_validate(shared)
+    response.headers["ETag"] = tag_of_share(answer.shares, team_id)
+    return answer
 
 
 @router.delete("/{agent_id}/teams/{team_id}", status_code=status.HTTP_204_NO_CONTENT)
-async def unshare_agent(agent_id: UUID, team_id: UUID, agents: Agents) -> Response:
+async def unshare_agent(agent_id: UUID, team_id: UUID, agents: Agents, seen: Seen) -> Response:
     """Share an agent with a team no longer."""
-    await agents.unshare(agent_id, team_id)
+    await agents.unshare(agent_id, team_id, seen.on(if_any(TeamShareOut.model_validate)))
     return Response(status_code=status.HTTP_204_NO_CONTENT)

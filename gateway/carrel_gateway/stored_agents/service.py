@@ -12,7 +12,7 @@ from carrel_gateway.audit.service import Action, AuditService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import Conflict, NotFound, PermissionDenied
 from carrel_gateway.identity.rights import Right
-from carrel_gateway.sharing.service import AGENTS, Access, Level, TeamShare, require_team
+from carrel_gateway.sharing.service import AGENTS, Access, ExpectedShare, Level, TeamShare, no_share, require_team
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import Cursors, Page
@@ -134,8 +134,26 @@ class AgentService:
             await repository.remove(tx, agent_id)
             await self._audit.record(tx, Action.AGENT_DELETED, agent_id, name=agent.name, owner=agent.owner_id)
 
-    async def share(self, agent_id: UUID, team_id: UUID, access: Access) -> SharedAgent:
+    async def team(self, agent_id: UUID, team_id: UUID) -> TeamShare:
+        """Return how an agent is shared with a team.
+
+        Raises
+        ------
+        NotFound
+            There is no such agent, or it is not shared with the team.
+        """
+        found = next((share for share in (await self.get(agent_id)).shares if share.team_id == team_id), None)
+        if found is None:
+            raise no_share()
+        return found
+
+    async def share(self, agent_id: UUID, team_id: UUID, access: Access, expected: ExpectedShare = None) -> SharedAgent:
         """Share an agent with a team, or share it otherwise.
+
+        Parameters
+        ----------
+        expected
+            Raises when the share, or that there is none, is not what the caller has seen.
 
         Raises
         ------
@@ -149,12 +167,19 @@ class AgentService:
             await self._require_own(tx, agent_id)
             any_team = self._principal.may(Right.TENANT_ADMIN)
             await require_team(tx, team_id, self._principal.user_id, any_team=any_team)
+            if expected:
+                expected(await AGENTS.one(tx, agent_id, team_id, lock=True))
             await AGENTS.put(tx, agent_id, team_id, access)
             await self._audit.record(tx, Action.AGENT_SHARED, agent_id, team=team_id, access=access)
             return await self._shared(tx, agent_id)
 
-    async def unshare(self, agent_id: UUID, team_id: UUID) -> None:
+    async def unshare(self, agent_id: UUID, team_id: UUID, expected: ExpectedShare = None) -> None:
         """Share an agent with a team no longer.
+
+        Parameters
+        ----------
+        expected
+            Raises when the share is not as the caller has seen it.
 
         Raises
         ------
@@ -164,8 +189,12 @@ class AgentService:
         self._principal.require(Right.AGENTS_WRITE)
         async with self._database.transaction(self._principal.tenant_id) as tx:
             await self._require_own(tx, agent_id)
-            if not await AGENTS.remove(tx, agent_id, team_id):
-                raise NotFound("it is not shared with that team", code="share_not_found")
+            found = await AGENTS.one(tx, agent_id, team_id, lock=True)
+            if found is None:
+                raise no_share()
+            if expected:
+                expected(found)
+            await AGENTS.remove(tx, agent_id, team_id)
             await self._audit.record(tx, Action.AGENT_UNSHARED, agent_id, team=team_id)
 
     async def _require(self, tx: Transaction, agent_id: UUID, wanted: Level) -> Agent:

@@ -35,6 +35,11 @@ PATHS: Final = frozenset(
         f"{_SESSION}/notebook",
         "/api/artifacts/{artifact_id}",
         "/api/agents/{agent_id}",
+        "/api/agents/{agent_id}/teams/{team_id}",
+        f"{_SESSION}/teams/{{team_id}}",
+        f"{_SESSION}/share/{{link_id}}",
+        "/api/keys/{key_id}",
+        "/api/provider-keys/{provider}",
         "/api/teams/{team_id}",
         "/api/teams/{team_id}/members/{user_id}",
         "/api/users/{user_id}",
@@ -51,6 +56,14 @@ GUARDED: Final = frozenset(
         ("DELETE", f"{_SESSION}/files/{{name}}"),
         ("PUT", "/api/agents/{agent_id}"),
         ("DELETE", "/api/agents/{agent_id}"),
+        ("PUT", "/api/agents/{agent_id}/teams/{team_id}"),
+        ("DELETE", "/api/agents/{agent_id}/teams/{team_id}"),
+        ("PUT", f"{_SESSION}/teams/{{team_id}}"),
+        ("DELETE", f"{_SESSION}/teams/{{team_id}}"),
+        ("DELETE", f"{_SESSION}/share/{{link_id}}"),
+        ("DELETE", "/api/keys/{key_id}"),
+        ("PUT", "/api/provider-keys/{provider}"),
+        ("DELETE", "/api/provider-keys/{provider}"),
         ("PUT", "/api/teams/{team_id}"),
         ("DELETE", "/api/teams/{team_id}"),
         ("PUT", "/api/teams/{team_id}/members/{user_id}"),
@@ -61,6 +74,7 @@ GUARDED: Final = frozenset(
     }
 )
 """Writes that take `If-Match`: those of what `PATHS` gives a tag to under the same address."""
+_NO_TAG: Final = ""
 
 
 def is_conditional(method: str, path: str) -> bool:
@@ -82,6 +96,11 @@ def tagged(response: Response, model: Model) -> Model:
     """Return a document that is answered, with its tag on the answer."""
     response.headers["ETag"] = tag_of(model)
     return model
+
+
+def if_any(shown: Callable[[T], BaseModel]) -> Callable[[T | None], BaseModel | str]:
+    """Return what shows something that may not be there: what is not has no tag."""
+    return lambda thing: _NO_TAG if thing is None else shown(thing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +127,17 @@ class SeenBy:
         return compare
 
     def require(self, tag: str | None) -> None:
-        """Compare with the tag of now, strongly; `*` is any tag.
+        """Compare with the tag of now, strongly; `*` is any tag, but not that of what is not there.
 
         Raises
         ------
         PreconditionFailed
             It is another one.
         """
-        if self.header is None or self.header.strip() == "*":
+        if self.header is None or (self.header.strip() == "*" and tag != _NO_TAG):
             return
         # A weak tag says nothing about equality byte by byte, and so is never the one of now (RFC 9110, 8.8.3.2).
-        if tag is None or tag not in {part.strip() for part in self.header.split(",")}:
+        if not tag or tag not in {part.strip() for part in self.header.split(",")}:
             raise PreconditionFailed(
                 "it is not as you have seen it: somebody changed it since; read it again, and send the change with "
                 "its ETag of now"

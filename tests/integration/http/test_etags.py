@@ -16,6 +16,7 @@ import pytest
 from carrel_gateway.web.conditional import GUARDED
 from carrel_gateway.web.conditional import PATHS as CONDITIONAL
 
+KEY = "sk-0123456789abcdefghij"
 PATHS = ["", "/config", "/files", "/files/a.csv", "/artifacts?category=data", "/notebook", "/export"]
 
 
@@ -58,11 +59,18 @@ def things(api, full):
     user = api.post("/api/users", json={"kind": "service", "name": "of a test"}).json()["id"]
     member = f"/api/teams/{team}/members/{user}"
     assert api.put(member, json={"role": "user"}).is_success
+    shares = f"{full}/teams/{team}", f"/api/agents/{agent}/teams/{team}"
+    assert all(api.put(share, json={"access": "read"}).is_success for share in shares)
+    provider = f"/api/provider-keys/of-{agent[-12:]}"
+    assert api.put(provider, json={"key": KEY}).is_success
     name, kept = api.get("/api/me").json()["name"], api.get("/api/me/preferences").json()
     yield {
         full: {"title": "Another"},
         f"{full}/config": {"max_steps": 3},
         f"{full}/files/a.csv": None,
+        shares[0]: {"access": "write"},
+        shares[1]: {"access": "write"},
+        provider: {"key": f"{KEY}-changed"},
         f"/api/agents/{agent}": {"description": "changed"},
         f"/api/users/{user}": {"name": "changed"},
         member: {"role": "readonly"},
@@ -95,24 +103,47 @@ def test_what_somebody_else_has_changed_is_not_written_over(api, things):
 
 def test_what_somebody_has_not_seen_is_not_deleted(api, things):
     kept = ("/api/me", "/api/users", "/config", "a.csv")
-    for path in (path for path in things if not any(part in path for part in kept)):
+    deepest_first = sorted(things, key=lambda path: path.count("/"), reverse=True)
+    for path in (path for path in deepest_first if not any(part in path for part in kept)):
         tag = api.get(path).headers["etag"]
         refused = api.delete(path, headers={"If-Match": '"other"'})
         assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed"), path
-        headers = {"If-Match": tag, "Idempotency-Key": path[-30:]}
+        headers = {"If-Match": tag, "Idempotency-Key": path}
         first, second = (api.delete(path, headers=headers) for _ in range(2))
         assert (first.is_success, second.status_code, second.content) == (True, first.status_code, first.content)
         assert api.get(path).status_code == 404
 
 
-def test_nobody_is_taken_into_a_team_by_whoever_has_seen_them_in_it(api, things):
-    (member,) = (path for path in things if "/members/" in path)
-    tag = api.get(member).headers["etag"]
-    assert api.delete(member, headers={"If-Match": tag}).status_code == 204
-    refused = api.put(member, json={"role": "admin"}, headers={"If-Match": tag})
-    assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed")
-    assert api.get(member).json()["code"] == "member_not_found"
-    assert api.delete(member, headers={"If-Match": tag}).status_code == 404
+def test_what_is_not_there_any_more_is_not_made_by_whoever_has_seen_it(api, things):
+    kinds = {"/members/": "member_not_found", "/teams/[^/]+$": "share_not_found", "provider": "provider_key_not_found"}
+    gone = [(path, code) for path in things for kind, code in kinds.items() if re.search(f"[^i]{kind}", path)]
+    assert len(gone) == 4
+    for path, code in gone:
+        tag = api.get(path).headers["etag"]
+        assert api.delete(path, headers={"If-Match": tag}).status_code == 204, path
+        for seen in (tag, "*", ""):
+            refused = api.put(path, json=things[path], headers={"If-Match": seen})
+            assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed"), (path, seen)
+        assert api.get(path).json()["code"] == code, path
+        assert api.delete(path, headers={"If-Match": tag}).status_code == 404, path
+
+
+def test_what_is_only_ever_revoked_is_so_by_whoever_has_seen_it_in_force(api, full):
+    link = f"{full}/share/{api.post(f'{full}/share', json={}).json()['id']}"
+    key = f"/api/keys/{api.post('/api/keys', json={'name': 'of a test'}).json()['id']}"
+    for path in (link, key):
+        shown = api.get(path)
+        tag = shown.headers["etag"]
+        assert not {"token", "key"} & shown.json().keys(), "what it is, is shown once"
+        for seen in ('"other"', f"W/{tag}", ""):
+            refused = api.delete(path, headers={"If-Match": seen})
+            assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed"), (path, seen)
+        assert api.get(path, headers={"If-None-Match": tag}).status_code == 304, (path, "nothing was changed")
+        assert api.delete(path, headers={"If-Match": tag}).status_code == 204, path
+        assert api.get(path).json()["revoked_at"], path
+        assert api.delete(path, headers={"If-Match": tag}).status_code == 412, path
+    assert api.get(f"{full}/share/{key[-36:]}").json()["code"] == "share_not_found"
+    assert api.get(f"/api/keys/{link[-36:]}").json()["code"] == "key_not_found"
 
 
 def test_a_tag_that_nothing_would_compare_is_refused(api, full):

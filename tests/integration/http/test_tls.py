@@ -1,7 +1,8 @@
 """HTTPS of the gateway itself, where nothing before it speaks it.
 
 Plan: requests, streams and WebSockets over TLS by whoever trusts the certificate; nobody else, and nobody without TLS,
-gets an answer; files that cannot be used stop the start with what to do.
+gets an answer; the program of `helm test` passes with this certificate, whatever the name, and with no other one; files
+that cannot be used stop the start with what to do.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 
 import httpx
 import pytest
+from tests.chart.rendering import MINIMAL, merged, one, render
 from tests.support.certificates import certificate
 from tests.support.raw import exchange
 from tests.support.serving import environment, server_events
@@ -37,6 +39,22 @@ def test_https_and_nothing_else(tmp_path):
             httpx.get(f"{running.url}/health")
         plain = exchange(running.url.replace("https", "http", 1), b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"HTTP/" not in plain
+        # Under a name that is not the certificate's, as that of a Service need not be.
+        port = running.url.rpartition(":")[2]
+        shown = {"GATEWAY": f"https://localhost:{port}", "CARREL_API_KEY": running.key}
+        assert helm_test(shown | {"CERTIFICATE": str(cert)}) == ""
+        (tmp_path / "other").mkdir()
+        other, _ = certificate(tmp_path / "other")
+        assert "CERTIFICATE_VERIFY_FAILED" in helm_test(shown | {"CERTIFICATE": str(other)})
+
+
+def helm_test(surroundings: dict[str, str]) -> str:
+    """Run what the pod of `helm test` runs; return what went wrong."""
+    values = merged(MINIMAL, {"gateway": {"tls": {"secretName": "x"}}})
+    [container] = one(render(values), "Pod", "-test")["spec"]["containers"]
+    assert container["command"] == ["python", "-c"]
+    command = [sys.executable, "-c", *container["args"]]
+    return subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=60).stderr
 
 
 @pytest.mark.parametrize("names", [["CERT", "KEY"], ["CERT"]])

@@ -167,11 +167,40 @@ async def test_a_key_of_a_service_account_may_no_more_than_its_maker(
         assert await code_of(authenticator.again(caller)) == "disabled"
         assert await code_of(UserService(context, caller).add_service("x", Role.USER)) == "disabled"
     assert (await authenticator.authenticate(kept.key)).rights == ALL_RIGHTS, "another's, of the same account"
-    # One whose maker is not there any more is good for nothing; of one from before there were makers nothing is known.
+    # One whose maker is not there any more is good for nothing.
     await change_key(context.database, principal, kept.row.id, maker_id=new_id())
     assert await code_of(authenticator.again(await authenticator.authenticate(kept.key))) == "disabled"
-    await change_key(context.database, principal, kept.row.id, maker_id=None)
-    assert (await authenticator.again(await authenticator.authenticate(kept.key))).rights == ALL_RIGHTS
+    await change_key(context.database, principal, kept.row.id, maker_id=admin.user_id)
+    assert await code_of(authenticator.again(await authenticator.authenticate(kept.key))) == "disabled"
+
+
+async def test_a_key_of_a_service_account_behind_which_nobody_is_known_may_no_more_than_a_user(
+    context: ProcessContext, principal: Principal, authenticator: Authenticator
+) -> None:
+    """From before there were makers, or as the audit log has them: a service account. It also makes no other ones."""
+    people = UserService(context, principal)
+    account, other = [await people.add_service(name, Role.ADMIN) for name in ("one", "other")]
+    low = await people.add_service("low", Role.READONLY)
+    for maker_id in (None, account.id, other.id):
+        of_account = Principal(principal.tenant_id, account.id)
+        old, key_id = await new_key(context.database, of_account, maker_id=maker_id)
+        caller = await authenticator.authenticate(old)
+        assert (caller.role, caller.rights) == (Role.ADMIN, rights_of(Role.USER))
+        assert (await authenticator.again(caller)).rights == rights_of(Role.USER)
+        assert await code_of(UserService(context, caller).add_service("x", Role.READONLY)) == "permission_denied"
+        theirs = CredentialService(context, caller)
+        assert await code_of(theirs.make_key("x", scopes=[Right.TENANT_ADMIN])) == "scopes_too_wide"
+        assert await code_of(theirs.make_key("x", user_id=other.id)) == "permission_denied"
+        more = await theirs.make_key("x")
+        assert more.row.maker_id is None
+        assert (await authenticator.authenticate(more.key)).rights == rights_of(Role.USER)
+        # It is as every other key when somebody is known to stand behind it.
+        await change_key(context.database, principal, key_id, maker_id=principal.user_id)
+        assert (await authenticator.again(caller)).rights == ALL_RIGHTS
+    old, _ = await new_key(context.database, Principal(principal.tenant_id, low.id))
+    assert (await authenticator.authenticate(old)).rights == rights_of(Role.READONLY)
+    own, _ = await new_key(context.database, principal)
+    assert (await authenticator.authenticate(own)).rights == ALL_RIGHTS, "an old one of a person's"
 
 
 async def test_administrators_see_and_revoke_the_keys_of_service_accounts(

@@ -20,9 +20,11 @@ from carrel_gateway.accounts.invitations import InvitationService
 from carrel_gateway.accounts.profile import ProfileService
 from carrel_gateway.audit.service import AuditService, Filter
 from carrel_gateway.context import Principal
+from carrel_gateway.credentials.service import CredentialService
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.identity.rights import Right, Role
 from carrel_gateway.identity.tables import one_time_tokens
+from carrel_gateway.people.service import UserService
 
 
 @pytest.fixture
@@ -115,6 +117,32 @@ async def test_it_ends_with_the_right_of_whoever_sent_it(desk: AccountDesk, admi
         assert await code_of(accept(desk, link)) == "link_not_valid"
     switching = desk.accounts.switch(principal_of(home), admin.tenant_id, PROGRAM)
     assert await code_of(switching) == "tenant_not_found"
+
+
+@pytest.mark.parametrize("change", [{"role": Role.USER}, {"disabled": True}], ids=["demoted", "disabled"])
+async def test_by_a_service_account_it_ends_with_the_right_of_whoever_made_its_key(
+    desk: AccountDesk, admin: Principal, change: dict
+):
+    """Attack 26: the account stays an administrator; its maker must not come back by it."""
+    context = desk.parts.context
+    people, maker = UserService(context, admin), await new_user(context.database, admin.tenant_id, Role.ADMIN)
+    account = await people.add_service("x", Role.ADMIN)
+    key = (await CredentialService(context, maker).make_key("x", user_id=account.id)).row
+    by = Principal(admin.tenant_id, account.id, Role.ADMIN, credential_id=key.id)
+    early, late = desk.address(), desk.address()
+    first, second = await invited(desk, by, early, Role.USER), await invited(desk, by, late, Role.ADMIN)
+    assert await accept(desk, first) == admin.tenant_id
+    await people.change(maker.user_id, **change)
+    assert await code_of(accept(desk, second)) == "link_not_valid"
+    # Of one from before that was written down, nothing is known.
+    await people.change(maker.user_id, role=Role.ADMIN, disabled=False)
+    async with context.database.transaction(admin.tenant_id) as tx:
+        await tx.connection.execute(
+            update(one_time_tokens)
+            .where(one_time_tokens.c.tenant_id == admin.tenant_id, one_time_tokens.c.used_at.is_(None))
+            .values(detail={"email": late, "role": "admin"})
+        )
+    assert await code_of(accept(desk, second)) == "link_not_valid"
 
 
 async def test_who_may_invite(desk: AccountDesk, admin: Principal):

@@ -141,7 +141,8 @@ async def test_who_made_a_key_is_taken_from_the_audit_log(request: pytest.Fixtur
         _, untold = await new_key(context.database, Principal(maker.tenant_id, account.id))
     opened = make_engine(database_url(url), pool_size=1, max_overflow=0)
     async with opened.begin() as connection:
-        await connection.execute(text("ALTER TABLE api_keys DROP COLUMN maker_id"))
+        for table in ("api_keys", "share_links"):
+            await connection.execute(text(f"ALTER TABLE {table} DROP COLUMN maker_id"))
         await connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
     await opened.dispose()
     await upgrade(url)

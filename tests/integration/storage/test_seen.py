@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -21,15 +22,21 @@ from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.config.service import ConfigService
 from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.credentials.schemas import KeyOut
+from carrel_gateway.credentials.service import CredentialService
 from carrel_gateway.errors import NotFound, PreconditionFailed
 from carrel_gateway.identity.rights import Role
 from carrel_gateway.people.schemas import UserOut
 from carrel_gateway.people.service import Member, Team, TeamService, UserService
+from carrel_gateway.provider_keys.schemas import ProviderKeyOut
+from carrel_gateway.provider_keys.service import ProviderKeyService
 from carrel_gateway.sessions.schemas import SessionOut
 from carrel_gateway.sessions.service import SessionService
+from carrel_gateway.sharing.schemas import LinkOut, TeamShareOut
+from carrel_gateway.sharing.sessions import SessionSharing
 from carrel_gateway.stored_agents.schemas import AgentOut
 from carrel_gateway.stored_agents.service import AgentService
-from carrel_gateway.web.conditional import SeenBy, tag_of
+from carrel_gateway.web.conditional import SeenBy, if_any, tag_of
 
 WRITERS = 4
 
@@ -137,7 +144,31 @@ async def a_user(context: ProcessContext, owner: Principal) -> Thing:
     )
 
 
-KINDS = [a_session, a_configuration, an_agent, a_team, a_user, a_profile, preferences]
+async def a_provider_key(context: ProcessContext, owner: Principal) -> Thing:
+    keys, shown = ProviderKeyService(context, owner), if_any(ProviderKeyOut.model_validate)
+    await keys.put("openai", "0", tenant=False)
+
+    async def told() -> Any:
+        return next((key for key in await keys.list()), None)
+
+    async def tag() -> str:
+        found = shown(await told())
+        if isinstance(found, str):
+            raise NotFound("there is none", code="provider_key_not_found")
+        return tag_of(found)
+
+    async def word() -> str:
+        return await keys.key_for("openai/gpt-4o") or ""
+
+    return Thing(
+        tag,
+        word,
+        lambda seen, word: keys.put("openai", word, tenant=False, expected=seen.on(shown)),
+        lambda seen: keys.remove("openai", tenant=False, expected=seen.on(shown)),
+    )
+
+
+KINDS = [a_session, a_configuration, an_agent, a_team, a_user, a_profile, preferences, a_provider_key]
 
 
 @pytest.fixture
@@ -169,6 +200,35 @@ async def test_of_writers_who_have_seen_the_same_one_has_its_way(
         await thing.tag()
 
 
+async def test_of_those_who_share_otherwise_one_has_its_way(context: ProcessContext, owner: Principal) -> None:
+    team, shown = (await TeamService(context, owner).found("0")).id, if_any(TeamShareOut.model_validate)
+    sharing, agents = SessionSharing(context, owner), AgentService(context, owner)
+    session = (await SessionService(context, owner).create()).id
+    agent = (await agents.store(name="0", description="", model="m", config={})).agent.id
+    for thing, service in ((session, sharing), (agent, agents)):
+        await service.share(thing, team, "read")
+        for access in ("write", "read"):
+            seen = SeenBy(await _tag(service.team(thing, team), shown))
+            writers = [service.share(thing, team, access, seen.on(shown)) for _ in range(WRITERS)]
+            _one_of(await asyncio.gather(*writers, return_exceptions=True), PreconditionFailed)
+            assert (await service.team(thing, team)).access == access
+        seen = SeenBy(await _tag(service.team(thing, team), shown))
+        leavers = [service.unshare(thing, team, seen.on(shown)) for _ in range(2)]
+        _one_of(await asyncio.gather(*leavers, return_exceptions=True), NotFound)
+
+
+async def test_of_those_who_revoke_one_has_its_way(context: ProcessContext, owner: Principal) -> None:
+    sharing, keys = SessionSharing(context, owner), CredentialService(context, owner)
+    session = (await SessionService(context, owner).create()).id
+    link, key = (await sharing.make_link(session, timedelta(hours=1)))[0], (await keys.make_key("0")).row
+    seen = SeenBy(tag_of(LinkOut.model_validate(link))).on(LinkOut.model_validate)
+    revoked = [sharing.revoke_link(session, link.id, seen) for _ in range(2)]
+    _one_of(await asyncio.gather(*revoked, return_exceptions=True), PreconditionFailed)
+    seen = SeenBy(tag_of(KeyOut.model_validate(key))).on(KeyOut.model_validate)
+    revoked = [keys.revoke_key(key.id, seen) for _ in range(2)]
+    _one_of(await asyncio.gather(*revoked, return_exceptions=True), PreconditionFailed)
+
+
 async def test_a_file_that_was_stored_anew_is_not_deleted(context: ProcessContext, owner: Principal) -> None:
     own, files = (await SessionService(context, owner).create()).id, ArtifactService(context, owner)
 
@@ -189,6 +249,11 @@ async def test_those_who_change_different_parts_all_have_their_way(context: Proc
     await asyncio.gather(*(configs.update(own, dict(change)) for change in changes))
     config = await configs.get(own)
     assert (config.system_prompt, config.max_steps, config.max_retries) == ("x", 3, 1)
+
+
+def _one_of(outcomes: list[Any], others: type[Exception]) -> None:
+    refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    assert [type(error) for error in refused] == [others] * (len(outcomes) - 1), refused
 
 
 async def _tag(thing: Awaitable[Any], shown: Callable[[Any], Any]) -> str:

@@ -14,12 +14,13 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from tests.support.people import new_team, new_user
 from tests.support.state import new_principal
 
 from carrel_gateway.audit.service import AuditService, Filter
 from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.credentials.service import CredentialService
 from carrel_gateway.errors import NotFound, PermissionDenied
 from carrel_gateway.identity.presented import Kind, make
 from carrel_gateway.identity.rights import Right, Role
@@ -162,6 +163,36 @@ async def test_a_link_shows_nothing_that_its_maker_may_not_read_any_more(
     await opened(context, own)
     await users.change(admin.user_id, role=Role.ADMIN)
     await opened(context, token)
+
+
+async def test_a_link_of_a_service_account_shows_no_more_than_the_maker_of_its_key_may_read(
+    context: ProcessContext, principal: Principal, shared: UUID
+) -> None:
+    admin = await new_user(context.database, principal.tenant_id, Role.ADMIN)
+    users = UserService(context, principal)
+    account = await users.add_service("x", Role.ADMIN)
+    key = (await CredentialService(context, admin).make_key("x", user_id=account.id)).row
+    by = Principal(principal.tenant_id, account.id, Role.ADMIN, credential_id=key.id)
+    link, token = await SessionSharing(context, by).make_link(shared, HOUR)
+    assert (link.user_id, link.maker_id) == (account.id, admin.user_id)
+    own = (await SessionService(context, by).create()).id
+    _, of_own = await SessionSharing(context, by).make_link(own, HOUR)
+    await opened(context, token)
+    await users.change(admin.user_id, role=Role.USER)
+    with pytest.raises(NotFound, match="shows nothing"):
+        await opened(context, token)
+    await opened(context, of_own)
+    await users.change(admin.user_id, disabled=True)
+    with pytest.raises(NotFound, match="shows nothing"):
+        await opened(context, of_own)
+    await users.change(admin.user_id, role=Role.ADMIN, disabled=False)
+    async with context.database.transaction(principal.tenant_id) as tx:  # as of one from before there were makers
+        await tx.connection.execute(
+            update(share_links).where(share_links.c.tenant_id == principal.tenant_id).values(maker_id=None)
+        )
+    await opened(context, of_own)
+    with pytest.raises(NotFound, match="shows nothing"):
+        await opened(context, token)
 
 
 @pytest.mark.parametrize("end", ["expired", "disabled", "deleted"])
