@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -73,6 +74,33 @@ async def test_what_the_caller_sees_is_in_the_history(desk: Desk):
     assert (finished.status, finished.code, finished.execution_count) == ("ok", "print('hello')\n1 + 1", 1)
     (cell,) = await desk.history.cells(desk.session_id)
     assert [output["output_type"] for output in fold(cell.outputs)] == ["stream", "execute_result"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "code", "shown"),
+    [
+        # Longer than the slowest machine takes to end a cell, and shorter than outputs wait for their commit.
+        (60.0, "print('a')", 0),
+        (0.02, "import time\nfor word in 'ab':\n    print(word, flush=True)\n    time.sleep(0.3)", 2),
+    ],
+    ids=["short", "long"],
+)
+async def test_followers_see_what_comes_before_it_is_committed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, seconds: float, code: str, shown: int
+):
+    await desk.run("None")
+    monkeypatch.setattr("carrel_gateway.execution.recording.SHOW_SECONDS", seconds)
+    monkeypatch.setattr("carrel_gateway.execution.recording.COMMIT_SECONDS", 120.0)
+    seen: list[str] = []
+    after = (await logged(desk))[-1].seq
+    async with asyncio.timeout(60), aclosing(desk.history.follow(desk.session_id, after=after)) as followed:
+        running = asyncio.create_task(desk.run(code))
+        async for event in followed:
+            seen.append(event.type)
+            if event.type == "cell.finished":
+                break
+    assert seen == ["output"] * shown + ["cell.outputs", "cell.finished"]
+    assert end_of(await running).status == "ok"
 
 
 async def test_nothing_of_an_execution_is_left_for_the_garbage_collector(desk: Desk):
