@@ -7,6 +7,7 @@ knows what a kernel host speaks: no redirects, no proxies, no encodings, and no 
 from __future__ import annotations
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
@@ -40,6 +41,7 @@ class Reply(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
+        self._poll = select.poll()
         self._parser: Any = None
         self._pieces: deque[bytes] = deque()
         self._bytes = 0
@@ -114,6 +116,11 @@ class Reply(asyncio.Protocol):
         is_open = self._transport is not None and not self._transport.is_closing()
         return is_open and self._is_whole and self._may_stay and not self._pieces and self._error is None
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing has come, not even the end of a host that is gone: the loop may not have seen it yet."""
+        return not self._poll.poll(0)
+
     def abort(self) -> None:
         """Close the connection at once."""
         if self._transport:
@@ -137,6 +144,7 @@ class Reply(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection."""
         self._transport = cast("asyncio.Transport", transport)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
 
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
@@ -261,7 +269,7 @@ class HostStreams:
         latest = asyncio.get_running_loop().time() - IDLE_SECONDS
         while self._idle:
             reply = self._idle.pop()
-            if reply.is_reusable and reply.idle_since >= latest:
+            if reply.is_reusable and reply.idle_since >= latest and reply.is_quiet:
                 return reply
             reply.abort()
         return None

@@ -163,6 +163,19 @@ async def test_one_that_was_closed_meanwhile_is_replaced(host: Host):
     assert (host.connections, len(host.requests)) == (2, 3), "the request was sent once more"
 
 
+async def test_where_the_host_went_before_nothing_was_sent(tmp_path: Path):
+    host = Host(tmp_path / "host.sock")
+    async with listening(host) as server:
+        await host.ask()
+        server.close()
+        host.path.unlink(missing_ok=True)
+        host.writers[0].transport.abort()
+        await asyncio.sleep(0)
+        with pytest.raises(UnreachableError):  # the loop itself has not told of the end yet
+            await host.ask()
+        assert len(host.requests) == 1
+
+
 async def test_a_new_one_that_is_closed_is_an_error(host: Host):
     await host.sends()
     with pytest.raises(ConnectionError) as caught:
