@@ -22,6 +22,9 @@ is not waited for."""
 _LOOK_SECONDS: Final = 0.05
 """Processes that a shorter execution has started have used nothing yet, and looking for them takes a while, too."""
 
+TOLD_WITHIN_SECONDS: Final = 0.002
+"""A kernel says so late what it does, so as not to be disturbed by saying it (`inside.relay`)."""
+
 SILENT_SECONDS: Final = 10.0
 """A kernel says at once that it takes up what it is given; when it does not for so long, that is presumed."""
 
@@ -62,10 +65,11 @@ class Run:
     def on_busy(self) -> None:
         """The kernel takes the code up."""
         if self.started is None:
-            self.started = time.monotonic()
+            ago = min(TOLD_WITHIN_SECONDS, time.monotonic() - self._given)
+            self.started = time.monotonic() - ago
             n = self.execution.next_n
-            now = time.time()
-            self.execution.emit(Started(n=n, kernel_id=self._kernel_id, incarnation=self._incarnation, time=now))
+            when = time.time() - ago
+            self.execution.emit(Started(n=n, kernel_id=self._kernel_id, incarnation=self._incarnation, time=when))
 
     def on_reply(self, content: dict[str, Any]) -> None:
         """The kernel replied."""

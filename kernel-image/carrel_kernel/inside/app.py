@@ -21,10 +21,12 @@ from typing import Any, Final
 
 import zmq
 from ipykernel.kernelapp import IPKernelApp
+from jupyter_client.session import Session
 from traitlets.config import Config
 
-from carrel_kernel.inside import code_check, packing, shortage, streams, support, system, threads
+from carrel_kernel.inside import code_check, relay, shortage, streams, support, system, threads
 from carrel_kernel.inside.kernel import CarrelKernel
+from carrel_kernel.inside.session import KernelSession
 
 _OPEN_SECONDS: Final = 10.0
 _IOPUB_QUEUE: Final = 256
@@ -42,6 +44,15 @@ class CarrelKernelApp(IPKernelApp):
 
     Without `XPUB_VERBOSE` it learns of the first one only, and later ones do not know from when on they miss nothing.
     """
+
+    def _session_default(self) -> Session:
+        return KernelSession(parent=self)
+
+    def init_control(self, context: zmq.Context[Any]) -> None:
+        """Make the control channel and the threads of both, that of the shell's with quicker ways to the main one."""
+        super().init_control(context)
+        self.shell_channel_thread.io_loop.close()  # of a thread that has not been started
+        self.shell_channel_thread = relay.ShellThread(context, daemon=True)
 
     def init_iopub(self, context: zmq.Context[Any]) -> None:
         """Make the output socket, whose options must be set before it is bound, and its thread."""
@@ -93,7 +104,6 @@ def listen(connection_file: str) -> CarrelKernelApp:
     config = configuration(connection_file, f"{streams.__name__}.OrderedStream")
     app = CarrelKernelApp.instance(config=config, kernel_class=CarrelKernel)
     app.initialize([])
-    app.session.pack = packing.pack
     app.log.setLevel(app.log_level)  # traitlets sets its handlers' level only: each message is made, and dropped
     shell: Any = app.shell
     support.install(shell)

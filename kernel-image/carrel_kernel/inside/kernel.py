@@ -6,11 +6,12 @@ listing of variables asks none (`values`).
 
 from __future__ import annotations
 
+import signal
 from typing import Any, ClassVar, Final, cast
 
 from ipykernel.ipkernel import IPythonKernel
 
-from carrel_kernel.inside import deadline, variables
+from carrel_kernel.inside import deadline, once, variables
 
 VARIABLES_REQUEST: Final = "carrel_variables_request"
 
@@ -19,6 +20,27 @@ class CarrelKernel(IPythonKernel):
     """The kernel of every Carrel session. Its methods are coroutines, as ipykernel wants its own to be, too."""
 
     msg_types: ClassVar[list[str]] = [*IPythonKernel.msg_types, VARIABLES_REQUEST]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        once.know_parameters()
+        self._transforming = once.Transforming(self.shell)
+
+    def pre_handler_hook(self) -> None:
+        """Get ready for a request: let interrupts be errors, and forget the last cell."""
+        self._transforming.begin()
+        self.saved_sigint_handler = once.set_handler(signal.SIGINT, signal.default_int_handler)
+
+    def post_handler_hook(self) -> None:
+        """Let interrupts be ignored again."""
+        once.set_handler(signal.SIGINT, self.saved_sigint_handler)
+
+    def _publish_status(self, status: str, channel: str, parent: Any = None) -> None:
+        """Publish what the kernel does, and at the end of a request all that it has led to."""
+        super()._publish_status(status, channel, parent)  # pyright: ignore[reportUnknownMemberType]
+        if status != "busy":
+            self.iopub_thread.hurry()
+            self.shell_channel_thread.manager.hurry()
 
     async def carrel_variables_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """Answer the host's question for the variables."""

@@ -19,9 +19,14 @@ from typing import Any, ClassVar, Final, cast
 import zmq
 from ipykernel.iostream import IOPubThread, OutStream
 
+from carrel_kernel.inside.relay import Bell, has_come
+
 _MAX_AHEAD_CHARACTERS: Final = 1024 * 1024
 _PIECE_CHARACTERS: Final = 1024 * 1024
 """What is written at once goes out in pieces: the host refuses very large messages."""
+_MAX_EVENTS: Final = 1000
+"""Messages and other work that wait for the output thread; whoever has more for it waits until it is done."""
+_WAIT_SECONDS: Final = 1.0
 _MAX_PARTS: Final = 256
 """What is written in more parts is joined: the garbage collector looks at each part that lives, again and again."""
 
@@ -147,15 +152,46 @@ class OrderedStream(OutStream):
 
 
 class OutputThread(IOPubThread):
-    """The thread that sends a kernel's output: ipykernel's, that neither waits for itself nor misses a subscriber."""
+    """The thread that sends a kernel's output: ipykernel's, woken by a bell, and it misses no subscriber.
+
+    It is woken once for all messages of a short cell.
+    """
+
+    def _setup_event_pipe(self) -> None:
+        self._bell = Bell(self._work_off)
+        self._bell.hang(cast("Any", self.io_loop).asyncio_loop)
 
     def schedule(self, f: Callable[[], object]) -> None:
-        """Have work done in this thread; its own work goes without its pipe, which it alone empties."""
-        if threading.current_thread() is self.thread:
-            self._events.append(f)  # as in the base class
-            self.io_loop.add_callback(self._handle_event, None)  # as the pipe's other end does
-        else:
-            super().schedule(f)
+        """Have work done in this thread, and wait for it when very much is left to do: memory is bounded."""
+        self._have_done(f, self._bell.ring)
+
+    def send_multipart(self, *args: Any, **kwargs: Any) -> None:
+        """Have a message sent within two milliseconds, or when the thread is hurried."""
+        self._have_done(lambda: self._really_send(*args, **kwargs), self._bell.ring_soon)
+
+    def hurry(self) -> None:
+        """Have sent at once what waits."""
+        if self._events:
+            self._bell.ring()
+
+    def _have_done(self, work: Callable[[], object], ring: Callable[[], None]) -> None:
+        if not self.thread.is_alive():
+            work()
+            return
+        self._events.append(work)
+        ring()
+        if len(self._events) > _MAX_EVENTS and threading.current_thread() is not self.thread:
+            self._wait()
+
+    def _wait(self) -> None:
+        done = threading.Event()
+        self._events.append(done.set)
+        self._bell.ring()
+        while not done.wait(_WAIT_SECONDS) and self.thread.is_alive():
+            pass
+
+    def _work_off(self) -> None:
+        self._handle_event(None)
 
     def _really_send(self, msg: Any, *args: Any, **kwargs: Any) -> None:
         """Send, and look for subscribers.
@@ -164,7 +200,5 @@ class OutputThread(IOPubThread):
         nobody would welcome it until another came. Source: `ZMQ_FD` in zmq_getsockopt(3).
         """
         super()._really_send(msg, *args, **kwargs)
-        if threading.current_thread() is not self.thread or self.socket is None:
-            return
-        if self.socket.get(zmq.EVENTS) & zmq.POLLIN:
+        if threading.current_thread() is self.thread and self.socket is not None and has_come(self.socket):
             self._xpub_stream.flush(zmq.POLLIN)

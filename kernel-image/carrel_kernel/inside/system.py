@@ -16,6 +16,8 @@ _PR_SET_DUMPABLE: Final = 4
 _OOM_SCORE: Final = 100
 """A tenth of the container's memory more than the process has."""
 _MAX_OOM_SCORE: Final = 1000
+_CLOCK_MONOTONIC: Final = 1  # linux/time.h
+_NANOSECONDS: Final = 1_000_000_000
 _KIB: Final = frozenset({"VmData", "RssAnon"})
 
 
@@ -75,3 +77,38 @@ def inherit_nothing(kept: int | None = None) -> None:
 def thread_count() -> int:
     """Return how many threads this process has. Linux; elsewhere a process is never forked, and it is 1."""
     return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 1  # noqa: PTH208  as above
+
+
+class Timer:
+    """A descriptor that can be read after a while. Source: timerfd_create(2); Linux, see `timer`."""
+
+    def __init__(self, seconds: float) -> None:
+        self._library = ctypes.PyDLL(None)  # neither call waits, so no other thread need be let run meanwhile
+        self._after = (ctypes.c_long * 4)(0, 0, 0, round(seconds * _NANOSECONDS))
+        self._never = (ctypes.c_long * 4)()
+        self._descriptor: int = self._library.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._descriptor < 0:
+            raise OSError("no timer")
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+    def start(self) -> None:
+        """Begin to wait."""
+        self._library.timerfd_settime(self._descriptor, 0, self._after, None)
+
+    def stop(self) -> None:
+        """Wait no more; when the time was over, the descriptor cannot be read any more."""
+        self._library.timerfd_settime(self._descriptor, 0, self._never, None)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._descriptor)
+
+
+def timer(seconds: float) -> Timer | None:
+    """Return a timer for less than a second, where the system has such."""
+    with suppress(OSError, AttributeError):
+        return Timer(seconds)
+    return None

@@ -193,6 +193,24 @@ async def test_the_debugger_stops_and_goes_on(host: Host, kernel: str, v1: bool)
 
 # ---------------------------------------------------------------------- subshells
 
+OWN_PARTS = """
+import ipykernel.ipkernel
+kernel = get_ipython().kernel
+manager = kernel.shell_channel_thread.manager
+pairs = manager.get_shell_channel_to_subshell_pair(None), manager.get_subshell_to_shell_channel_socket(None)
+print(*(type(part).__name__ for part in (kernel.session, kernel.iopub_thread, *pairs)))
+print(kernel._transforming._transform.__name__, ipykernel.ipkernel._accepts_parameters.__module__)
+"""
+
+
+OWN = "KernelSession OutputThread Relay Relay\ntransform_cell carrel_kernel.inside.once\n"
+
+
+async def test_the_kernel_uses_what_stands_for_parts_of_ipykernel(host: Host, kernel: str) -> None:
+    """A version of ipykernel that is made otherwise would use its own parts without a word, and take longer."""
+    async with connect(host, kernel=kernel) as client:
+        assert printed(await client.execute(OWN_PARTS)) == OWN
+
 
 @BOTH
 async def test_a_subshell_works_while_the_main_shell_runs(host: Host, kernel: str, v1: bool) -> None:

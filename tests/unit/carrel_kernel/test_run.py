@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,18 @@ async def test_the_limit_counts_from_when_the_code_was_taken_up_or_could_have_be
     run.on_busy()
     assert run.limited_seconds(others=True) < 50.0
     run.close()
+
+
+async def test_the_start_is_as_early_as_the_kernel_may_have_waited_before_it_told(run: Run) -> None:
+    now = time.monotonic()
+    run._given = now - 100.0
+    run.on_busy()
+    assert run.started is not None
+    assert now - module.TOLD_WITHIN_SECONDS <= run.started < time.monotonic()
+
+
+async def test_the_start_is_not_before_the_code_was_given(run: Run) -> None:
+    run._given = time.monotonic()
+    run.on_busy()
+    assert run.started is not None
+    assert run.started >= run._given

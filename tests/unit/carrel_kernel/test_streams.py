@@ -1,6 +1,7 @@
 """The output thread of a kernel.
 
 Plan
+- Whoever has more for the thread than it can do in time waits for it, and nothing is lost.
 - A subscriber that comes while a message is sent is welcomed, though the socket's descriptor says nothing of it.
 """
 
@@ -37,6 +38,29 @@ def output(tmp_path: Path) -> Iterator[streams.OutputThread]:
     thread.stop()
     thread.close()
     context.destroy(linger=0)
+
+
+def test_what_waits_for_the_thread_is_bounded(output: streams.OutputThread) -> None:
+    go_on, done = threading.Event(), []
+    waited: list[int] = []
+
+    def schedule() -> None:
+        for number in range(3 * streams._MAX_EVENTS):
+            waited.append(len(output._events))
+            output.schedule(lambda number=number: done.append(number))
+
+    output.schedule(lambda: go_on.wait(30))
+    writer = threading.Thread(target=schedule)
+    writer.start()
+    while len(output._events) <= streams._MAX_EVENTS:
+        writer.join(0.01)
+    go_on.set()
+    writer.join(30)
+    ended = threading.Event()
+    output.schedule(ended.set)
+    assert ended.wait(30)
+    assert done == list(range(3 * streams._MAX_EVENTS))
+    assert max(waited) <= streams._MAX_EVENTS + 2
 
 
 def test_who_subscribes_while_a_message_is_sent_is_welcomed(output: streams.OutputThread) -> None:
