@@ -13,7 +13,6 @@ import gc
 import hashlib
 import os
 import resource
-import signal
 import statistics
 import sys
 import time
@@ -23,14 +22,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.support.desk import Desk
+from tests.support.desk import Desk, lose_host
 from tests.support.local import end_of, text_of, until
 
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.errors import CarrelError, Conflict, NotFound
 from carrel_gateway.execution.ledger import Ledger
 from carrel_gateway.execution.routes import _collect
-from carrel_gateway.executors import processes
 from carrel_gateway.executors.local import HostRecord
 from carrel_gateway.history.service import StoredEvent
 from carrel_gateway.kernels.outputs import fold
@@ -355,15 +353,7 @@ async def test_variables_and_completion(desk: Desk):
 
 async def test_a_host_that_died_between_cells_is_replaced_and_said(desk: Desk):
     await desk.run("x = 1")
-    record = desk.settings.data_dir / "hosts" / f"{desk.session_id}.json"
-    host = msgspec.json.decode(record.read_bytes(), type=HostRecord)
-    os.kill(host.pid, signal.SIGKILL)
-
-    async def dead() -> bool:
-        """What is sent to one that is still dying may have been taken, and is not sent again."""
-        return not processes.is_alive(host.pid, host.started)
-
-    await until(dead)
+    await lose_host(desk)
     events = await desk.run("print('x' in dir())")
     assert text_of(events) == "False\n"
     change = (await of_type(desk, KernelChanged))[-1]
