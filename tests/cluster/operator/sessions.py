@@ -73,7 +73,7 @@ class Sessions:
 
     def exists(self, kind: str, name: str) -> bool:
         """Return whether the object is there."""
-        return bool(self.cluster.kubectl("get", kind, name, "-n", self.namespace, "--ignore-not-found", "-o=name"))
+        return self.cluster.find(kind, name, "-n", self.namespace) is not None
 
     def status(self, name: str) -> dict[str, Any]:
         """Return the session's status."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Final
+
+from tests.cluster.provider.direct import Direct, Missing, Unknown
 
 KUBECTL_SECONDS: Final = 300
 """Longest wait for one kubectl call; `kubectl wait` in tests brings a shorter one of its own."""
@@ -31,6 +34,7 @@ class Cluster(ABC):
     def __init__(self, kubeconfig: Path, kubectl: Path) -> None:
         self.kubeconfig = kubeconfig
         self._kubectl = kubectl
+        self._direct = Direct(kubeconfig)
 
     def command(self, *arguments: str) -> list[str]:
         """Return kubectl's words, for a call that goes on."""
@@ -59,12 +63,47 @@ class Cluster(ABC):
         return ()
 
     def get(self, *arguments: str) -> Any:
-        """Return the JSON of `kubectl get …`."""
-        return json.loads(self.kubectl("get", *arguments, "--output=json"))
+        """Return the JSON of `kubectl get …`, without a process where that is possible.
+
+        Raises
+        ------
+        KubectlError
+            It is not there, or something else is wrong.
+        """
+        try:
+            return self._direct.get(*arguments)
+        except Missing as error:
+            raise KubectlError(str(error)) from error
+        except Unknown:
+            return json.loads(self.kubectl("get", *arguments, "--output=json"))
+
+    def find(self, *arguments: str) -> Any | None:
+        """Return the JSON of `kubectl get KIND NAME …`; none where there is no such object."""
+        try:
+            return self.get(*arguments)
+        except KubectlError as error:
+            if str(error).startswith("Error from server (NotFound)"):
+                return None
+            raise
 
     def apply(self, *objects: dict[str, Any], namespace: str | None = None) -> None:
-        """Apply objects on the server's side."""
-        document = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        """Apply objects on the server's side, as `kubectl apply` does; what is refused is told by kubectl.
+
+        Raises
+        ------
+        KubectlError
+            Something is wrong with one of them.
+        """
+        rest = list(objects)
+        with contextlib.suppress(Unknown):
+            while rest:
+                self._direct.apply(rest[0], namespace)
+                rest.pop(0)
+        if rest:
+            self._apply_by_kubectl(rest, namespace)
+
+    def _apply_by_kubectl(self, objects: list[dict[str, Any]], namespace: str | None) -> None:
+        document = {"apiVersion": "v1", "kind": "List", "items": objects}
         where = (f"--namespace={namespace}",) if namespace else ()
         self.kubectl("apply", "--server-side", "--filename=-", *where, stdin=json.dumps(document))
 
