@@ -2,7 +2,7 @@
 
 `Direct` reads and writes what `kubectl get`, `apply --server-side`, `patch` and `delete` do, over connections that are
 kept, and gives the same objects. It knows the words that tests use and no more: what it does not know, cannot reach or
-is refused in another way than that something is not there, it leaves to kubectl (`Unknown`), whose answer is the answer.
+is refused in another way than that something is not there, it leaves to kubectl (`Unknown`), whose answer it is then.
 """
 
 from __future__ import annotations
