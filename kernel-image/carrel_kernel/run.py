@@ -60,7 +60,6 @@ class Run:
         self._heard = 0.0
         """Monotonic time of the kernel's last message."""
         self._last_words: asyncio.TimerHandle | None = None
-        self._late: asyncio.TimerHandle | None = None
         limits.reset_peak(self._family.pid)
 
     def on_message(self) -> None:
@@ -91,13 +90,13 @@ class Run:
         if self.idle and self.reply is not None:
             self._finish()
         elif self._last_words is None:
-            self._wait_for_last_words(LAST_WORDS_SECONDS)
-            self._late = asyncio.get_running_loop().call_later(TOGETHER_SECONDS, self.execution.flush)
+            self._wait_for_last_words(TOGETHER_SECONDS)
 
     def _wait_for_last_words(self, seconds: float) -> None:
         self._last_words = asyncio.get_running_loop().call_later(seconds, self._on_silence)
 
     def _on_silence(self) -> None:
+        self.execution.flush()
         left = self._heard + LAST_WORDS_SECONDS - time.monotonic()
         if left > 0:  # it has more to say than could be read by now
             self._wait_for_last_words(left)
@@ -119,9 +118,8 @@ class Run:
 
     def close(self) -> None:
         """Stop the timers."""
-        for timer in (self._last_words, self._late):
-            if timer:
-                timer.cancel()
+        if self._last_words:
+            self._last_words.cancel()
         if self.ladder:
             self.ladder.stop()
 

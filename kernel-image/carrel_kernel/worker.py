@@ -42,7 +42,7 @@ class Worker:
         path, may_write = around.workspace.overflow_path(execution.id), around.workspace.may_write
         outputs = Outputs(
             execution,
-            Overflow(around.workspace.root / path, around.caps.overflow_bytes, may_write),
+            Overflow(f"{around.workspace.root}/{path}", around.caps.overflow_bytes, may_write),
             Meter(around.caps, around.allowance),
             DiskWatch(may_write, free_bytes=CHECK_BYTES),
             overflow_path=path,

@@ -49,6 +49,7 @@ async def test_output_waits_for_the_end_but_not_long(run: Run, monkeypatch: pyte
     run.on_busy()
     assert not run.idle
     run.on_idle()
+    run.on_message()
     assert run.idle
     assert await run.execution.wait(0, 30.0)
     assert not run.done.done()
