@@ -144,6 +144,21 @@ def test_what_is_refused_is_told_by_kubectl_and_the_rest_is_done(
         cluster.apply(config_map("x", "nowhere-at-all"))
 
 
+def test_what_is_merged_and_deleted(cluster: Cluster, direct: Direct, namespace: str) -> None:
+    cluster.apply(config_map("one", namespace), config_map("two", namespace))
+    cluster.patch("configmap", "one", {"data": {"a": None, "b": "2"}}, namespace=namespace)
+    assert cluster.get("cm", "one", "-n", namespace)["data"] == {"b": "2"}
+    with pytest.raises(KubectlError, match='configmaps "none" not found'):
+        cluster.patch("configmap", "none", {"data": {}}, namespace=namespace)
+    with pytest.raises(KubectlError, match='ConfigMap "one" is invalid'):
+        cluster.patch("configmap", "one", {"data": {"a b": "1"}}, namespace=namespace)
+    cluster.patch("namespace", namespace, {"status": {"phase": "Active"}}, subresource="status")
+    cluster.delete("configmap", "one", "never", "two", namespace=namespace)
+    assert cluster.get("configmap", "-n", namespace, "-l=app=direct")["items"] == []
+    with pytest.raises(Missing):
+        direct.delete("configmap", "one", namespace)
+
+
 def test_a_kind_that_is_new_is_known_at_once(cluster: Cluster, direct: Direct) -> None:
     direct.get("namespaces")
     word = f"thing{secrets.token_hex(3)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,9 @@ from tests.cluster.provider.direct import Direct, Missing, Unknown
 
 KUBECTL_SECONDS: Final = 300
 """Longest wait for one kubectl call; `kubectl wait` in tests brings a shorter one of its own."""
+
+
+DELETE_SECONDS: Final = 60.0
 
 
 class ProviderError(Exception):
@@ -101,6 +105,46 @@ class Cluster(ABC):
                 rest.pop(0)
         if rest:
             self._apply_by_kubectl(rest, namespace)
+
+    def patch(
+        self, kind: str, name: str, body: dict[str, Any], *, namespace: str | None = None, subresource: str = ""
+    ) -> None:
+        """Merge into an object or a subresource of it; what is refused is told by kubectl.
+
+        Raises
+        ------
+        KubectlError
+            Something is wrong with it.
+        """
+        try:
+            self._direct.patch(kind, name, body, namespace, subresource)
+        except Unknown:
+            options = [f"--namespace={namespace}"] if namespace else []
+            options += [f"--subresource={subresource}"] if subresource else []
+            self.kubectl("patch", kind, name, "--type=merge", f"--patch={json.dumps(body)}", *options)
+
+    def delete(self, kind: str, *names: str, namespace: str | None = None, wait: bool = True) -> None:
+        """Delete objects of which some may be gone already, and wait until all are.
+
+        Raises
+        ------
+        KubectlError
+            Something is wrong, or one of them is there after a minute.
+        """
+        where = [f"--namespace={namespace}"] if namespace else []
+        for name in names:
+            try:
+                self._direct.delete(kind, name, namespace)
+            except Missing:
+                continue
+            except Unknown:
+                self.kubectl("delete", kind, name, *where, "--ignore-not-found", "--wait=false")
+        deadline = time.monotonic() + DELETE_SECONDS
+        for name in names if wait else ():
+            while self.find(kind, name, *where) is not None:
+                if time.monotonic() > deadline:
+                    raise KubectlError(f"{kind} {name} is there {DELETE_SECONDS:.0f} s after it was deleted")
+                time.sleep(0.1)
 
     def _apply_by_kubectl(self, objects: list[dict[str, Any]], namespace: str | None) -> None:
         document = {"apiVersion": "v1", "kind": "List", "items": objects}

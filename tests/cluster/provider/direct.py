@@ -1,8 +1,8 @@
 """Asking the API server without kubectl: one process for each look costs more than what is looked at.
 
-`Direct` reads and writes what `kubectl get` and `kubectl apply --server-side` do, over connections that are kept, and
-gives the same objects. It knows the words that tests use and no more: what it does not know, cannot reach or is refused
-in another way than that something is not there, it leaves to kubectl (`Unknown`), whose answer then is the answer.
+`Direct` reads and writes what `kubectl get`, `apply --server-side`, `patch` and `delete` do, over connections that are
+kept, and gives the same objects. It knows the words that tests use and no more: what it does not know, cannot reach or
+is refused in another way than that something is not there, it leaves to kubectl (`Unknown`), whose answer it is then.
 """
 
 from __future__ import annotations
@@ -173,6 +173,34 @@ class Direct:
             )
         except Missing as error:  # of the namespace
             raise Unknown(str(error)) from error
+
+    def patch(self, word: str, name: str, body: dict[str, Any], namespace: str | None, subresource: str) -> None:
+        """Merge into an object, as `kubectl patch --type=merge` does.
+
+        Raises
+        ------
+        Unknown
+            It is to be patched by kubectl, which says what is wrong.
+        """
+        path = self._kind(word).path(namespace or self._namespace, name)
+        headers, params = {"Content-Type": "application/merge-patch+json"}, {"fieldManager": "kubectl-patch"}
+        try:
+            self._ask("PATCH", f"{path}/{subresource}".rstrip("/"), params=params, headers=headers, json=body)
+        except Missing as error:
+            raise Unknown(str(error)) from error
+
+    def delete(self, word: str, name: str, namespace: str | None) -> None:
+        """Have an object be deleted, and what it owns after it; whoever holds it is not waited for.
+
+        Raises
+        ------
+        Unknown
+            It is to be deleted by kubectl.
+        Missing
+            It is not there.
+        """
+        path = self._kind(word).path(namespace or self._namespace, name)
+        self._ask("DELETE", path, params={"propagationPolicy": "Background"})
 
     def _one(self, kind: Kind, namespace: str | None, name: str) -> Any:
         return _shown(self._ask("GET", kind.path(namespace, name)))
