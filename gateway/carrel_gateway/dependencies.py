@@ -34,6 +34,7 @@ from carrel_gateway.idempotency.service import Effect
 from carrel_gateway.identity import policy
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.identity.presented import bearer
+from carrel_gateway.mcp_servers.service import McpServerService
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.people.service import TeamService, UserService
 from carrel_gateway.provider_keys.service import ProviderKeyService
@@ -297,6 +298,10 @@ async def _agents(connection: HTTPConnection, caller: Caller) -> AgentService:
     return AgentService(_gateway(connection).context, caller)
 
 
+async def _mcp_servers(connection: HTTPConnection, caller: Caller) -> McpServerService:
+    return McpServerService(_gateway(connection).context, caller)
+
+
 async def _provider_keys(connection: HTTPConnection, caller: Caller) -> ProviderKeyService:
     return ProviderKeyService(_gateway(connection).context, caller)
 
@@ -327,6 +332,7 @@ Audit = Annotated[AuditService, Depends(_audit)]
 Users = Annotated[UserService, Depends(_users)]
 Teams = Annotated[TeamService, Depends(_teams)]
 SharingOf = Annotated[SessionSharing, Depends(_sharing)]
+McpServers = Annotated[McpServerService, Depends(_mcp_servers)]
 ProviderKeys = Annotated[ProviderKeyService, Depends(_provider_keys)]
 Agents = Annotated[AgentService, Depends(_agents)]
 
