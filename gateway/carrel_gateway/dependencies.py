@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
-from fastapi import Depends, Header, Query, Security
+from fastapi import Depends, Header, Query
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection, Request
 
 from carrel_gateway.accounts.parts import Parts as AccountParts
@@ -48,11 +47,13 @@ from carrel_gateway.stored_agents.service import AgentService
 from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.suspension.service import SuspensionService
 from carrel_gateway.web.address import client_address
+from carrel_gateway.web.bearer import Bearer
 from carrel_gateway.web.conditional import SeenBy
+
+T = TypeVar("T")
 
 _ASKING: Final[dict[Callable[..., Any], bool]] = {}
 """Functions of routes, and whether they ask who calls: that is looked up in their dependencies once."""
-_bearer = HTTPBearer(auto_error=False, description="The API key, as `Authorization: Bearer <key>`.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +164,11 @@ class Standing:
         return await authenticator.authenticate(self._presented)
 
 
-async def require_caller(
-    connection: HTTPConnection, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
-) -> Principal:
+async def require_caller(connection: HTTPConnection) -> Principal:
     """Return the caller, or raise what `Standing.enter` does; once for a request."""
     entered: Principal | None = getattr(connection.state, "entered", None)
     if entered is None:
-        standing = Standing(connection, presented=credentials.credentials if credentials else None)
+        standing = Standing(connection, presented=bearer(connection.headers.get("authorization")))
         connection.state.entered = entered = await standing.enter()
         connection.state.standing = standing
     return entered
@@ -206,7 +205,7 @@ def _asks_for_caller(route: APIRoute) -> bool:
 
 
 def _needs_caller(dependant: Dependant) -> bool:
-    return dependant.call is require_caller or any(map(_needs_caller, dependant.dependencies))
+    return isinstance(dependant.call, Bearer) or any(map(_needs_caller, dependant.dependencies))
 
 
 def _id(connection: HTTPConnection, name: str) -> UUID | None:
@@ -215,16 +214,6 @@ def _id(connection: HTTPConnection, name: str) -> UUID | None:
         return UUID(connection.path_params[name])
     except (KeyError, ValueError):
         return None
-
-
-Caller = Annotated[Principal, Depends(require_caller)]
-
-
-async def _standing(connection: HTTPConnection, caller: Caller) -> Standing:  # noqa: ARG001  it must have come in
-    return connection.state.standing
-
-
-StandingOf = Annotated[Standing, Depends(_standing)]
 
 
 async def admit_body(scope: MutableMapping[str, Any]) -> bool:
@@ -248,93 +237,49 @@ async def admit_body(scope: MutableMapping[str, Any]) -> bool:
     return True
 
 
-async def _sessions(connection: HTTPConnection, caller: Caller) -> SessionService:
-    return SessionService(_gateway(connection).context, caller)
+def made_for_caller(make: Callable[[Gateway, Principal], T]) -> Any:
+    """Return the dependency on what is made of the process's parts for a caller who may call the route."""
+
+    async def made(connection: HTTPConnection) -> T:
+        caller = await require_caller(connection)
+        return make(_gateway(connection), caller)
+
+    return Depends(Bearer(made))
 
 
-async def _history(connection: HTTPConnection, caller: Caller) -> HistoryService:
-    return HistoryService(_gateway(connection).context, caller)
+def service_of(service: Callable[[ProcessContext, Principal], T]) -> Any:
+    """Return the dependency on a service that works for a caller."""
+    return made_for_caller(lambda gateway, caller: service(gateway.context, caller))
 
 
-async def _search(connection: HTTPConnection, caller: Caller) -> SearchService:
-    return SearchService(_gateway(connection).context, caller)
+async def _standing(connection: HTTPConnection) -> Standing:
+    await require_caller(connection)
+    return connection.state.standing
 
 
-async def _artifacts(connection: HTTPConnection, caller: Caller) -> ArtifactService:
-    return ArtifactService(_gateway(connection).context, caller)
-
-
-async def _executions(connection: HTTPConnection, caller: Caller) -> ExecutionService:
-    return ExecutionService(_gateway(connection).context, caller)
-
-
-async def _chat(connection: HTTPConnection, caller: Caller) -> ChatService:
-    gateway = _gateway(connection)
-    return ChatService(gateway.context, caller, gateway.supervisor)
-
-
-async def _config(connection: HTTPConnection, caller: Caller) -> ConfigService:
-    gateway = _gateway(connection)
-    return ConfigService(gateway.context, caller, gateway.models)
-
-
-async def _notebooks(connection: HTTPConnection, caller: Caller) -> NotebookService:
-    return NotebookService(_gateway(connection).context, caller)
-
-
-async def _suspensions(connection: HTTPConnection, caller: Caller) -> SuspensionService:
-    return SuspensionService(_gateway(connection).context, caller)
-
-
-async def _users(connection: HTTPConnection, caller: Caller) -> UserService:
-    return UserService(_gateway(connection).context, caller)
-
-
-async def _teams(connection: HTTPConnection, caller: Caller) -> TeamService:
-    return TeamService(_gateway(connection).context, caller)
-
-
-async def _agents(connection: HTTPConnection, caller: Caller) -> AgentService:
-    return AgentService(_gateway(connection).context, caller)
-
-
-async def _mcp_servers(connection: HTTPConnection, caller: Caller) -> McpServerService:
-    return McpServerService(_gateway(connection).context, caller)
-
-
-async def _provider_keys(connection: HTTPConnection, caller: Caller) -> ProviderKeyService:
-    return ProviderKeyService(_gateway(connection).context, caller)
-
-
-async def _sharing(connection: HTTPConnection, caller: Caller) -> SessionSharing:
-    return SessionSharing(_gateway(connection).context, caller)
-
-
-async def _audit(connection: HTTPConnection, caller: Caller) -> AuditService:
-    return AuditService(_gateway(connection).context, caller)
-
-
-async def _credentials(connection: HTTPConnection, caller: Caller) -> CredentialService:
-    return CredentialService(_gateway(connection).context, caller)
-
-
-Sessions = Annotated[SessionService, Depends(_sessions)]
-Credentials = Annotated[CredentialService, Depends(_credentials)]
-History = Annotated[HistoryService, Depends(_history)]
-Search = Annotated[SearchService, Depends(_search)]
-Artifacts = Annotated[ArtifactService, Depends(_artifacts)]
-Executions = Annotated[ExecutionService, Depends(_executions)]
-Chat = Annotated[ChatService, Depends(_chat)]
-Config = Annotated[ConfigService, Depends(_config)]
-Notebooks = Annotated[NotebookService, Depends(_notebooks)]
-Suspensions = Annotated[SuspensionService, Depends(_suspensions)]
-Audit = Annotated[AuditService, Depends(_audit)]
-Users = Annotated[UserService, Depends(_users)]
-Teams = Annotated[TeamService, Depends(_teams)]
-SharingOf = Annotated[SessionSharing, Depends(_sharing)]
-McpServers = Annotated[McpServerService, Depends(_mcp_servers)]
-ProviderKeys = Annotated[ProviderKeyService, Depends(_provider_keys)]
-Agents = Annotated[AgentService, Depends(_agents)]
+Caller = Annotated[Principal, Depends(Bearer(require_caller))]
+StandingOf = Annotated[Standing, Depends(Bearer(_standing))]
+Sessions = Annotated[SessionService, service_of(SessionService)]
+Credentials = Annotated[CredentialService, service_of(CredentialService)]
+History = Annotated[HistoryService, service_of(HistoryService)]
+Search = Annotated[SearchService, service_of(SearchService)]
+Artifacts = Annotated[ArtifactService, service_of(ArtifactService)]
+Executions = Annotated[ExecutionService, service_of(ExecutionService)]
+Notebooks = Annotated[NotebookService, service_of(NotebookService)]
+Suspensions = Annotated[SuspensionService, service_of(SuspensionService)]
+Audit = Annotated[AuditService, service_of(AuditService)]
+Users = Annotated[UserService, service_of(UserService)]
+Teams = Annotated[TeamService, service_of(TeamService)]
+SharingOf = Annotated[SessionSharing, service_of(SessionSharing)]
+McpServers = Annotated[McpServerService, service_of(McpServerService)]
+ProviderKeys = Annotated[ProviderKeyService, service_of(ProviderKeyService)]
+Agents = Annotated[AgentService, service_of(AgentService)]
+Chat = Annotated[
+    ChatService, made_for_caller(lambda gateway, caller: ChatService(gateway.context, caller, gateway.supervisor))
+]
+Config = Annotated[
+    ConfigService, made_for_caller(lambda gateway, caller: ConfigService(gateway.context, caller, gateway.models))
+]
 
 IdempotencyKey = Annotated[
     str | None,

@@ -79,5 +79,9 @@ class Acknowledged:
 def _write(path: Path, entries: Mapping[str, Outcome | None], mode: int) -> None:
     """Write entries, each on a line of its own even behind one that a host's end has torn."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | mode, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(b"".join(b"\n" + msgspec.json.encode(_Entry(id_, status)) for id_, status in entries.items()))
+    data = memoryview(b"".join(b"\n" + msgspec.json.encode(_Entry(id_, status)) for id_, status in entries.items()))
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    finally:
+        os.close(descriptor)

@@ -128,7 +128,7 @@ class DiskWatch:
 class Overflow:
     """The file for output over a limit, made when first needed. A full disk makes it shorter, and is no error."""
 
-    def __init__(self, path: Path, limit_bytes: int, may_write: Callable[[], bool]) -> None:
+    def __init__(self, path: Path | str, limit_bytes: int, may_write: Callable[[], bool]) -> None:
         self._path = path
         self._room = limit_bytes
         self._disk = DiskWatch(may_write, free_bytes=0)
@@ -154,8 +154,9 @@ class Overflow:
         return True
 
     def _open(self) -> int:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        path = Path(self._path)  # only now: most executions have none
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
     def close(self) -> bool:
         """Close the file; whether there is one."""

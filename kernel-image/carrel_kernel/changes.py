@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +58,17 @@ class FoundArtifact:
 
 def is_artifact(name: str) -> bool:
     """Whether a changed file is something that code made for people: not an upload, not hidden, not a cache."""
-    parts = name.split("/")
-    return parts[0] != "data" and not any(part.startswith(".") or part == "__pycache__" for part in parts)
+    folder = ""
+    for part in name.split("/"):
+        if _holds_none(folder, part):
+            return False
+        folder = f"{folder}{part}/"
+    return True
+
+
+def _holds_none(folder: str, name: str) -> bool:
+    """Whether a name in a folder is of no artifact, nor of a folder with any."""
+    return name.startswith(".") or name == "__pycache__" or (not folder and name == "data")
 
 
 def stamp(status: os.stat_result) -> Stamp:
@@ -126,12 +135,12 @@ class Workspace:
     def _scan(self) -> Manifest:
         return {name: stamp(status) for name, status in self.files.walk(MAX_FILES)}
 
-    async def _look(self) -> Manifest:
-        """Return the manifest; that of a small workspace at once, for changing threads takes several times as long."""
+    def _look_at_once(self) -> Manifest | None:
+        """Return what may be artifacts in a small workspace, for changing threads takes longer; nothing in others."""
         try:
-            entries = list(self.files.entries(SMALL_ENTRIES))
+            entries = list(self.files.entries(SMALL_ENTRIES, _holds_none))
         except TooLarge:
-            return await asyncio.to_thread(self._scan)
+            return None
         return {name: stamp(status) for name, status in entries if S_ISREG(status.st_mode)}
 
     async def list(self) -> list[FileInfo]:
@@ -161,18 +170,29 @@ class Workspace:
         async with self._placing:
             self._baseline.pop(await asyncio.to_thread(self.files.delete, name), None)
 
-    async def artifacts(self) -> list[FoundArtifact]:
+    async def artifacts(self, before_waiting: Callable[[], object] = lambda: None) -> list[FoundArtifact]:
         """Return what was made or changed since the last call.
 
         At most 200 files and what can be hashed in 2 s; when there is more, none, and `/v1/changes` has them all.
+
+        Parameters
+        ----------
+        before_waiting
+            Called before anything that may take long.
         """
+        if self._placing.locked():
+            before_waiting()
         async with self._placing:
-            now = await self._look()
+            now = self._look_at_once()
+            if now is None:
+                before_waiting()
+                now = await asyncio.to_thread(self._scan)
             before, self._baseline = self._baseline, now
         names = [name for kind, name in compare(before, now) if kind != "deleted" and is_artifact(name)]
         names = [name for name in names if is_unicode(name)]
         if not names or len(names) > MAX_ARTIFACTS:
             return []
+        before_waiting()
         return await asyncio.to_thread(self._hash_in_time, names)
 
     def _hash_in_time(self, names: list[str]) -> list[FoundArtifact]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import aclosing
 from types import MappingProxyType
+from typing import Final
 
 import structlog
 from aiohttp import web
@@ -17,6 +18,9 @@ from carrel_kernel.executions import Execution
 from carrel_kernel.keys import SUPERVISOR
 from carrel_kernel.replies import body_of, reply
 from carrel_wire.host import ACKNOWLEDGED_HEADER, AckRequest, ExecuteRequest, decode_acknowledged
+
+HEADERS_SECONDS: Final = 0.05
+"""So long the headers of a stream wait for its first events: each packet costs both sides as much as all in it."""
 
 _log = structlog.get_logger(__name__)
 
@@ -71,19 +75,24 @@ def _acknowledge(request: web.Request, kernel: str) -> dict[str, str]:
     return {ACKNOWLEDGED_HEADER: value}
 
 
+class _WithEvents(web.StreamResponse):
+    """Its headers go out with its first events."""
+
+    _send_headers_immediately = False
+
+
 async def _stream(
     request: web.Request, execution: Execution, after: int, headers: Mapping[str, str] = MappingProxyType({})
 ) -> web.StreamResponse:
     supervisor = request.app[SUPERVISOR]
-    response = web.StreamResponse(
-        headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store", **headers}
-    )
+    kind = _WithEvents if await execution.wait(after, HEADERS_SECONDS) else web.StreamResponse
+    response = kind(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store", **headers})
     supervisor.connections += 1
     try:
         await response.prepare(request)
         async with aclosing(execution.read(after)) as chunks:
-            async for chunk in chunks:
-                await response.write(chunk)
+            async for chunk, last in chunks:
+                await (response.write_eof(chunk) if last else response.write(chunk))
         await response.write_eof()
     except EventsReleased:
         # The status line is out: only a cut connection tells the reader that this is not the end.

@@ -93,11 +93,24 @@ class Execution:
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []
         for future in waiting:
-            if not future.done():
-                future.set_result(None)
+            _tell(future)
 
-    async def read(self, after: int) -> AsyncGenerator[bytes]:
-        """Yield the events after a number as whole lines, until `finished`.
+    async def wait(self, after: int, seconds: float) -> bool:
+        """Wait until there are events after a number, at most so long; whether there are."""
+        if after >= self.spool.last_n and not self.finished:
+            news = self._news()
+            timer = news.get_loop().call_later(seconds, _tell, news)
+            await news
+            timer.cancel()
+        return after < self.spool.last_n
+
+    def _news(self) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        return future
+
+    async def read(self, after: int) -> AsyncGenerator[tuple[bytes, bool]]:
+        """Yield the events after a number as whole lines, and whether they end with `finished`, until they do.
 
         Raises
         ------
@@ -113,13 +126,16 @@ class Execution:
                     raise EventsReleased(str(error)) from error
             if chunk is not None:
                 data, after = chunk
-                yield data
+                yield data, self.finished is not None and after >= self.spool.last_n
             elif self.finished:
                 return
             else:
-                future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._waiting.append(future)
-                await future
+                await self._news()
+
+
+def _tell(news: asyncio.Future[None]) -> None:
+    if not news.done():
+        news.set_result(None)
 
 
 def _cleaned(event: ExecutionEvent) -> ExecutionEvent:

@@ -39,9 +39,10 @@ class Family:
         """Process ids as of the last look, the kernel's first."""
         return [self.pid, *self._seen]
 
-    def cpu_seconds(self) -> float:
-        """Return the CPU time of all, with that of children that have ended."""
-        return sum(map(limits.cpu_seconds, self.members))
+    def cpu_seconds(self) -> float | None:
+        """Return the CPU time of all, with that of children that have ended; none when the kernel's process is gone."""
+        own = limits.cpu_seconds(self.pid)
+        return own + sum(map(limits.cpu_seconds, self._seen)) if own else None
 
     def memory_bytes(self) -> int:
         """Return the memory of all, where each page counts once however many share it. Blocks.

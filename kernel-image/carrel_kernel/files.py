@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,8 +245,17 @@ class Files:
                 if stat.S_ISREG(status.st_mode):
                     yield name, status
 
-    def entries(self, limit: int) -> Iterator[tuple[str, os.stat_result]]:
+    def entries(
+        self, limit: int, passed_over: Callable[[str, str], bool] | None = None
+    ) -> Iterator[tuple[str, os.stat_result]]:
         """Yield name and status of everything, of folders only those without anything in them.
+
+        Parameters
+        ----------
+        limit
+            Of what is looked at.
+        passed_over
+            Told a folder, empty or with a slash at its end, and a name in it; whether that is not even looked at.
 
         Raises
         ------
@@ -255,19 +264,26 @@ class Files:
         """
         left = _Left(limit)
         with suppress(OSError), self._folder(()) as folder:
-            for name, status in self._walk(folder, "", left, _MAX_DEPTH):
+            for name, status in self._walk(folder, "", left, _MAX_DEPTH, passed_over):
                 if stat.S_ISDIR(status.st_mode) and name.count("/") >= _MAX_DEPTH:
                     raise TooLarge(f"folders are nested more than {_MAX_DEPTH} deep; move them up")
                 yield name, status
         if left.count < 0:
             raise TooLarge(f"the workspace has more than {limit} files and folders; delete some")
 
-    def _walk(self, folder: int, prefix: str, left: _Left, depth: int) -> Iterator[tuple[str, os.stat_result]]:
+    def _walk(
+        self,
+        folder: int,
+        prefix: str,
+        left: _Left,
+        depth: int,
+        passed_over: Callable[[str, str], bool] | None = None,
+    ) -> Iterator[tuple[str, os.stat_result]]:
         """Yield what is no folder, and folders that are empty or too deep to be looked into."""
         empty = True
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not prefix and entry.name == PRIVATE:
+                if (not prefix and entry.name == PRIVATE) or (passed_over and passed_over(prefix, entry.name)):
                     continue
                 if not left.take():
                     return
@@ -276,7 +292,7 @@ class Files:
                     if depth and entry.is_dir(follow_symlinks=False):
                         deeper = os.open(entry.name, _FOLDER, dir_fd=folder)
                         try:
-                            yield from self._walk(deeper, f"{prefix}{entry.name}/", left, depth - 1)
+                            yield from self._walk(deeper, f"{prefix}{entry.name}/", left, depth - 1, passed_over)
                         finally:
                             os.close(deeper)
                     else:

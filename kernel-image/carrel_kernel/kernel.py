@@ -407,9 +407,10 @@ class Kernel:
                 ours.on_idle()
 
     def _on_batch(self) -> None:
-        if self._worker.run:
-            self._worker.run.on_message()
-            self._worker.run.execution.flush()
+        if run := self._worker.run:
+            run.on_message()
+            if not run.idle:
+                run.execution.flush()
 
     # ------------------------------------------------------------------ executions
 

@@ -66,8 +66,12 @@ def data_bytes(pid: int) -> int:
 
 def reset_peak(pid: int) -> None:
     """Let `peak_bytes` begin anew. Source: proc(5), clear_refs."""
-    with suppress(OSError), Path(f"/proc/{pid}/clear_refs").open("wb", buffering=0) as file:
-        file.write(b"5")
+    with suppress(OSError):
+        descriptor = os.open(f"/proc/{pid}/clear_refs", os.O_WRONLY)
+        try:
+            os.write(descriptor, b"5")
+        finally:
+            os.close(descriptor)
 
 
 def field_of(file: Path | str, name: bytes) -> int:

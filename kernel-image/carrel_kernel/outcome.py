@@ -61,13 +61,13 @@ def judge(seen: Seen) -> Verdict:
         return Verdict("ok")
     if status in ("aborted", "abort"):
         return Verdict("interrupted", "not run: an earlier request of the kernel failed")
+    if seen.ladder == "interrupted":  # of a signal between two lines of its own the kernel tells nothing
+        return Verdict("interrupted", f"sent {seen.rungs}")
     return _failed(seen) if status == "error" else Verdict("error", "the kernel's reply was lost or malformed")
 
 
 def _failed(seen: Seen) -> Verdict:
     name = seen.error.name if seen.error else str((seen.reply or {}).get("ename", ""))
-    if seen.ladder == "interrupted":
-        return Verdict("interrupted", f"sent {seen.rungs}")
     if name == "KeyboardInterrupt":
         return Verdict("interrupted")
     if name in _MEMORY_ERRORS:

@@ -22,6 +22,9 @@ is not waited for."""
 _LOOK_SECONDS: Final = 0.05
 """Processes that a shorter execution has started have used nothing yet, and looking for them takes a while, too."""
 
+TOGETHER_SECONDS: Final = 0.01
+"""So long output waits for the end of the execution once all of it has come."""
+
 TOLD_WITHIN_SECONDS: Final = 0.002
 """A kernel says so late what it does, so as not to be disturbed by saying it (`inside.relay`)."""
 
@@ -47,12 +50,13 @@ class Run:
         self._kernel_id = kernel_id
         self._incarnation = incarnation
         self._family = family
-        self._cpu = family.cpu_seconds()
+        self._cpu = family.cpu_seconds() or 0.0
         self.peak_memory_bytes = 0
         """Largest memory of the kernel's process, and of all below it as often as that was looked at."""
         self._given = time.monotonic()
         """When the kernel had nothing else to do any more."""
-        self._idle = False
+        self.idle = False
+        """All output has come. What there is goes out together with the end, if that comes soon."""
         self._heard = 0.0
         """Monotonic time of the kernel's last message."""
         self._last_words: asyncio.TimerHandle | None = None
@@ -79,19 +83,20 @@ class Run:
 
     def on_idle(self) -> None:
         """All output of the code has come."""
-        self._idle = True
+        self.idle = True
         self._nearly_done()
 
     def _nearly_done(self) -> None:
-        if self._idle and self.reply is not None:
+        if self.idle and self.reply is not None:
             self._finish()
         elif self._last_words is None:
-            self._wait_for_last_words(LAST_WORDS_SECONDS)
+            self._wait_for_last_words(TOGETHER_SECONDS)
 
     def _wait_for_last_words(self, seconds: float) -> None:
         self._last_words = asyncio.get_running_loop().call_later(seconds, self._on_silence)
 
     def _on_silence(self) -> None:
+        self.execution.flush()
         left = self._heard + LAST_WORDS_SECONDS - time.monotonic()
         if left > 0:  # it has more to say than could be read by now
             self._wait_for_last_words(left)
@@ -139,11 +144,10 @@ class Run:
 
     def cpu_seconds(self) -> float | None:
         """CPU time since the start, of all processes; none when the kernel's is gone."""
-        if not limits.cpu_seconds(self._family.pid):
-            return None
         if self.wall_seconds > _LOOK_SECONDS:
             self._family.look()
-        return max(0.0, round(self._family.cpu_seconds() - self._cpu, 3))
+        used = self._family.cpu_seconds()
+        return None if used is None else max(0.0, round(used - self._cpu, 3))
 
     def seen(
         self,

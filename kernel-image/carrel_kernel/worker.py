@@ -42,7 +42,7 @@ class Worker:
         path, may_write = around.workspace.overflow_path(execution.id), around.workspace.may_write
         outputs = Outputs(
             execution,
-            Overflow(around.workspace.root / path, around.caps.overflow_bytes, may_write),
+            Overflow(f"{around.workspace.root}/{path}", around.caps.overflow_bytes, may_write),
             Meter(around.caps, around.allowance),
             DiskWatch(may_write, free_bytes=CHECK_BYTES),
             overflow_path=path,
@@ -90,28 +90,33 @@ class Worker:
             run.ladder.stop()
         wall = run.wall_seconds
         run.measure()
+        died = live.death.done()
         verdict = judge(
             run.seen(
-                exit_code=live.death.result() if live.death.done() else None,
+                exit_code=live.death.result() if died else None,
                 over_limit=live.over_limit,
-                out_of_memory_kill=live.death.done() and live.killed_for_memory(),
+                out_of_memory_kill=died and live.killed_for_memory(),
                 memory_limit_bytes=self._around.binding.memory_limit_bytes,
-                container_limit_bytes=self._around.place.container.limit_bytes(),
+                container_limit_bytes=self._container_limit(live),
             )
         )
         verdict = await self._keep_usable(live, verdict)
         execution = run.execution
         run.outputs.close()
-        execution.flush()
         if reason := run.outputs.meter.reason:
             self._around.metrics.truncated.labels(reason).inc()
         request = execution.request
         if request is None or not request.silent:
-            for artifact in await self._around.workspace.artifacts():
+            for artifact in await self._around.workspace.artifacts(execution.flush):
                 execution.emit(artifact.event(execution.next_n))
         self.peak_memory_bytes = max(self.peak_memory_bytes, run.peak_memory_bytes)
         self.end(execution, verdict, run=run, wall=wall)
         return verdict
+
+    def _container_limit(self, live: LiveKernel) -> int | None:
+        """Return the container's limit when it may have been met."""
+        met = live.death.done() or live.over_limit is not None
+        return self._around.place.container.limit_bytes() if met else None
 
     async def _keep_usable(self, live: LiveKernel, verdict: Verdict) -> Verdict:
         """See to it that something can run after this, at the price of the process if need be."""

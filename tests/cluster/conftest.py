@@ -53,7 +53,7 @@ def namespace(cluster: Cluster) -> Generator[str]:
     restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": restricted}})
     yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    cluster.delete("namespace", name, wait=False)
 
 
 @pytest.fixture(scope="session")

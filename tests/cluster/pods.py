@@ -61,6 +61,6 @@ def output(cluster: Cluster, namespace: str, name: str, seconds: int = 60) -> st
     done = "--for=jsonpath={.status.containerStatuses[0].state.terminated}"
     cluster.kubectl("wait", where, f"pod/{name}", done, f"--timeout={seconds}s")
     log = cluster.kubectl("logs", where, name)
-    phase = cluster.kubectl("get", "pod", where, name, "--output=jsonpath={.status.containerStatuses[0].state}")
-    assert '"exitCode":0' in phase, f"{phase}\n{log}"
+    [status] = cluster.get("pod", name, where)["status"]["containerStatuses"]
+    assert status["state"]["terminated"]["exitCode"] == 0, f"{status['state']}\n{log}"
     return log

@@ -113,16 +113,18 @@ class Namespace:
         )
 
     def _patch_status(self, kind: str, name: str, status: dict[str, Any]) -> None:
-        patch = json.dumps({"status": status})
-        where = (f"--namespace={self.name}", "--subresource=status", "--type=merge")
-        self._cluster.kubectl("patch", kind, name, *where, f"--patch={patch}")
+        self._cluster.patch(kind, name, {"status": status}, namespace=self.name, subresource="status")
 
 
-@pytest.fixture
-def place(cluster: Cluster, namespace: str) -> Namespace:
+@pytest.fixture(scope="module")
+def definitions(cluster: Cluster) -> None:
     for path in sorted(CRDS.glob("*.yaml")):
         cluster.apply(yaml.safe_load(path.read_text(encoding="utf-8")))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/agentsessions.carrel.dev")
+
+
+@pytest.fixture
+def place(cluster: Cluster, definitions: None, namespace: str) -> Namespace:
     return Namespace(cluster, namespace)
 
 

@@ -4,7 +4,7 @@ for every owner.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -58,6 +58,7 @@ class World:
     colleague: Principal = field(init=False)
     stranger: Principal = field(init=False)
     objects: dict[UUID, Objects] = field(default_factory=dict)
+    _made: dict[tuple[str, UUID, str], Any] = field(default_factory=dict)
 
     @property
     def context(self) -> ProcessContext:
@@ -88,41 +89,50 @@ class World:
         session = mine.session if not operation.changes else mine.archived
         if operation.consumes:
             session = self.gateway.call(_new_session, self.context, owner)
-        login = self.gateway.call(_new_login, self.context, owner) if "{login_id}" in operation.path else None
-        team, mate = self.gateway.call(_new_team, self.context, owner) if "team_id" in operation.path else (None, None)
-        key = self.gateway.call(new_key, self.context.database, owner)[1] if "key_id" in operation.path else None
-        agent = self.gateway.call(_new_agent, self.context, owner, team) if "agent_id" in operation.path else None
-        if team and "session_id" in operation.path:
-            self.gateway.call(_share_session, self.context, owner, session, team)
-        if "{server}" in operation.path:
-            self.gateway.call(_add_server, self.context, owner, session)
-        link = self.gateway.call(_new_link, self.context, owner, session) if "link_id" in operation.path else None
-        invitation = None
-        if "invitation_id" in operation.path:
-            invitation = self.gateway.call(_new_invitation, self.context, owner)
-        if "{provider}" in operation.path:
-            for caller in (*self.people.values(), self.colleague):
-                self.gateway.call(_store_key, self.context, caller)
         filled = operation.path.format(
-            key_id=key,
-            login_id=login,
-            invitation_id=invitation,
-            agent_id=agent,
             provider="openai",
             server="notes",
-            link_id=link,
             message_id=mine.message,
             session_id=session,
             artifact_id=mine.artifact,
-            team_id=team,
-            mate_id=mate,
             user_id=owner.user_id,
             name="table.csv",
             model="demo/analyst",
             token="x",
+            **self._named(operation, owner, session),
         )
         assert "{" not in filled
         return filled
+
+    def _named(self, operation: Operation, owner: Principal, session: UUID) -> dict[str, Any]:
+        """Return the ids of what a path names beside the session."""
+        named: dict[str, Any] = {}
+        if "{team_id}" in operation.path:
+            named["team_id"], named["mate_id"] = self._known(operation, owner, "team", _new_team)
+            if "{session_id}" in operation.path:
+                self._known(operation, owner, "share", _share_session, session, named["team_id"])
+        if "{agent_id}" in operation.path:
+            named["agent_id"] = self._known(operation, owner, "agent", _new_agent, named.get("team_id"))
+        if "{link_id}" in operation.path:
+            named["link_id"] = self._known(operation, owner, "link", _new_link, session)
+        for name, make in (("login", _new_login), ("key", _new_key), ("invitation", _new_invitation)):
+            if f"{{{name}_id}}" in operation.path:
+                named[f"{name}_id"] = self._known(operation, owner, name, make)
+        if "{provider}" in operation.path:
+            for caller in (*self.people.values(), self.colleague):
+                self._known(operation, caller, "provider", _store_key)
+        if "{server}" in operation.path:
+            self._known(operation, owner, "server", _add_server, session)
+        return named
+
+    def _known(
+        self, operation: Operation, owner: Principal, name: str, make: Callable[..., Any], *arguments: Any
+    ) -> Any:
+        """Return what an operation is about, made when it is first asked for; for one that ends it, each time."""
+        place = (operation.name, owner.user_id, name)
+        if operation.method == "DELETE" or place not in self._made:
+            self._made[place] = self.gateway.call(make, self.context, owner, *arguments)
+        return self._made[place]
 
     def ask(self, operation: Operation, owner: Principal, credential: str | None) -> tuple[int, str]:
         """Return status and code of a call."""
@@ -188,6 +198,10 @@ async def _objects(context: ProcessContext, owner: Principal) -> Objects:
     await HistoryService(context, own).append(archived, [said], actor="user")
     await sessions_of.archive(archived)
     return Objects(session, archived, said.message_id, stored.id)
+
+
+async def _new_key(context: ProcessContext, owner: Principal) -> UUID:
+    return (await new_key(context.database, owner))[1]
 
 
 async def _new_session(context: ProcessContext, owner: Principal) -> UUID:

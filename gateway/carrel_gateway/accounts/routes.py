@@ -35,7 +35,7 @@ from carrel_gateway.accounts.schemas import (
 )
 from carrel_gateway.accounts.service import AccountService, LoginService, Tokens
 from carrel_gateway.accounts.signing_in import ATTEMPT_SECONDS, SignInService
-from carrel_gateway.dependencies import Caller, Cursor, GatewayOf, Seen
+from carrel_gateway.dependencies import Caller, Cursor, GatewayOf, Seen, service_of
 from carrel_gateway.errors import InvalidInput
 from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.settings import Settings
@@ -58,10 +58,6 @@ async def _logins(gateway: GatewayOf) -> LoginService:
     return LoginService(gateway.accounts)
 
 
-async def _profiles(gateway: GatewayOf, caller: Caller) -> ProfileService:
-    return ProfileService(gateway.context, caller)
-
-
 async def _invitations(gateway: GatewayOf) -> InvitationService:
     return InvitationService(gateway.accounts)
 
@@ -72,7 +68,7 @@ async def _signing_in(gateway: GatewayOf) -> SignInService:
 
 Accounts = Annotated[AccountService, Depends(_accounts)]
 Logins = Annotated[LoginService, Depends(_logins)]
-Profiles = Annotated[ProfileService, Depends(_profiles)]
+Profiles = Annotated[ProfileService, service_of(ProfileService)]
 Invitations = Annotated[InvitationService, Depends(_invitations)]
 SigningIn = Annotated[SignInService, Depends(_signing_in)]
 Parameter = Annotated[str | None, Query(max_length=4096)]

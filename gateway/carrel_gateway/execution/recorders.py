@@ -26,7 +26,7 @@ from carrel_gateway.history.service import HistoryService, LiveEvent
 from carrel_gateway.kernels.connection import main_of
 from carrel_gateway.kernels.outputs import events_of
 from carrel_gateway.kernels.pool import HeldConnection
-from carrel_wire.events import Artifact, ExecutionEvent, Started
+from carrel_wire.events import ExecutionEvent, Started
 from carrel_wire.host import ExecuteRequest, HostState
 
 _log = structlog.get_logger(__name__)
@@ -199,8 +199,6 @@ class Recorders:
 
     def _publisher(self, cell: Cell) -> Any:
         async def publish(event: ExecutionEvent) -> None:
-            if cell.silent or isinstance(event, Started | Artifact):
-                return
             data = {
                 **({"run_id": str(cell.run_id)} if cell.run_id else {}),
                 "execution_id": str(cell.execution_id),

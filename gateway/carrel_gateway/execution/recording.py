@@ -26,6 +26,8 @@ from carrel_wire.events import Artifact, ExecutionEvent, Finished, Started
 
 COMMIT_SECONDS: Final = 1.0
 COMMIT_BYTES: Final = 1024 * 1024
+SHOW_SECONDS: Final = 0.02
+"""So long followers do not see what came: a short cell is committed before, and they are told once instead of twice."""
 _ROUNDS: Final = 5
 """Takings-over from another process that stands still; more than a few mean that something is wrong."""
 
@@ -82,6 +84,8 @@ class Recording:
         self._batch = OutputBatch()
         self._uncommitted: list[ExecutionEvent] = []
         self._oldest: float | None = None  # loop time at which the first uncommitted output came
+        self._unshown: list[ExecutionEvent] = []
+        self._show_at: float | None = None  # loop time at which those are shown
         self._commit = asyncio.Lock()
         self._readers: list[Subscription] = []
         self._read_end: Finished | None = None  # the host's, whoever commits it
@@ -155,8 +159,7 @@ class Recording:
     def _resume(self) -> None:
         """Begin after what is committed, by whomever."""
         self._batch = OutputBatch()
-        self._uncommitted.clear()
-        self._oldest = None
+        self._forget_uncommitted()
         self._source.resume(self._ledger.last_n)
 
     async def _read_or_give_up(self) -> None:
@@ -173,9 +176,9 @@ class Recording:
         reader = TimedReader(self._source.events())
         try:
             while True:
-                event = await reader.next(self._seconds_to_commit())
+                event = await reader.next(self._seconds_to_wait())
                 if event is None:
-                    await self._commit_outputs()
+                    await self._do_what_is_due()
                 elif isinstance(event, Finished):
                     await self._commit_end(event)
                     return
@@ -198,27 +201,46 @@ class Recording:
         if event.n > self._delivered_n:  # what is read a second time after another's failure has been given out
             self._delivered_n = event.n
             await self._give(event)
-            await self._publish(event)
-        if self._batch.size_bytes >= COMMIT_BYTES or self._seconds_to_commit() == 0:
-            await self._commit_outputs()
+            if not (self.cell.silent or isinstance(event, Started | Artifact)):
+                self._unshown.append(event)
+                self._show_at = self._show_at or asyncio.get_running_loop().time() + SHOW_SECONDS
+        await self._do_what_is_due()
 
-    def _seconds_to_commit(self) -> float | None:
-        if self._oldest is None or self.cell.silent:
-            return None
-        return max(0.0, self._oldest + COMMIT_SECONDS - asyncio.get_running_loop().time())
+    async def _do_what_is_due(self) -> None:
+        now = asyncio.get_running_loop().time()
+        commit_at = self._commit_at()
+        if self._batch.size_bytes >= COMMIT_BYTES or (commit_at is not None and now >= commit_at):
+            await self._commit_outputs()
+        elif self._show_at is not None and now >= self._show_at:
+            shown, self._unshown, self._show_at = self._unshown, [], None
+            for event in shown:
+                await self._publish(event)
+
+    def _commit_at(self) -> float | None:
+        return None if self._oldest is None or self.cell.silent else self._oldest + COMMIT_SECONDS
+
+    def _seconds_to_wait(self) -> float | None:
+        """Return after how many seconds something is due when nothing comes."""
+        due = [at for at in (self._commit_at(), self._show_at) if at is not None]
+        return max(0.0, min(due) - asyncio.get_running_loop().time()) if due else None
+
+    def _forget_uncommitted(self) -> None:
+        """What was not shown is seen with what is committed."""
+        self._uncommitted.clear()
+        self._unshown.clear()
+        self._oldest = self._show_at = None
 
     async def _commit_outputs(self) -> None:
         if self.cell.silent:
             self._batch.take()
-            self._uncommitted.clear()
+            self._forget_uncommitted()
             return
         n = self._source.seen_n
         async with self._commit:
             outputs = self._batch.take()
             await self._ledger.outputs(outputs, n)
             self._kept += len(outputs)
-            self._uncommitted.clear()
-            self._oldest = None
+            self._forget_uncommitted()
         self._source.settle(n)
 
     async def _commit_end(self, finished: Finished) -> None:
@@ -235,7 +257,7 @@ class Recording:
             self._read_end = finished
             async with self._commit:
                 await self._ledger.finish(self._batch.take(), finished, told=told)
-                self._uncommitted.clear()
+                self._forget_uncommitted()
         if finished.lost_state and connection and not told:
             connection.prepared = (
                 False  # code is only sent to a kernel that is known: the next caller looks which it is
@@ -253,7 +275,7 @@ class Recording:
         if not self.cell.silent:
             async with self._commit:
                 await self._ledger.finish(self._batch.take(), finished, unknown=not started, told=True)
-                self._uncommitted.clear()
+                self._forget_uncommitted()
         await self._end(finished)
 
     async def _end(self, finished: Finished) -> None:

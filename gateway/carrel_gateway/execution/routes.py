@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Annotated, Any
 from uuid import UUID, uuid5
 
@@ -109,11 +110,12 @@ async def complete(session_id: UUID, body: CompleteIn, executions: Executions) -
     return JsonReply(msgspec.to_builtins(await executions.complete(session_id, body.code, body.cursor_pos)))
 
 
-async def _of_key(events: AsyncIterator[ExecutionEvent]) -> AsyncIterator[ExecutionEvent]:
+async def _of_key(events: AsyncGenerator[ExecutionEvent, None]) -> AsyncGenerator[ExecutionEvent, None]:
     """Yield the events of an execution that a key names; other code under it is the key's misuse."""
     try:
-        async for event in events:
-            yield event
+        async with aclosing(events):
+            async for event in events:
+                yield event
     except Conflict as error:
         if error.code == "execution_id_taken":
             raise KeyReused("this Idempotency-Key was used for other code; make a new key for each request") from error
@@ -140,34 +142,35 @@ async def _until_awake(executions: ExecutionService, session_id: UUID, notice: N
             return
 
 
-async def _collect(events: AsyncIterator[ExecutionEvent], execution_id: UUID) -> ExecutionOut:
+async def _collect(events: AsyncGenerator[ExecutionEvent, None], execution_id: UUID) -> ExecutionOut:
     outputs: list[dict[str, Any]] = []
     files: list[ProducedFile] = []
-    async for event in events:
-        if isinstance(event, Artifact):
-            files.append(ProducedFile(path=event.path, size=event.size, sha256=event.sha256))
-        elif isinstance(event, Finished):
-            return ExecutionOut(
-                execution_id=execution_id,
-                status=event.status,
-                execution_count=event.execution_count,
-                outputs=fold(outputs),
-                artifacts=files,
-                wall_seconds=event.wall_seconds,
-                cpu_seconds=event.cpu_seconds,
-                peak_memory_bytes=event.peak_memory_bytes,
-                message=event.message,
-                lost_state=event.lost_state,
-            )
-        elif (output := output_of(event)) is not None:
-            outputs.append(output)
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Artifact):
+                files.append(ProducedFile(path=event.path, size=event.size, sha256=event.sha256))
+            elif isinstance(event, Finished):
+                return ExecutionOut(
+                    execution_id=execution_id,
+                    status=event.status,
+                    execution_count=event.execution_count,
+                    outputs=fold(outputs),
+                    artifacts=files,
+                    wall_seconds=event.wall_seconds,
+                    cpu_seconds=event.cpu_seconds,
+                    peak_memory_bytes=event.peak_memory_bytes,
+                    message=event.message,
+                    lost_state=event.lost_state,
+                )
+            elif (output := output_of(event)) is not None:
+                outputs.append(output)
     raise Unavailable(
         "the outcome of the execution is not known yet; it will be in the history", code="outcome_pending"
     )
 
 
 async def _stream(
-    events: AsyncIterator[ExecutionEvent],
+    events: AsyncGenerator[ExecutionEvent, None],
     standing: Standing,
     media_type: str,
     encode: Callable[[ExecutionEvent], bytes],
@@ -188,8 +191,9 @@ async def _stream(
                     yield encode_problem(notice)
             if first is not None:
                 yield encode(first)
-            async for event in events:
-                yield encode(event)
+            async with aclosing(events):
+                async for event in events:
+                    yield encode(event)
         except CarrelError as error:
             yield encode_problem(error)
 

@@ -104,17 +104,19 @@ class EventSource:
             # Of a kernel that was replaced meanwhile the state is brought back first, or its loss is told.
             said = msgspec.structs.replace(request, incarnation=connection.incarnation)
             try:
-                async for event in connection.execute(execution_id, said):
-                    if self._is_next(event):
-                        yield event
+                async with aclosing(connection.execute(execution_id, said)) as events:
+                    async for event in events:
+                        if self._is_next(event):
+                            yield event
             except CarrelError as error:
                 if error.code in _NOT_SENT:
                     self._request = request
                 raise
         else:
-            async for event in connection.events(execution_id, after=self.seen_n):
-                if self._is_next(event):
-                    yield event
+            async with aclosing(connection.events(execution_id, after=self.seen_n)) as events:
+                async for event in events:
+                    if self._is_next(event):
+                        yield event
 
     def _is_next(self, event: ExecutionEvent) -> bool:
         if event.n <= self.seen_n:

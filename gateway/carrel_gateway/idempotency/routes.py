@@ -27,6 +27,7 @@ from carrel_gateway.idempotency.service import LEASE_SECONDS, Answer, Claim, Eff
 from carrel_gateway.identity.presented import bearer
 from carrel_gateway.web import conditional
 from carrel_gateway.web.multipart import boundary_of, read_parts
+from carrel_gateway.web.prepared import prepared
 from carrel_gateway.web.sse import EventStream
 
 WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -114,10 +115,15 @@ class IdempotentRoute(APIRoute):
         self._is_conditional = any(conditional.is_conditional(method, path) for method in methods or ())
         more = [Depends(claim_key)] if self._claims else []
         super().__init__(path, endpoint, methods=methods, dependencies=[*(dependencies or ()), *more], **options)
+        self.app = prepared(self.dependant, self._around, self.app) or self.app
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what answers a request."""
-        handle = super().get_route_handler()
+        return self._around(super().get_route_handler())
+
+    def _around(
+        self, handle: Callable[[Request], Coroutine[Any, Any, Response]]
+    ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         if not self._compares:
             handle = _without_tags(handle)
         if self._claims:

@@ -6,9 +6,9 @@ Nothing is repeated by itself and nothing is stored here: what to do after a los
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+import socket
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing, asynccontextmanager
-from types import MappingProxyType
 from typing import Final, TypeVar
 from urllib.parse import quote
 from uuid import UUID
@@ -21,6 +21,7 @@ from carrel_gateway.executors.base import HostEndpoint
 from carrel_gateway.kernels.acks import Acks
 from carrel_gateway.kernels.ndjson import lines
 from carrel_gateway.kernels.refusals import converted, refusal
+from carrel_gateway.kernels.streams import HostStreams
 from carrel_wire.events import ExecutionEvent, decode_event
 from carrel_wire.host import (
     ACKNOWLEDGED_HEADER,
@@ -60,6 +61,7 @@ RESTART_TIMEOUT: Final = aiohttp.ClientTimeout(total=60, sock_connect=5)
 SNAPSHOT_TIMEOUT: Final = aiohttp.ClientTimeout(total=900, sock_connect=5)
 """The host has a limit for the variables; the files of a large workspace take their time too."""
 FILE_CHUNK_BYTES: Final = 256 * 1024
+MAX_REFUSAL_BYTES: Final = 64 * 1024
 
 _T = TypeVar("_T")
 
@@ -77,6 +79,7 @@ class HostConnection:
         self._signer = signer
         self._http = http
         self._acks = Acks(self.ack)
+        self._streams = HostStreams(endpoint, watch)
 
     async def bind(self, request: BindRequest) -> BindReply:
         """Make the host this session's; idempotent."""
@@ -87,10 +90,12 @@ class HostConnection:
         await self.acknowledge()
         return await self._call("GET", "/v1/state", HostState, scope=STATE, bound=False)
 
-    async def execute(
+    def execute(
         self, execution_id: UUID, request: ExecuteRequest, *, kernel: str = MAIN
     ) -> AsyncGenerator[ExecutionEvent, None]:
         """Run the code, or attach to it when the id has been sent before; yields its events from the first.
+
+        Whoever does not read to the end closes it.
 
         Raises
         ------
@@ -100,16 +105,10 @@ class HostConnection:
             The host refused; nothing was run.
         """
         path = f"/v1/kernels/{quote(kernel, safe='')}/executions/{execution_id}"
-        async with aclosing(
-            self._events("PUT", path, body=msgspec.json.encode(request), acks=kernel == MAIN)
-        ) as stream:
-            async for event in stream:
-                yield event
+        return self._events("PUT", path, body=msgspec.json.encode(request), acks=kernel == MAIN)
 
-    async def events(
-        self, execution_id: UUID, *, after: int, kernel: str = MAIN
-    ) -> AsyncGenerator[ExecutionEvent, None]:
-        """Read on after event number `after` until `finished`.
+    def events(self, execution_id: UUID, *, after: int, kernel: str = MAIN) -> AsyncGenerator[ExecutionEvent, None]:
+        """Read on after event number `after` until `finished`; whoever does not read to the end closes it.
 
         Raises
         ------
@@ -118,10 +117,8 @@ class HostConnection:
         KernelLost
             The connection broke.
         """
-        path = f"/v1/kernels/{quote(kernel, safe='')}/executions/{execution_id}/events"
-        async with aclosing(self._events("GET", path, params={"after": str(after)})) as stream:
-            async for event in stream:
-                yield event
+        path = f"/v1/kernels/{quote(kernel, safe='')}/executions/{execution_id}/events?after={after}"
+        return self._events("GET", path)
 
     async def ack(self, execution_id: UUID, n: int, *, kernel: str = MAIN) -> None:
         """Release the spool up to and with event `n`: all of it is committed."""
@@ -139,6 +136,7 @@ class HostConnection:
     async def aclose(self) -> None:
         """Leave what has not been released to a recovery."""
         await self._acks.aclose()
+        self._streams.close()
 
     async def interrupt(self, *, kernel: str = MAIN) -> InterruptReply:
         """Interrupt what runs."""
@@ -292,26 +290,37 @@ class HostConnection:
         path: str,
         *,
         body: bytes | None = None,
-        params: dict[str, str] | None = None,
         acks: bool = False,
     ) -> AsyncGenerator[ExecutionEvent, None]:
         told = self._acks.take() if acks else {}
-        more = {ACKNOWLEDGED_HEADER: encode_acknowledged(told)} if told else {}
+        headers = self._headers(EXECUTE)
+        if told:
+            headers[ACKNOWLEDGED_HEADER] = encode_acknowledged(told)
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         try:
-            async with (
-                converted(),
-                self._request(
-                    method, path, scope=EXECUTE, data=body, params=params, timeout=STREAM_TIMEOUT, more=more
-                ) as reply,
-                aclosing(lines(reply.content.iter_any())) as stream,
-            ):
-                if ACKNOWLEDGED_HEADER not in reply.headers:
-                    self._acks.put_back(told)
-                told = {}
-                async for line in stream:
-                    yield decode_event(line)
+            async with converted():
+                if self._streams.closed:
+                    raise _unreachable()
+                reply = await self._streams.open(method, path, headers, body)
+                try:
+                    if reply.status >= 300:
+                        raise refusal(reply.status, await reply.rest(MAX_REFUSAL_BYTES))
+                    if ACKNOWLEDGED_HEADER.lower() not in reply.headers:
+                        self._acks.put_back(told)
+                    told = {}
+                    async with aclosing(lines(reply)) as stream:
+                        async for line in stream:
+                            yield decode_event(line)
+                finally:
+                    self._streams.give_back(reply)
         finally:
             self._acks.put_back(told)
+
+    def _headers(self, scope: str, *, bound: bool = True) -> dict[str, str]:
+        session = self.endpoint.session_uid if bound else None
+        token = self._signer.token(audience=self.endpoint.audience, session_uid=session, scopes=(scope,))
+        return {"Authorization": f"Bearer {token}"}
 
     @asynccontextmanager
     async def _request(
@@ -324,13 +333,10 @@ class HostConnection:
         params: dict[str, str] | None = None,
         bound: bool = True,
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  as above
-        more: Mapping[str, str] = MappingProxyType({}),
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         if self._http.closed:  # another caller saw that the host is gone
-            raise KernelLost("The kernel host cannot be reached.", code="kernel_unreachable")
-        session = self.endpoint.session_uid if bound else None
-        token = self._signer.token(audience=self.endpoint.audience, session_uid=session, scopes=(scope,))
-        headers = {"Authorization": f"Bearer {token}", **more}
+            raise _unreachable()
+        headers = self._headers(scope, bound=bound)
         if isinstance(data, bytes):
             headers["Content-Type"] = "application/json"
         async with self._http.request(
@@ -345,3 +351,19 @@ class HostConnection:
             if reply.status >= 300:
                 raise refusal(reply.status, await reply.read())
             yield reply
+
+
+def watch(sock: socket.socket) -> None:
+    """Have a socket notice a peer that is gone without a word, as a pod is when its node loses power.
+
+    Within about half a minute, also in the middle of a silent cell; the system's own default is hours. Source: tcp(7).
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000)):
+        option = getattr(socket, name, None)  # Linux has all of them
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _unreachable() -> KernelLost:
+    return KernelLost("The kernel host cannot be reached.", code="kernel_unreachable")

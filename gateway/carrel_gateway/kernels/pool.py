@@ -19,7 +19,7 @@ import structlog
 
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.executors.base import Executor, HostEndpoint, SessionRef
-from carrel_gateway.kernels.connection import HostConnection
+from carrel_gateway.kernels.connection import HostConnection, watch
 from carrel_gateway.kernels.inflight import InFlight
 from carrel_gateway.kernels.wakes import Wakes
 from carrel_gateway.settings import Settings
@@ -205,16 +205,8 @@ class KernelPool:
 
 
 def _watched_socket(address: tuple[Any, ...]) -> socket.socket:
-    """Return a socket that notices a peer that is gone without a word, as a pod is when its node loses power.
-
-    Within about half a minute, also in the middle of a silent cell; the system's own default is hours. Source: tcp(7).
-    """
     made = socket.socket(*address[:3])
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000)):
-        option = getattr(socket, name, None)  # Linux has all of them
-        if option is not None:
-            made.setsockopt(socket.IPPROTO_TCP, option, value)
+    watch(made)
     return made
 
 

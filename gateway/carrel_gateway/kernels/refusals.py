@@ -20,6 +20,7 @@ from carrel_gateway.errors import (
     Unavailable,
 )
 from carrel_gateway.kernels.ndjson import LineTooLongError, TornLineError
+from carrel_gateway.kernels.streams import UnreachableError
 from carrel_wire.host import ErrorBody
 
 _BY_STATUS: dict[int, type[CarrelError]] = {
@@ -65,7 +66,7 @@ async def converted() -> AsyncGenerator[None, None]:
     """
     try:
         yield
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, UnreachableError) as error:
         raise KernelLost("The kernel host cannot be reached.", code="kernel_unreachable") from error
     except (TimeoutError, aiohttp.ClientError, ConnectionError, TornLineError) as error:
         raise KernelLost("The connection to the kernel host was lost.") from error

@@ -12,6 +12,7 @@ from carrel_gateway.idempotency.routes import IdempotentRoute
 from carrel_gateway.mcp_servers.rules import NAME
 from carrel_gateway.mcp_servers.schemas import ServerCreate, ServerList, ServerOut, ServerUpdate, TemplateList
 from carrel_gateway.mcp_servers.templates import TEMPLATES
+from carrel_gateway.web.bearer import Bearer
 from carrel_gateway.web.conditional import tagged
 
 router = APIRouter(route_class=IdempotentRoute, prefix="/api/sessions/{session_id}/mcp", tags=["configuration"])
@@ -19,7 +20,7 @@ templates = APIRouter(route_class=IdempotentRoute, prefix="/api/mcp/templates", 
 Name = Annotated[str, Path(pattern=NAME, description="What the session calls the server.")]
 
 
-@templates.get("", dependencies=[Depends(require_caller)])
+@templates.get("", dependencies=[Depends(Bearer(require_caller))])
 async def list_mcp_templates() -> TemplateList:
     """List well-known servers, with what each must be given."""
     return TemplateList.model_validate({"items": list(TEMPLATES.values())})

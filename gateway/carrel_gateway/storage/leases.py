@@ -7,6 +7,7 @@ left over. So next to nothing of a budget is lost, however many processes share 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -28,7 +29,14 @@ class _Lease:
     left: int
     taken_at: float
     until: float
-    renewing: bool = False
+    renewal: asyncio.Future[None] | None = None
+
+    def take(self, now: float) -> bool:
+        """Return whether one of it was left."""
+        if not self.left or now >= self.until:
+            return False
+        self.left -= 1
+        return True
 
     def next_size(self, now: float, most: int) -> int:
         """Return how many calls to take next."""
@@ -64,12 +72,12 @@ class Leases:
             return await acquire(cost)
         lease = self._of(key, seconds)
         now = self._clock()
-        if lease.left and now < lease.until:
-            lease.left -= 1
+        if lease.take(now):
             return True
-        if lease.renewing:  # by somebody else, just now
-            return await acquire(1)
-        lease.renewing = True
+        if lease.renewal:  # by somebody else, just now: it may be enough for all who came meanwhile
+            await asyncio.wait([lease.renewal])
+            return lease.take(self._clock()) or await acquire(1)
+        lease.renewal = asyncio.get_running_loop().create_future()
         try:
             size, lease.left = lease.next_size(now, most), 0
             fits = await acquire(size)
@@ -82,7 +90,8 @@ class Leases:
                 lease.until = lease.taken_at + seconds * LIFE
             return fits
         finally:
-            lease.renewing = False
+            lease.renewal.set_result(None)
+            lease.renewal = None
 
     def _of(self, key: str, seconds: int) -> _Lease:
         lease = self._held.get((key, seconds))

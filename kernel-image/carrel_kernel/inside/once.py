@@ -7,7 +7,7 @@ ipykernel looks up what IPython's method for that accepts. It sets the handler o
 
 from __future__ import annotations
 
-import signal
+import importlib
 import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -15,8 +15,10 @@ from typing import Any, Final, cast
 
 from ipykernel import ipkernel
 
-set_handler: Final[Callable[[int, Any], Any]] = getattr(signal.signal, "__wrapped__", signal.signal)
-"""`signal.signal` without making members of its enumerations of numbers, which takes longer than the rest."""
+set_handler: Final[Callable[[int, Any], Any]] = importlib.import_module("_signal").signal
+"""`signal.signal` without making members of its enumerations of numbers, which takes longer than the rest.
+
+It takes functions, and what it has returned."""
 
 
 def know_parameters() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, Final, cast
 
 from jupyter_client.jsonutil import json_default
@@ -64,9 +66,23 @@ class _Cut:
 
 def _json(message: Any) -> bytes:
     try:
-        return json.dumps(message, default=default, allow_nan=False, separators=_SEPARATORS).encode()
+        return "".join(_encoder()(message, 0)).encode()
     except (TypeError, ValueError, RecursionError):  # odd keys and numbers, cycles, depth
         return json.dumps(plain(message), allow_nan=False, separators=_SEPARATORS).encode()
+
+
+@cache
+def _encoder() -> Callable[[Any, int], Iterable[str]]:
+    """Return what `json.dumps` makes for each call, made once: it takes longer to make than most messages to pack.
+
+    A cycle ends it by its depth.
+    """
+    encoder = json.JSONEncoder(default=default, allow_nan=False, separators=_SEPARATORS)
+    parts: Any = json.encoder
+    if parts.c_make_encoder is None:  # not CPython
+        return lambda message, _: encoder.encode(message)
+    escape = parts.encode_basestring_ascii
+    return parts.c_make_encoder(None, default, escape, None, *reversed(_SEPARATORS), False, False, False)
 
 
 def default(value: Any) -> Any:

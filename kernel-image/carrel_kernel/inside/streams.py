@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final, cast
 import zmq
 from ipykernel.iostream import IOPubThread, OutStream
 
-from carrel_kernel.inside.relay import Bell, has_come
+from carrel_kernel.inside.relay import Bell, has_come, send
 
 _MAX_AHEAD_CHARACTERS: Final = 1024 * 1024
 _PIECE_CHARACTERS: Final = 1024 * 1024
@@ -191,14 +191,18 @@ class OutputThread(IOPubThread):
             pass
 
     def _work_off(self) -> None:
-        self._handle_event(None)
-
-    def _really_send(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        """Send, and look for subscribers.
+        """Do all that waits, and look for subscribers.
 
         The socket's descriptor tells only of changes, and sending takes the one that a subscriber made meanwhile:
         nobody would welcome it until another came. Source: `ZMQ_FD` in zmq_getsockopt(3).
         """
-        super()._really_send(msg, *args, **kwargs)
-        if threading.current_thread() is self.thread and self.socket is not None and has_come(self.socket):
+        self._handle_event(None)
+        if self.socket is not None and has_come(self.socket):
             self._xpub_stream.flush(zmq.POLLIN)
+
+    def _really_send(self, msg: Any, *args: Any, copy: bool = True, **kwargs: Any) -> None:
+        """Send a message. Other threads do so only in forked processes, and when this one has ended."""
+        if threading.current_thread() is self.thread and self.socket is not None:
+            send(self.socket, msg, copy=copy)
+        else:
+            super()._really_send(msg, *args, copy=copy, **kwargs)

@@ -86,5 +86,5 @@ class Pools:
     def delete_all(self) -> None:
         """Delete all, and their classes."""
         if self._made:
-            self.cluster.kubectl("delete", "sessionpool", *self._made, "-n", self.namespace, "--ignore-not-found")
-            self.cluster.kubectl("delete", "sessionclass", *self._made, "--ignore-not-found")
+            self.cluster.delete("sessionpool", *self._made, namespace=self.namespace)
+            self.cluster.delete("sessionclass", *self._made)

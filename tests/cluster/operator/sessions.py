@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Callable
@@ -51,12 +52,11 @@ class Sessions:
 
     def patch(self, name: str, spec: str) -> None:
         """Merge a JSON text into the session's spec."""
-        patch = f'--patch={{"spec": {spec}}}'
-        self.cluster.kubectl("patch", "agentsession", name, "-n", self.namespace, "--type=merge", patch)
+        self.cluster.patch("agentsession", name, {"spec": json.loads(spec)}, namespace=self.namespace)
 
     def delete(self, name: str) -> None:
         """Delete the session and wait until it is gone."""
-        self.cluster.kubectl("delete", "agentsession", name, "-n", self.namespace, "--timeout=60s")
+        self.cluster.delete("agentsession", name, namespace=self.namespace)
         self._made.remove(name)
 
     def delete_all(self) -> None:
@@ -65,7 +65,7 @@ class Sessions:
             group = f"/apis/carrel.dev/v1alpha1/namespaces/{self.namespace}/agentsessions"
             self.cluster.kubectl("delete", f"--raw={group}")
         elif self._made:
-            self.cluster.kubectl("delete", "agentsession", *self._made, "-n", self.namespace, "--ignore-not-found")
+            self.cluster.delete("agentsession", *self._made, namespace=self.namespace)
 
     def get(self, name: str) -> dict[str, Any]:
         """Return the session."""
@@ -73,7 +73,7 @@ class Sessions:
 
     def exists(self, kind: str, name: str) -> bool:
         """Return whether the object is there."""
-        return bool(self.cluster.kubectl("get", kind, name, "-n", self.namespace, "--ignore-not-found", "-o=name"))
+        return self.cluster.find(kind, name, "-n", self.namespace) is not None
 
     def status(self, name: str) -> dict[str, Any]:
         """Return the session's status."""

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
+import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Final
 
+from tests.cluster.provider.direct import Direct, Missing, Unknown
+
 KUBECTL_SECONDS: Final = 300
 """Longest wait for one kubectl call; `kubectl wait` in tests brings a shorter one of its own."""
+
+
+DELETE_SECONDS: Final = 60.0
 
 
 class ProviderError(Exception):
@@ -31,6 +38,7 @@ class Cluster(ABC):
     def __init__(self, kubeconfig: Path, kubectl: Path) -> None:
         self.kubeconfig = kubeconfig
         self._kubectl = kubectl
+        self._direct = Direct(kubeconfig)
 
     def command(self, *arguments: str) -> list[str]:
         """Return kubectl's words, for a call that goes on."""
@@ -59,12 +67,87 @@ class Cluster(ABC):
         return ()
 
     def get(self, *arguments: str) -> Any:
-        """Return the JSON of `kubectl get …`."""
-        return json.loads(self.kubectl("get", *arguments, "--output=json"))
+        """Return the JSON of `kubectl get …`, without a process where that is possible.
+
+        Raises
+        ------
+        KubectlError
+            It is not there, or something else is wrong.
+        """
+        try:
+            return self._direct.get(*arguments)
+        except Missing as error:
+            raise KubectlError(str(error)) from error
+        except Unknown:
+            return json.loads(self.kubectl("get", *arguments, "--output=json"))
+
+    def find(self, *arguments: str) -> Any | None:
+        """Return the JSON of `kubectl get KIND NAME …`; none where there is no such object."""
+        try:
+            return self.get(*arguments)
+        except KubectlError as error:
+            if str(error).startswith("Error from server (NotFound)"):
+                return None
+            raise
 
     def apply(self, *objects: dict[str, Any], namespace: str | None = None) -> None:
-        """Apply objects on the server's side."""
-        document = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        """Apply objects on the server's side, as `kubectl apply` does; what is refused is told by kubectl.
+
+        Raises
+        ------
+        KubectlError
+            Something is wrong with one of them.
+        """
+        rest = list(objects)
+        with contextlib.suppress(Unknown):
+            while rest:
+                self._direct.apply(rest[0], namespace)
+                rest.pop(0)
+        if rest:
+            self._apply_by_kubectl(rest, namespace)
+
+    def patch(
+        self, kind: str, name: str, body: dict[str, Any], *, namespace: str | None = None, subresource: str = ""
+    ) -> None:
+        """Merge into an object or a subresource of it; what is refused is told by kubectl.
+
+        Raises
+        ------
+        KubectlError
+            Something is wrong with it.
+        """
+        try:
+            self._direct.patch(kind, name, body, namespace, subresource)
+        except Unknown:
+            options = [f"--namespace={namespace}"] if namespace else []
+            options += [f"--subresource={subresource}"] if subresource else []
+            self.kubectl("patch", kind, name, "--type=merge", f"--patch={json.dumps(body)}", *options)
+
+    def delete(self, kind: str, *names: str, namespace: str | None = None, wait: bool = True) -> None:
+        """Delete objects of which some may be gone already, and wait until all are.
+
+        Raises
+        ------
+        KubectlError
+            Something is wrong, or one of them is there after a minute.
+        """
+        where = [f"--namespace={namespace}"] if namespace else []
+        for name in names:
+            try:
+                self._direct.delete(kind, name, namespace)
+            except Missing:
+                continue
+            except Unknown:
+                self.kubectl("delete", kind, name, *where, "--ignore-not-found", "--wait=false")
+        deadline = time.monotonic() + DELETE_SECONDS
+        for name in names if wait else ():
+            while self.find(kind, name, *where) is not None:
+                if time.monotonic() > deadline:
+                    raise KubectlError(f"{kind} {name} is there {DELETE_SECONDS:.0f} s after it was deleted")
+                time.sleep(0.1)
+
+    def _apply_by_kubectl(self, objects: list[dict[str, Any]], namespace: str | None) -> None:
+        document = {"apiVersion": "v1", "kind": "List", "items": objects}
         where = (f"--namespace={namespace}",) if namespace else ()
         self.kubectl("apply", "--server-side", "--filename=-", *where, stdin=json.dumps(document))
 

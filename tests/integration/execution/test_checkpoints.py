@@ -19,13 +19,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import pytest
-from tests.support.desk import PRINCIPAL, Desk
+from tests.support.desk import PRINCIPAL, Desk, lose_host
 from tests.support.local import end_of, text_of, until
 
-from carrel_gateway.errors import CarrelError, Unavailable
-from carrel_gateway.executors.local import HostRecord
+from carrel_gateway.errors import Unavailable
 from carrel_gateway.kernels.connection import HostConnection
 from carrel_gateway.runs.service import Fence, RunService
 from carrel_gateway.sessions import repository as sessions
@@ -71,23 +69,6 @@ async def ran(desk: Desk, code: str) -> str:
     assert held
     await held.acknowledge()
     return printed
-
-
-async def lose_host(desk: Desk) -> None:
-    path = desk.settings.data_dir / "hosts" / f"{desk.session_id}.json"
-    record = msgspec.json.decode(await asyncio.to_thread(path.read_bytes), type=HostRecord)
-    os.killpg(record.pid, signal.SIGKILL)
-
-    held = desk.context.kernels.held(desk.session_id)
-    assert held
-
-    async def gone() -> bool:
-        """Also for the connections that are kept open: what is sent on one of them may have arrived."""
-        with suppress(CarrelError):
-            return not await held.state()
-        return await desk.context.executor.find(await desk.executions.ref(desk.session_id)) is None
-
-    await until(gone)
 
 
 async def test_what_ran_is_saved_at_rest_and_comes_back(desk: Desk) -> None:

@@ -9,23 +9,26 @@ output is whole; a reader that does not read is cut off and nothing is lost; mem
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 import resource
-import signal
 import statistics
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
 import pytest
-from tests.support.desk import Desk
+from tests.support.desk import Desk, lose_host
 from tests.support.local import end_of, text_of, until
 
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.errors import CarrelError, Conflict, NotFound
 from carrel_gateway.execution.ledger import Ledger
+from carrel_gateway.execution.routes import _collect
 from carrel_gateway.executors.local import HostRecord
 from carrel_gateway.history.service import StoredEvent
 from carrel_gateway.kernels.outputs import fold
@@ -70,6 +73,55 @@ async def test_what_the_caller_sees_is_in_the_history(desk: Desk):
     assert (finished.status, finished.code, finished.execution_count) == ("ok", "print('hello')\n1 + 1", 1)
     (cell,) = await desk.history.cells(desk.session_id)
     assert [output["output_type"] for output in fold(cell.outputs)] == ["stream", "execute_result"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "code", "shown"),
+    [
+        # Longer than the slowest machine takes to end a cell, and shorter than outputs wait for their commit.
+        (60.0, "print('a')", 0),
+        (0.02, "import time\nfor word in 'ab':\n    print(word, flush=True)\n    time.sleep(0.3)", 2),
+    ],
+    ids=["short", "long"],
+)
+async def test_followers_see_what_comes_before_it_is_committed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, seconds: float, code: str, shown: int
+):
+    await desk.run("None")
+    monkeypatch.setattr("carrel_gateway.execution.recording.SHOW_SECONDS", seconds)
+    monkeypatch.setattr("carrel_gateway.execution.recording.COMMIT_SECONDS", 120.0)
+    seen: list[str] = []
+    after = (await logged(desk))[-1].seq
+    async with asyncio.timeout(60), aclosing(desk.history.follow(desk.session_id, after=after)) as followed:
+        running = asyncio.create_task(desk.run(code))
+        async for event in followed:
+            seen.append(event.type)
+            if event.type == "cell.finished":
+                break
+    assert seen == ["output"] * shown + ["cell.outputs", "cell.finished"]
+    assert end_of(await running).status == "ok"
+
+
+async def test_nothing_of_an_execution_is_left_for_the_garbage_collector(desk: Desk):
+    left: list[str] = []
+    hooks = sys.get_asyncgen_hooks()
+
+    def finalize(generator: AsyncGenerator[Any, Any]) -> None:
+        left.append(generator.__qualname__)
+        assert hooks.finalizer
+        hooks.finalizer(generator)
+
+    sys.set_asyncgen_hooks(finalizer=finalize)
+    try:
+        for durable in (False, True):
+            execution_id = new_id()
+            events = desk.executions.execute(desk.session_id, "1 + 1", execution_id=execution_id, durable=durable)
+            assert (await _collect(events, execution_id)).status == "ok"
+        await asyncio.sleep(0.1)
+        gc.collect()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+    assert left == [], "each of them costs a task, and lives on until it is found"
 
 
 async def test_an_exception_is_an_outcome(desk: Desk):
@@ -301,8 +353,7 @@ async def test_variables_and_completion(desk: Desk):
 
 async def test_a_host_that_died_between_cells_is_replaced_and_said(desk: Desk):
     await desk.run("x = 1")
-    record = desk.settings.data_dir / "hosts" / f"{desk.session_id}.json"
-    os.kill(msgspec.json.decode(record.read_bytes(), type=HostRecord).pid, signal.SIGKILL)
+    await lose_host(desk)
     events = await desk.run("print('x' in dir())")
     assert text_of(events) == "False\n"
     change = (await of_type(desk, KernelChanged))[-1]

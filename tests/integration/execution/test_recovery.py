@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -22,15 +21,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import msgspec
 import pytest
-from tests.support.desk import PRINCIPAL, Desk, opened
+from tests.support.desk import PRINCIPAL, Desk, lose_host, opened
 from tests.support.local import end_of, text_of, until
 
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.execution.recovery import Recovery
-from carrel_gateway.executors.local import HostRecord, LocalExecutor
+from carrel_gateway.executors.local import LocalExecutor
 from carrel_gateway.kernels.connection import HostConnection
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.snapshots import repository
@@ -48,28 +46,6 @@ async def snapshot_of(desk: Desk) -> UUID:
     suspended = await SuspensionService(desk.context, PRINCIPAL).suspend(desk.session_id)
     await SuspensionService(desk.context, PRINCIPAL).resume(desk.session_id)
     return suspended.snapshot.id
-
-
-async def lose_host(desk: Desk, *, workspace: bool = False) -> None:
-    """Kill the host as a node does that loses power, and with it the workspace where a pod goes too."""
-    path = desk.settings.data_dir / "hosts" / f"{desk.session_id}.json"
-    record = msgspec.json.decode(await asyncio.to_thread(path.read_bytes), type=HostRecord)
-    os.killpg(record.pid, signal.SIGKILL)
-    executor = desk.context.executor
-    assert isinstance(executor, LocalExecutor)
-
-    held = desk.context.kernels.held(desk.session_id)
-    assert held
-
-    async def gone() -> bool:
-        """Also for the connections that are kept open: what is sent on one of them may have arrived."""
-        with suppress(CarrelError):
-            return not await held.state()
-        return await executor.find(await desk.executions.ref(desk.session_id)) is None
-
-    await until(gone)
-    if workspace:
-        await asyncio.to_thread(shutil.rmtree, desk.workspace)
 
 
 async def changes(desk: Desk) -> list[Any]:

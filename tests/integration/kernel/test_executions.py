@@ -5,6 +5,7 @@ Plan
 - At most once: an id that comes again, even with other code, at the same time, or after its end, runs nothing.
 - Reading on: a cut connection cancels nothing; events are read on from any number; several readers see the same.
 - Acknowledgement: frees events, remembers the id, and refuses to run it again.
+- A stream is answered though there are no events yet.
 - Queue: one at a time in order; a failure stops what waits behind it, unless it said otherwise; its bound.
 """
 
@@ -64,6 +65,18 @@ async def test_an_error_names_itself(host: Host) -> None:
     assert any("line 1" in line for line in error.traceback)
     assert isinstance(events[-1], Finished)
     assert events[-1].status == "error"
+
+
+async def test_what_waits_in_the_queue_is_answered_before_it_has_events(host: Host) -> None:
+    wait = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)"
+    path = "/v1/kernels/main/executions/"
+    async with (
+        host.request("PUT", f"{path}holds-up", json={"code": wait}) as first,
+        host.request("PUT", f"{path}is-held-up", json={"code": "1"}) as behind,
+    ):
+        assert (first.status, behind.status) == (200, 200)
+        (host.workspace / "go").touch()
+        assert b'"finished"' in await behind.read()
 
 
 async def test_a_repeated_id_runs_nothing(host: Host) -> None:

@@ -95,6 +95,28 @@ async def test_artifacts_are_found_once(workspace: Workspace, small: bool, monke
     assert await workspace.artifacts() == []
 
 
+async def test_what_can_be_no_artifact_makes_a_workspace_no_larger(workspace: Workspace) -> None:
+    for number in range(module.SMALL_ENTRIES + 1):
+        for folder in (".packages", "data", "of/__pycache__"):
+            write(workspace, f"{folder}/{number}")
+    write(workspace, "of/a.txt")
+    waited: list[int] = []
+    with patch.object(workspace, "_scan", side_effect=AssertionError("all of it was looked at")):
+        found = await workspace.artifacts(lambda: waited.append(1))
+    assert [item.path for item in found] == ["of/a.txt"]
+    assert waited == [1]  # for the contents
+
+
+async def test_who_asks_is_told_before_it_takes_long(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[int] = []
+    await workspace.artifacts(lambda: waited.append(1))
+    assert waited == []
+    monkeypatch.setattr(module, "SMALL_ENTRIES", 0)
+    write(workspace, "a.txt")
+    await workspace.artifacts(lambda: waited.append(1))
+    assert waited == [1, 1]  # for the names, and for the contents
+
+
 async def test_what_was_there_before_is_none(tmp_path: Path) -> None:
     (tmp_path / "old.txt").write_text("x")
     workspace = Workspace(tmp_path)

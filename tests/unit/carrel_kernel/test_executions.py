@@ -3,6 +3,7 @@
 Plan
 - An id is claimed once, whatever its code is the second time; not by another kernel; not again after its end.
 - Bounds of number and bytes refuse a new one and never a known one; what was not queued has not run.
+- News are waited for, at most so long.
 - Readers: any number, at any time, from any number on; released events are gone and said to be.
 - Another host on the same folder: what ran is not run again, ends where it had no end, and only for its own session.
 - Events that JSON cannot carry are replaced; a disk that fails makes the execution lossy, not endless.
@@ -54,10 +55,27 @@ def run(executions: Executions, id_: str = "e", texts: int = 2) -> Execution:
 
 async def events(execution: Execution, after: int = 0) -> list[ExecutionEvent]:
     found = b""
+    ends: list[bool] = []
     async with asyncio.timeout(10):
-        async for chunk in execution.read(after):
+        async for chunk, last in execution.read(after):
             found += chunk
+            ends.append(last)
+    assert ends in ([], [*[False] * (len(ends) - 1), True])
     return [decode_event(line) for line in found.splitlines()]
+
+
+async def test_news_are_waited_for_at_most_so_long(tmp_path: Path) -> None:
+    execution, _ = claim(book(tmp_path))
+    assert not await execution.wait(0, 0.001)
+    waiting = asyncio.create_task(execution.wait(0, 1000.0))
+    await asyncio.sleep(0)
+    execution.emit(Stdout(n=1, text="a"))
+    assert not waiting.done()
+    execution.flush()
+    assert await waiting
+    assert await execution.wait(0, 1000.0)
+    execution.finish(Finished(n=2, status="ok", wall_seconds=0.1))
+    assert not await execution.wait(2, 1000.0)
 
 
 async def test_an_id_is_claimed_once(tmp_path: Path) -> None:

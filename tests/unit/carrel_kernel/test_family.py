@@ -158,7 +158,7 @@ def test_shared_memory_counts_once() -> None:
 def test_a_process_alone() -> None:
     assert Family(os.getpid()).memory_bytes() > MIB
     gone = Family(GONE)
-    assert (gone.memory_bytes(), gone.cpu_seconds(), below(GONE)) == (0, 0.0, [])
+    assert (gone.memory_bytes(), gone.cpu_seconds(), below(GONE)) == (0, None, [])
     gone.end()
 
 

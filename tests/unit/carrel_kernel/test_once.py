@@ -9,6 +9,7 @@ Plan
 
 from __future__ import annotations
 
+import inspect
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -94,9 +95,12 @@ def test_parameters_are_what_ipykernel_finds(shell: Counted, monkeypatch: pytest
 
 
 def test_a_handler_is_set() -> None:
+    assert inspect.isbuiltin(once.set_handler)
     before = signal.getsignal(signal.SIGUSR1)
-    for handler in (signal.default_int_handler, signal.SIG_IGN, signal.SIG_DFL):
+    for kept in (signal.default_int_handler, signal.SIG_IGN, signal.SIG_DFL):
+        signal.signal(signal.SIGUSR1, kept)
+        handler = once.set_handler(signal.SIGUSR1, signal.default_int_handler)
+        assert signal.getsignal(signal.SIGUSR1) is signal.default_int_handler
         once.set_handler(signal.SIGUSR1, handler)
-        assert signal.getsignal(signal.SIGUSR1) == handler
-    once.set_handler(signal.SIGUSR1, signal.SIG_IGN)
-    assert once.set_handler(signal.SIGUSR1, before) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGUSR1) == kept
+    signal.signal(signal.SIGUSR1, before)

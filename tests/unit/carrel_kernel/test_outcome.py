@@ -44,6 +44,11 @@ ALIVE: list[tuple[str, dict[str, Any], Verdict]] = [
         {"reply": FAILED, "error": error("KeyboardInterrupt"), "ladder": "interrupted", "rungs": "SIGINT"},
         Verdict("interrupted", "sent SIGINT"),
     ),
+    (
+        "an interrupt before the first line, of which the kernel tells nothing",
+        {"ladder": "interrupted", "rungs": "SIGINT"},
+        Verdict("interrupted", "sent SIGINT"),
+    ),
     ("an interrupt that came too late", {"reply": OK, "ladder": "interrupted", "rungs": "SIGINT"}, Verdict("ok")),
     (
         "timeout",

@@ -148,7 +148,7 @@ async def test_a_lone_line_does_not_wait_for_the_next(tmp_path: Path) -> None:
     sink = Sink(tmp_path)
     sink.text("alone")
     async with asyncio.timeout(10):
-        assert await anext(sink.execution.read(0)) == b'{"type":"stdout","n":1,"text":"alone"}\n'
+        assert await anext(sink.execution.read(0)) == (b'{"type":"stdout","n":1,"text":"alone"}\n', False)
     assert sink.end() == [Stdout(n=1, text="alone")]
 
 

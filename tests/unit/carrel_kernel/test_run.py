@@ -44,6 +44,18 @@ async def test_one_of_them_is_enough_when_nothing_else_comes(
     run.close()
 
 
+async def test_output_waits_for_the_end_but_not_long(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TOGETHER_SECONDS", 0.001)
+    run.on_busy()
+    assert not run.idle
+    run.on_idle()
+    run.on_message()
+    assert run.idle
+    assert await run.execution.wait(0, 30.0)
+    assert not run.done.done()
+    run.close()
+
+
 async def test_output_that_still_comes_is_waited_for(run: Run) -> None:
     """A host that is behind reads the reply before the output that was sent before it."""
     run.on_reply({"status": "ok"})

@@ -88,6 +88,16 @@ async def test_at_once_nobody_takes_two_leases():
     assert 128 <= counter.count < 128 + 20
 
 
+async def test_who_comes_while_a_lease_is_renewed_gets_of_it():
+    counter = Counter(10_000)
+    for _ in range(100):
+        assert await counter.hit()  # it is as large as it gets
+    asked = counter.asked
+    for _ in range(32):
+        assert all(await asyncio.gather(*(counter.hit() for _ in range(16))))
+    assert counter.asked - asked <= 32 * 16 / 32 + 1
+
+
 async def test_a_counter_that_fails_leaves_nothing_behind():
     counter = Counter(1000)
 
