@@ -121,8 +121,8 @@ class World:
         if "{provider}" in operation.path:
             for caller in (*self.people.values(), self.colleague):
                 self._known(operation, caller, "provider", _store_key)
-        if "{server}" in operation.path:
-            self._known(operation, owner, "server", _add_server, session)
+        if "{server}" in operation.path and operation.changes:  # there from the beginning, and perhaps deleted since
+            self.gateway.call(_add_server, self.context, owner, session)
         return named
 
     def _known(
