@@ -23,6 +23,8 @@ class Family:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
+        self.own = limits.Figures(pid)
+        """Of the kernel's process alone."""
         self._began = _began(pid)
         self._seen: dict[int, int] = {}
         """Process id → when it began, which tells it from a later one of the same id."""
@@ -41,7 +43,7 @@ class Family:
 
     def cpu_seconds(self) -> float | None:
         """Return the CPU time of all, with that of children that have ended; none when the kernel's process is gone."""
-        own = limits.cpu_seconds(self.pid)
+        own = self.own.cpu_seconds()
         return own + sum(map(limits.cpu_seconds, self._seen)) if own else None
 
     def memory_bytes(self) -> int:
@@ -62,6 +64,7 @@ class Family:
             if _began(pid) == began:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
+        self.own.close()
 
 
 def below(*pids: int) -> list[int]:

@@ -19,6 +19,7 @@ _PAGE: Final = os.sysconf("SC_PAGESIZE")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _MAX_BYTES: Final = 64 * 1024
 """Of a file of the system that is read; one such call returns it whole."""
+_PEAK: Final = b"\nVmHWM:"
 _KEPT_FREE_BYTES: Final = 1024**3
 
 
@@ -48,15 +49,15 @@ def proportional_bytes(pid: int) -> int:
 
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time of a process and its ended children; 0 when it is gone. Source: proc(5), stat."""
-    with suppress(OSError, ValueError, IndexError):
-        fields = _contents(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-        return sum(map(int, fields[11:15])) / _TICKS
+    with suppress(OSError):
+        return _cpu_seconds(_contents(f"/proc/{pid}/stat"))
     return 0.0
 
 
-def peak_bytes(pid: int) -> int:
-    """Return the largest resident memory since `reset_peak`; 0 when unknown. Source: proc(5), status."""
-    return field_of(f"/proc/{pid}/status", b"VmHWM:") * 1024
+def _cpu_seconds(stat: bytes) -> float:
+    with suppress(ValueError, IndexError):
+        return sum(map(int, stat.rpartition(b")")[2].split(None, 15)[11:15])) / _TICKS
+    return 0.0
 
 
 def data_bytes(pid: int) -> int:
@@ -64,14 +65,52 @@ def data_bytes(pid: int) -> int:
     return field_of(f"/proc/{pid}/status", b"VmData:") * 1024
 
 
-def reset_peak(pid: int) -> None:
-    """Let `peak_bytes` begin anew. Source: proc(5), clear_refs."""
-    with suppress(OSError):
-        descriptor = os.open(f"/proc/{pid}/clear_refs", os.O_WRONLY)
-        try:
-            os.write(descriptor, b"5")
-        finally:
-            os.close(descriptor)
+class Figures:
+    """What one process uses. Its files stay open, for that takes most of the time, and every execution reads them.
+
+    They are never another process's, though one may get the number. Source: proc(5), stat, status and clear_refs.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._folder = f"/proc/{pid}"
+        self._files: dict[str, int] = {}
+        self._closed = False
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of the process and its ended children; 0 when it is gone."""
+        return _cpu_seconds(self._contents("stat"))
+
+    def peak_bytes(self) -> int:
+        """Return the largest resident memory since `reset_peak`; 0 when unknown."""
+        status = self._contents("status")
+        start = status.find(_PEAK)
+        with suppress(ValueError):
+            return int(status[start + len(_PEAK) : status.index(b"kB", start)]) * 1024 if start >= 0 else 0
+        return 0
+
+    def reset_peak(self) -> None:
+        """Let `peak_bytes` begin anew."""
+        with suppress(OSError):
+            os.write(self._file("clear_refs", os.O_WRONLY), b"5")
+
+    def close(self) -> None:
+        """Read nothing any more."""
+        self._closed = True
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def _contents(self, name: str) -> bytes:
+        with suppress(OSError):
+            return os.pread(self._file(name, os.O_RDONLY), _MAX_BYTES, 0)
+        return b""
+
+    def _file(self, name: str, mode: int) -> int:
+        found = self._files.get(name)
+        if found is None:
+            if self._closed:
+                raise ProcessLookupError
+            found = self._files[name] = os.open(f"{self._folder}/{name}", mode)
+        return found
 
 
 def field_of(file: Path | str, name: bytes) -> int:

@@ -60,7 +60,7 @@ class Run:
         self._heard = 0.0
         """Monotonic time of the kernel's last message."""
         self._last_words: asyncio.TimerHandle | None = None
-        limits.reset_peak(self._family.pid)
+        family.own.reset_peak()
 
     def on_message(self) -> None:
         """The kernel said something, whatever it was."""
@@ -109,8 +109,7 @@ class Run:
 
     def measure(self) -> None:
         """Look at the process's memory while it is still there."""
-        pid = self._family.pid
-        self.saw_memory(limits.peak_bytes(pid) or limits.resident_bytes(pid))
+        self.saw_memory(self._family.own.peak_bytes() or limits.resident_bytes(self._family.pid))
 
     def saw_memory(self, used_bytes: int) -> None:
         """Take note of memory in use."""

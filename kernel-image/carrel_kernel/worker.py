@@ -55,6 +55,8 @@ class Worker:
             if live.death.done():
                 await asyncio.sleep(LAST_OUTPUT_SECONDS)
                 live.connection.drain_now()
+                if not live.busy_with:  # it worked for nobody else, and had no time to say for whom it did
+                    run.on_busy()
             return await self._conclude(run, live)
         finally:
             run.close()

@@ -27,6 +27,8 @@ _PIECE_CHARACTERS: Final = 1024 * 1024
 _MAX_EVENTS: Final = 1000
 """Messages and other work that wait for the output thread; whoever has more for it waits until it is done."""
 _WAIT_SECONDS: Final = 1.0
+_CAN_WAIT: Final = (b".status", b".execute_input", b".execute_result")
+"""Topics of what begins and ends a cell. Others may be the last words of a process that dies without a warning."""
 _MAX_PARTS: Final = 256
 """What is written in more parts is joined: the garbage collector looks at each part that lives, again and again."""
 
@@ -165,9 +167,11 @@ class OutputThread(IOPubThread):
         """Have work done in this thread, and wait for it when very much is left to do: memory is bounded."""
         self._have_done(f, self._bell.ring)
 
-    def send_multipart(self, *args: Any, **kwargs: Any) -> None:
-        """Have a message sent within two milliseconds, or when the thread is hurried."""
-        self._have_done(lambda: self._really_send(*args, **kwargs), self._bell.ring_soon)
+    def send_multipart(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Have a message sent; what frames a cell within two milliseconds, or when the thread is hurried."""
+        can_wait = msg[0].endswith(_CAN_WAIT)
+        ring = self._bell.ring_soon if can_wait else self._bell.ring
+        self._have_done(lambda: self._really_send(msg, *args, **kwargs), ring)
 
     def hurry(self) -> None:
         """Have sent at once what waits."""

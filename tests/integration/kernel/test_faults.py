@@ -196,6 +196,12 @@ async def test_a_kernel_that_dies_is_an_outcome_and_is_replaced(host: Host, code
     assert after["restarts"] == 1
 
 
+async def test_a_kernel_that_dies_before_it_could_say_so_had_started(host: Host) -> None:
+    events = await host.run("import os; os._exit(3)")
+    assert [type(event) for event in events] == [Started, Finished]
+    await usable(host)
+
+
 async def test_what_waits_behind_a_dead_kernel_is_not_run(host: Host) -> None:
     running = await start(host, FOREVER, "dying")
     waiting = asyncio.create_task(host.outcome("open('ran', 'w')", execution="waiting"))

@@ -20,19 +20,24 @@ GONE = 2**22 + 1  # above the largest process id
 
 def test_this_process() -> None:
     pid = os.getpid()
-    limits.reset_peak(pid)
+    figures = limits.Figures(pid)
+    figures.reset_peak()
     before = limits.resident_bytes(pid)
     with mmap.mmap(-1, 64 * MIB) as memory:
         memory.write(b"x" * len(memory))
         assert limits.resident_bytes(pid) >= before + 60 * MIB
-    assert limits.peak_bytes(pid) >= before + 60 * MIB
-    limits.reset_peak(pid)
-    assert limits.peak_bytes(pid) < before + 60 * MIB
+    assert figures.peak_bytes() >= before + 60 * MIB
+    figures.reset_peak()
+    assert figures.peak_bytes() < before + 60 * MIB
     assert limits.data_bytes(pid) > MIB
     used = limits.cpu_seconds(pid)
     while limits.cpu_seconds(pid) == used:  # a tick of the clock is a hundredth of a second
         sum(range(100_000))
     assert 0 < limits.cpu_seconds(pid) - used < 60
+    assert used < figures.cpu_seconds() <= limits.cpu_seconds(pid)
+    figures.close()
+    assert figures.cpu_seconds() == figures.peak_bytes() == 0
+    figures.reset_peak()
 
 
 def test_ended_children_count() -> None:
@@ -42,10 +47,23 @@ def test_ended_children_count() -> None:
 
 
 def test_a_process_that_is_gone_uses_nothing() -> None:
-    assert limits.resident_bytes(GONE) == limits.peak_bytes(GONE) == limits.data_bytes(GONE) == 0
+    assert limits.resident_bytes(GONE) == limits.data_bytes(GONE) == 0
     assert limits.proportional_bytes(GONE) == 0
     assert limits.cpu_seconds(GONE) == 0.0
-    limits.reset_peak(GONE)
+
+
+def test_open_figures_of_a_process_that_ends_are_no_others() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        figures = limits.Figures(process.pid)
+        while not figures.peak_bytes():
+            pass
+        process.kill()
+    assert figures.cpu_seconds() == figures.peak_bytes() == 0
+    figures.reset_peak()
+    figures.close()
+    gone = limits.Figures(GONE)
+    assert gone.cpu_seconds() == gone.peak_bytes() == 0
+    gone.reset_peak()
 
 
 @pytest.mark.parametrize(

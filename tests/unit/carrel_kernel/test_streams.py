@@ -1,6 +1,7 @@
 """The output thread of a kernel.
 
 Plan
+- What begins and ends a cell can wait, and is sent when the thread is hurried; other messages do not wait.
 - Whoever has more for the thread than it can do in time waits for it, and nothing is lost.
 - A subscriber that comes while a message is sent is welcomed, though the socket's descriptor says nothing of it.
 """
@@ -61,6 +62,32 @@ def test_what_waits_for_the_thread_is_bounded(output: streams.OutputThread) -> N
     assert ended.wait(30)
     assert done == list(range(3 * streams._MAX_EVENTS))
     assert max(waited) <= streams._MAX_EVENTS + 2
+
+
+@pytest.mark.parametrize(
+    ("topic", "waits"),
+    [
+        (b"kernel.1.status", True),
+        (b"kernel.1.execute_input", True),
+        (b"kernel.1.execute_result", True),
+        (b"display_data", False),
+        (b"error", False),
+    ],
+)
+def test_only_what_begins_and_ends_a_cell_can_wait(
+    output: streams.OutputThread, monkeypatch: pytest.MonkeyPatch, topic: bytes, waits: bool
+) -> None:
+    rung: list[str] = []
+    monkeypatch.setattr(output._bell, "ring_soon", lambda: rung.append("soon"))
+    monkeypatch.setattr(output._bell, "ring", lambda: rung.append("now"))
+    output.background_socket.send_multipart([topic, b"a message"])
+    assert rung == ["soon" if waits else "now"]
+    monkeypatch.undo()
+    output.hurry()
+    sent = threading.Event()
+    output.schedule(sent.set)
+    assert sent.wait(30)
+    assert not output._events
 
 
 def test_who_subscribes_while_a_message_is_sent_is_welcomed(output: streams.OutputThread) -> None:
