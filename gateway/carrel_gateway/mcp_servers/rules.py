@@ -27,6 +27,8 @@ _HEADER_VALUE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|[0-9A-Fa-f:.]{2,45}")
 _SECRET_PARAMETER: Final = re.compile(r"key|token|secret|passw|auth|credential|signature", re.IGNORECASE)
 _URL_WITH_PASSWORD: Final = re.compile(r"://[^/\s@]*:[^/\s@]*@")
+_LOOPBACK: Final = ipaddress.IPv4Network("127.0.0.0/8")
+_LOOPBACK_6: Final = ipaddress.IPv6Address("::1")
 _OF_THE_CONNECTION: Final = frozenset(
     {
         "accept",
@@ -128,6 +130,7 @@ def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    return address in _LOOPBACK if address.version == 4 else address == _LOOPBACK_6
