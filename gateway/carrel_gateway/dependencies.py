@@ -33,6 +33,7 @@ from carrel_gateway.idempotency.service import Effect
 from carrel_gateway.identity import policy
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.identity.presented import bearer
+from carrel_gateway.mcp_servers.service import McpServerService
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.people.service import TeamService, UserService
 from carrel_gateway.provider_keys.service import ProviderKeyService
@@ -270,6 +271,7 @@ Audit = Annotated[AuditService, service_of(AuditService)]
 Users = Annotated[UserService, service_of(UserService)]
 Teams = Annotated[TeamService, service_of(TeamService)]
 SharingOf = Annotated[SessionSharing, service_of(SessionSharing)]
+McpServers = Annotated[McpServerService, service_of(McpServerService)]
 ProviderKeys = Annotated[ProviderKeyService, service_of(ProviderKeyService)]
 Agents = Annotated[AgentService, service_of(AgentService)]
 Chat = Annotated[

@@ -39,6 +39,7 @@ from carrel_gateway.housekeeping import sweep_accounts, sweep_for_ever
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.identity.keys import InstallationKey, installation_key
 from carrel_gateway.lag import watch_lag
+from carrel_gateway.mcp_servers import routes as mcp_servers
 from carrel_gateway.models import routes as models
 from carrel_gateway.notebook import routes as notebook
 from carrel_gateway.opening import open_context
@@ -74,6 +75,8 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     artifacts.router,
     notebook.router,
     config.router,
+    mcp_servers.router,
+    mcp_servers.templates,
     models.router,
     credentials.router,
     audit.router,

@@ -46,7 +46,8 @@ class Target:
         """Send a request; with `known` about what is there."""
         path = dict(case.path_parameters or {})
         if known:
-            here = {"session_id": self._session_for(case), "artifact_id": self.artifact, "name": "a.csv"}
+            named = "time" if "/mcp" in case.path else "a.csv"
+            here = {"session_id": self._session_for(case), "artifact_id": self.artifact, "name": named}
             path |= {name: here[name] for name in path if name in here}
         case.path_parameters = path
         if case.query and "wait" in case.query:
@@ -85,7 +86,7 @@ def _content(body: Any) -> bytes:
 
 @contextmanager
 def target(data_dir: Path) -> Iterator[Target]:
-    """Start a gateway with a session, an archived one, and a file."""
+    """Start a gateway with a session, an archived one, an MCP server in each, and a file."""
     own = Settings(
         _env_file=None, data_dir=data_dir, api_key=KEY, spare_kernel_host=False, kernel_preload="", host="127.0.0.1"
     )
@@ -94,6 +95,8 @@ def target(data_dir: Path) -> Iterator[Target]:
         files = {"file": ("a.csv", b"x\n1\n", "text/csv")}
         session, archived = (f"/api/sessions/{one}" for one in made)
         stored = gateway.request("POST", f"{session}/files", credential=KEY, files=files).json()["items"]
+        for one in (session, archived):
+            gateway.request("POST", f"{one}/mcp", credential=KEY, json={"template": "time"})
         gateway.request("POST", f"{archived}/archive", credential=KEY)
         yield Target(gateway, *made, artifact=stored[0]["id"])
 

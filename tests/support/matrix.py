@@ -28,6 +28,7 @@ from carrel_gateway.identity.presented import Kind
 from carrel_gateway.identity.revocations import announce
 from carrel_gateway.identity.rights import Right, Role
 from carrel_gateway.identity.tables import logins
+from carrel_gateway.mcp_servers.service import McpServerService, NewServer
 from carrel_gateway.provider_keys.service import ProviderKeyService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.sessions.tables import sessions
@@ -90,6 +91,7 @@ class World:
             session = self.gateway.call(_new_session, self.context, owner)
         filled = operation.path.format(
             provider="openai",
+            server="notes",
             message_id=mine.message,
             session_id=session,
             artifact_id=mine.artifact,
@@ -119,6 +121,8 @@ class World:
         if "{provider}" in operation.path:
             for caller in (*self.people.values(), self.colleague):
                 self._known(operation, caller, "provider", _store_key)
+        if "{server}" in operation.path and operation.changes:  # there from the beginning, and perhaps deleted since
+            self.gateway.call(_add_server, self.context, owner, session)
         return named
 
     def _known(
@@ -188,6 +192,8 @@ async def _objects(context: ProcessContext, owner: Principal) -> Objects:
         stored = await artifacts.store(
             session, name="table.csv", category=category, content_type="text/csv", chunks=chunks_of(b"a\n1\n")
         )
+    for one in (session, archived):
+        await _add_server(context, owner, one)
     said = UserMessage(message_id=new_id(), content="hello")
     await HistoryService(context, own).append(archived, [said], actor="user")
     await sessions_of.archive(archived)
@@ -239,6 +245,13 @@ async def _share_session(context: ProcessContext, owner: Principal, session_id: 
 async def _new_link(context: ProcessContext, owner: Principal, session_id: UUID) -> UUID:
     sharing = SessionSharing(context, Principal(owner.tenant_id, owner.user_id))
     return (await sharing.make_link(session_id, timedelta(hours=1)))[0].id
+
+
+async def _add_server(context: ProcessContext, owner: Principal, session_id: UUID) -> None:
+    """Add an MCP server to a session, unless it is there."""
+    servers = McpServerService(context, Principal(owner.tenant_id, owner.user_id))
+    if not await servers.list(session_id):
+        await servers.add(session_id, NewServer("notes", ["notes"], {"TOKEN": "secret"}, "ask", enabled=True))
 
 
 async def _store_key(context: ProcessContext, owner: Principal) -> None:

@@ -7,10 +7,15 @@ that the caller was let through. Objects that a path names are made by `tests.su
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from carrel_gateway.identity.rights import Right
+
+_SAME = {"{model}": "{name}", "{server}": "{name}", "{mate_id}": "{user_id}"}
+"""Places in paths that have another name here than in the application, because something else is put there."""
+_PLACES = re.compile("|".join(map(re.escape, _SAME)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class Operation:
     @property
     def template(self) -> str:
         """The path as the application has it."""
-        return self.path.partition("?")[0].replace("{model}", "{name}").replace("{mate_id}", "{user_id}")
+        return _PLACES.sub(lambda found: _SAME[found[0]], self.path.partition("?")[0])
 
     @property
     def names_an_object(self) -> bool:
@@ -111,6 +116,12 @@ OPERATIONS: list[Operation] = [
     _op("GET", f"{S}/config", READ),
     _op("PUT", f"{S}/config", WRITE, json={"model": None}, cheap={"model": ""}),
     _op("POST", f"{S}/reload", WRITE),
+    _op("GET", "/api/mcp/templates", READ),
+    _op("GET", f"{S}/mcp", READ),
+    _op("POST", f"{S}/mcp", WRITE, json={"template": "time"}, cheap={}),
+    _op("GET", f"{S}/mcp/{{server}}", READ),
+    _op("PUT", f"{S}/mcp/{{server}}", WRITE, json={"enabled": False}),
+    _op("DELETE", f"{S}/mcp/{{server}}", WRITE),
     _op("POST", f"{S}/chat", WRITE, EXECUTE, json={"message": "x"}, cheap={}),
     _op("POST", f"{S}/chat/stream", WRITE, EXECUTE, json={"message": "x"}, cheap={}),
     _op("POST", f"{S}/cancel", WRITE),

@@ -45,6 +45,8 @@ class Action(StrEnum):
     KEY_ALL_REVOKED = "key.all-revoked"
     PROVIDER_KEY_STORED = "provider-key.stored"
     PROVIDER_KEY_REMOVED = "provider-key.removed"
+    MCP_SERVER_STORED = "mcp-server.stored"
+    MCP_SERVER_REMOVED = "mcp-server.removed"
     AGENT_STORED = "agent.stored"
     AGENT_CHANGED = "agent.changed"
     AGENT_DELETED = "agent.deleted"

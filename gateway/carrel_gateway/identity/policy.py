@@ -89,6 +89,12 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("GET", f"{_SESSION}/config"): _READ,
         ("PUT", f"{_SESSION}/config"): _WRITE,
         ("POST", f"{_SESSION}/reload"): _WRITE,
+        ("GET", "/api/mcp/templates"): _READ,
+        ("GET", f"{_SESSION}/mcp"): _READ,
+        ("POST", f"{_SESSION}/mcp"): _WRITE,
+        ("GET", f"{_SESSION}/mcp/{{name}}"): _READ,
+        ("PUT", f"{_SESSION}/mcp/{{name}}"): _WRITE,
+        ("DELETE", f"{_SESSION}/mcp/{{name}}"): _WRITE,
         # conversation
         ("POST", f"{_SESSION}/chat"): SEND,
         ("POST", f"{_SESSION}/chat/stream"): SEND,

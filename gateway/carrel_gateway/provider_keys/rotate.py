@@ -1,4 +1,4 @@
-"""Encrypts the stored keys of providers by the newest key of the installation.
+"""Encrypts the stored keys of providers, and the secrets of MCP servers, by the newest key of the installation.
 
     python -m carrel_gateway.provider_keys.rotate
 
@@ -11,30 +11,34 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from carrel_gateway.errors import CarrelError, Unavailable
+from carrel_gateway.identity.sealed import Sealed
 from carrel_gateway.identity.secrets import MasterKeys, Unsealable, load_master_keys
-from carrel_gateway.provider_keys.repository import StoredKey
-from carrel_gateway.provider_keys.sealing import resealed
-from carrel_gateway.provider_keys.tables import provider_keys
+from carrel_gateway.mcp_servers.service import SEALED_SERVERS
+from carrel_gateway.provider_keys.sealing import SEALED
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage.engine import connect_errors, database_url, make_engine, sqlite_file
 from carrel_gateway.storage.folder import FolderLock
 from carrel_gateway.storage.migrate import require_all_tenants
 
+_SEALED: Final = (SEALED, SEALED_SERVERS)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass
 class Rotated:
     """What was done."""
 
-    changed: int
-    unsealable: list[tuple[UUID, UUID, str]]
-    """Tenant, holder and provider of the keys that cannot be opened."""
+    changed: int = 0
+    unsealable: list[tuple[UUID, str]] = field(default_factory=list[tuple[UUID, str]])
+    """Tenant and name of what cannot be opened."""
 
 
 async def rotate(settings: Settings, secrets: MasterKeys) -> Rotated:
@@ -53,30 +57,13 @@ async def rotate(settings: Settings, secrets: MasterKeys) -> Rotated:
     file = sqlite_file(url)
     lock = FolderLock(file.parent) if file else None
     engine = make_engine(url, pool_size=1, max_overflow=0)
-    found = Rotated(0, [])
+    found = Rotated()
     try:
         async with engine.begin() as connection:
             if file is None:
                 await require_all_tenants(connection)
-            for row in (await connection.execute(select(provider_keys).with_for_update())).mappings().all():
-                stored = StoredKey(**{name: row[name] for name in StoredKey.__slots__})
-                try:
-                    sealed = resealed(secrets, row["tenant_id"], stored)
-                except Unsealable:
-                    found.unsealable.append((row["tenant_id"], stored.holder_id, stored.provider))
-                    continue
-                if sealed is None:
-                    continue
-                await connection.execute(
-                    update(provider_keys)
-                    .where(
-                        provider_keys.c.tenant_id == row["tenant_id"],
-                        provider_keys.c.holder_id == stored.holder_id,
-                        provider_keys.c.provider == stored.provider,
-                    )
-                    .values(sealed=sealed)
-                )
-                found = Rotated(found.changed + 1, found.unsealable)
+            for sealed in _SEALED:
+                await _rotate(connection, sealed, secrets, found)
     except (DBAPIError, *connect_errors(url)) as error:
         raise Unavailable("the database does not answer, or its schema is not of this version") from error
     finally:
@@ -84,6 +71,20 @@ async def rotate(settings: Settings, secrets: MasterKeys) -> Rotated:
         if lock:
             lock.release()
     return found
+
+
+async def _rotate(connection: AsyncConnection, sealed: Sealed, secrets: MasterKeys, found: Rotated) -> None:
+    query = select(sealed.table).where(sealed.table.c.sealed.is_not(None)).with_for_update()
+    for row in (await connection.execute(query)).mappings().all():
+        try:
+            anew = sealed.resealed(secrets, row)
+        except Unsealable:
+            found.unsealable.append((row["tenant_id"], sealed.told(row)))
+            continue
+        if anew is not None:
+            this = [column == row[column.name] for column in sealed.table.primary_key.columns]
+            await connection.execute(update(sealed.table).where(*this).values(sealed=anew))
+            found.changed += 1
 
 
 def main() -> int:
@@ -94,9 +95,9 @@ def main() -> int:
     except CarrelError as error:
         sys.stderr.write(f"{error.message}\n")
         return 1
-    sys.stdout.write(f"{found.changed} keys were encrypted anew\n")
-    for tenant_id, holder_id, provider in found.unsealable:
-        sys.stderr.write(f"cannot be opened: provider {provider} of {holder_id} in tenant {tenant_id}\n")
+    sys.stdout.write(f"{found.changed} secrets were encrypted anew\n")
+    for tenant_id, told in found.unsealable:
+        sys.stderr.write(f"cannot be opened: {told} in tenant {tenant_id}\n")
     return 1 if found.unsealable else 0
 
 

@@ -8,15 +8,23 @@ from __future__ import annotations
 from typing import Final
 from uuid import UUID
 
+from carrel_gateway.identity.sealed import Sealed
 from carrel_gateway.identity.secrets import MasterKeys
 from carrel_gateway.provider_keys.repository import StoredKey
+from carrel_gateway.provider_keys.tables import provider_keys
 
-_USE: Final = "provider-keys"
+SEALED: Final = Sealed(
+    provider_keys,
+    use="provider-keys",
+    bound_to=lambda row: f"{row['tenant_id']}/{row['holder_id']}/{row['provider']}",
+    told=lambda row: f"provider {row['provider']} of {row['holder_id']}",
+)
 
 
 def seal(secrets: MasterKeys, tenant_id: UUID, holder_id: UUID, provider: str, key: str) -> str:
     """Return a key encrypted by the installation's newest key."""
-    return secrets.seal(_USE, key.encode(), bound_to=_bound(tenant_id, holder_id, provider))
+    row = {"tenant_id": tenant_id, "holder_id": holder_id, "provider": provider}
+    return SEALED.seal(secrets, row, key.encode())
 
 
 def unseal(secrets: MasterKeys, tenant_id: UUID, stored: StoredKey) -> str:
@@ -27,22 +35,10 @@ def unseal(secrets: MasterKeys, tenant_id: UUID, stored: StoredKey) -> str:
     Unsealable
         It was encrypted by a key that is gone, or for something else, or is damaged.
     """
-    bound_to = _bound(tenant_id, stored.holder_id, stored.provider)
-    return secrets.unseal(_USE, stored.sealed, bound_to=bound_to).decode()
-
-
-def resealed(secrets: MasterKeys, tenant_id: UUID, stored: StoredKey) -> str | None:
-    """Return a key encrypted by the installation's newest key; none where it is already.
-
-    Raises
-    ------
-    Unsealable
-        It cannot be opened.
-    """
-    if stored.sealed.startswith(f"{secrets.newest.kid}."):
-        return None
-    return seal(secrets, tenant_id, stored.holder_id, stored.provider, unseal(secrets, tenant_id, stored))
-
-
-def _bound(tenant_id: UUID, holder_id: UUID, provider: str) -> str:
-    return f"{tenant_id}/{holder_id}/{provider}"
+    row = {
+        "tenant_id": tenant_id,
+        "holder_id": stored.holder_id,
+        "provider": stored.provider,
+        "sealed": stored.sealed,
+    }
+    return SEALED.unseal(secrets, row).decode()

@@ -29,11 +29,9 @@ from carrel_gateway.storage.engine import connect_errors, database_url, make_eng
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD: Final = "0014"
+HEAD: Final = "0015"
 """Revision of this version's schema."""
-KNOWN: Final = frozenset(
-    {"0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013", HEAD}
-)
+KNOWN: Final = frozenset(f"{number:04}" for number in range(1, int(HEAD) + 1))
 """Revisions that this version can start from."""
 _LOCK: Final = 0x63617272656C  # "carrel": number of the advisory lock
 

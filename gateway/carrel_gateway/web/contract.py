@@ -104,6 +104,9 @@ RULES: Final = (
     Rule("POST", "/api/sessions", {409: ("session_exists",)}),
     Rule("GET", "/api/sessions|" + _SESSION + "/(messages|events|files|artifacts)|/api/artifacts/.*/versions", {
         400: ("invalid_cursor",)}),
+    Rule("POST", _SESSION + "/mcp", {409: ("mcp_server_exists",), 422: ("mcp_server_refused",)}),
+    Rule(".*", _SESSION + r"/mcp/\{name\}", {404: ("mcp_server_not_found",)}),
+    Rule("PUT", _SESSION + r"/mcp/\{name\}", {422: ("mcp_server_refused",)}),
     # chat
     Rule("POST", _SESSION + "/chat(/stream)?", {
         409: ("busy", "archived", "conflict"), 422: ("idempotency_key_reused",),

@@ -17,7 +17,7 @@ from carrel_gateway.web.conditional import GUARDED
 from carrel_gateway.web.conditional import PATHS as CONDITIONAL
 
 KEY = "sk-0123456789abcdefghij"
-PATHS = ["", "/config", "/files", "/files/a.csv", "/artifacts?category=data", "/notebook", "/export"]
+PATHS = ["", "/config", "/mcp", "/files", "/files/a.csv", "/artifacts?category=data", "/notebook", "/export"]
 
 
 @pytest.fixture
@@ -63,10 +63,12 @@ def things(api, full):
     assert all(api.put(share, json={"access": "read"}).is_success for share in shares)
     provider = f"/api/provider-keys/of-{agent[-12:]}"
     assert api.put(provider, json={"key": KEY}).is_success
+    assert api.post(f"{full}/mcp", json={"template": "time"}).is_success
     name, kept = api.get("/api/me").json()["name"], api.get("/api/me/preferences").json()
     yield {
         full: {"title": "Another"},
         f"{full}/config": {"max_steps": 3},
+        f"{full}/mcp/time": {"permission": "deny"},
         f"{full}/files/a.csv": None,
         shares[0]: {"access": "write"},
         shares[1]: {"access": "write"},

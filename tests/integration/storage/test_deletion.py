@@ -23,6 +23,7 @@ from carrel_gateway.audit.service import AuditService, Filter
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import NotFound, Unavailable
 from carrel_gateway.history.service import HistoryService
+from carrel_gateway.mcp_servers.service import McpServerService, NewServer
 from carrel_gateway.runs.service import RunService
 from carrel_gateway.sessions import repository
 from carrel_gateway.sessions.service import Session, SessionService
@@ -50,6 +51,8 @@ async def fill(context: ProcessContext, principal: Principal, session_id: UUID) 
         ],
         actor="user",
     )
+    server = NewServer(MARKER, [MARKER], {"TOKEN": MARKER}, "ask", enabled=True)
+    await McpServerService(context, principal).add(session_id, server)
     for _ in range(2):
         await ArtifactService(context, principal).store(
             session_id, name=f"{MARKER}.txt", category="data", content_type=None, chunks=chunks_of(MARKER.encode())
@@ -84,17 +87,17 @@ async def test_nothing_is_left(
     await SessionService(context, principal).update(session_id, title=MARKER, config={"note": MARKER})
     await fill(context, principal, session_id)
     spelled = (MARKER, str(session_id), session_id.hex)
-    assert {"events", "messages", "cells", "runs", "artifacts", "sessions"} <= set(
+    assert {"events", "messages", "cells", "runs", "artifacts", "mcp_servers", "sessions"} <= set(
         await left_in_tables(context, principal, *spelled)
     )
     assert left_in_files(settings.data_dir)
     removal = await SessionService(context, principal).delete(session_id)
-    assert await left_in_tables(context, principal, *spelled) == {"audit": 2}
+    assert await left_in_tables(context, principal, *spelled) == {"audit": 3}
     assert await left_in_tables(context, principal, MARKER) == {}
     assert left_in_files(settings.data_dir) == [], "not in the files of the database either"
     assert removal.complete
     counted = {name: number for name, number in removal.rows.items() if number}
-    assert counted == {"events": 7, "messages": 1, "cells": 1, "runs": 1, "artifacts": 2}
+    assert counted == {"events": 8, "messages": 1, "cells": 1, "runs": 1, "artifacts": 2, "mcp_servers": 1}
     assert removal.objects == 2
     assert await context.objects.delete_prefix(str(principal.tenant_id)) == 0
     (told,) = (await AuditService(context, principal).list(Filter(action="session.removed"))).items

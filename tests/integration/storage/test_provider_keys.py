@@ -28,10 +28,13 @@ from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import NotFound, PermissionDenied
 from carrel_gateway.identity.rights import Role, rights_of
 from carrel_gateway.identity.secrets import Unsealable
+from carrel_gateway.mcp_servers.service import SEALED_SERVERS, McpServerService, NewServer
+from carrel_gateway.mcp_servers.tables import mcp_servers
 from carrel_gateway.provider_keys.metrics import USES
 from carrel_gateway.provider_keys.rotate import rotate
 from carrel_gateway.provider_keys.service import ProviderKeyService
 from carrel_gateway.provider_keys.tables import provider_keys
+from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.folder import DataFolderInUse
@@ -166,6 +169,14 @@ def named(*names: str) -> str:
     return ",".join(f"{name}:{base64.b64encode((name * 32).encode()[:32]).decode()}" for name in names)
 
 
+async def given_to_servers(context: ProcessContext, principal: Principal) -> list[dict[str, str] | None]:
+    """Return what MCP servers are given, by the servers' names."""
+    query = select(mcp_servers).where(mcp_servers.c.tenant_id == principal.tenant_id).order_by(mcp_servers.c.name)
+    async with context.database.transaction(principal.tenant_id) as tx:
+        rows = (await tx.connection.execute(query)).mappings().all()
+    return [json.loads(SEALED_SERVERS.unseal(context.secrets, row)) if row["sealed"] else None for row in rows]
+
+
 async def test_keys_of_the_installation_are_exchanged(
     make_settings: Any, settings: Settings, request: pytest.FixtureRequest
 ) -> None:
@@ -174,6 +185,10 @@ async def test_keys_of_the_installation_are_exchanged(
         first, second = [await new_principal(context.database) for _ in range(2)]
         for principal, key in ((first, OWN), (second, SHARED)):
             await ProviderKeyService(context, principal).put("openai", key, tenant=False)
+            session_id = (await SessionService(context, principal).create()).id
+            for given in ({"TOKEN": key}, {}):
+                server = NewServer(f"of-{len(given)}", ["x"], given, "ask", enabled=True)
+                await McpServerService(context, principal).add(session_id, server)
     both = make_settings(**same, secret_keys=named("new", "old"))
     async with open_state(both) as context:
         assert await ProviderKeyService(context, first).key_for(MODEL) == OWN
@@ -189,16 +204,19 @@ async def test_keys_of_the_installation_are_exchanged(
         postgres: Postgres = request.getfixturevalue("postgres")
         owners = make_settings(database_url=postgres.url(settings.database_url.rpartition("/")[2]))
     rotated = await rotate(owners, secrets)
-    assert rotated.changed == 2
-    lost = {tenant_id for tenant_id, _, _ in rotated.unsealable}  # of other tests, whose keys are gone
+    assert rotated.changed == 4
+    lost = {tenant_id for tenant_id, _ in rotated.unsealable}  # of other tests, whose keys are gone
     assert not lost & {first.tenant_id, second.tenant_id}
     assert (await rotate(owners, secrets)).changed == 0
     async with open_state(make_settings(**same, secret_keys=named("new"))) as context:
         for principal, key in ((first, OWN), (second, SHARED)):
             assert await ProviderKeyService(context, principal).key_for(MODEL) == key
+            assert await given_to_servers(context, principal) == [None, {"TOKEN": key}]
     async with open_state(make_settings(**same, secret_keys=named("third"))) as context:
         with pytest.raises(Unsealable, match="does not name any more"):
             await ProviderKeyService(context, first).key_for(MODEL)
+        with pytest.raises(Unsealable, match="does not name any more"):
+            await given_to_servers(context, first)
 
 
 def test_the_program_says_what_it_did(tmp_path: Path) -> None:
@@ -225,6 +243,6 @@ def test_the_program_says_what_it_did(tmp_path: Path) -> None:
         text=True,
         timeout=100,
     )
-    assert (done.returncode, done.stdout) == (1, "1 keys were encrypted anew\n"), done.stderr
+    assert (done.returncode, done.stdout) == (1, "1 secrets were encrypted anew\n"), done.stderr
     assert "cannot be opened: provider openai" in done.stderr
     assert OWN not in json.dumps([done.stdout, done.stderr])

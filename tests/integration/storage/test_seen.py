@@ -26,6 +26,8 @@ from carrel_gateway.credentials.schemas import KeyOut
 from carrel_gateway.credentials.service import CredentialService
 from carrel_gateway.errors import NotFound, PreconditionFailed
 from carrel_gateway.identity.rights import Role
+from carrel_gateway.mcp_servers.schemas import ServerOut
+from carrel_gateway.mcp_servers.service import Change, McpServerService, NewServer
 from carrel_gateway.people.schemas import UserOut
 from carrel_gateway.people.service import Member, Team, TeamService, UserService
 from carrel_gateway.provider_keys.schemas import ProviderKeyOut
@@ -168,7 +170,23 @@ async def a_provider_key(context: ProcessContext, owner: Principal) -> Thing:
     )
 
 
-KINDS = [a_session, a_configuration, an_agent, a_team, a_user, a_profile, preferences, a_provider_key]
+async def an_mcp_server(context: ProcessContext, owner: Principal) -> Thing:
+    own, servers = (await SessionService(context, owner).create()).id, McpServerService(context, owner)
+    await servers.add(own, NewServer("x", ["0"], {}, "ask", enabled=True))
+    shown = ServerOut.model_validate
+
+    async def word() -> str:
+        return (await servers.get(own, "x")).target[0]
+
+    return Thing(
+        lambda: _tag(servers.get(own, "x"), shown),
+        word,
+        lambda seen, word: servers.change(own, "x", Change(target=[word]), seen.on(shown)),
+        lambda seen: servers.remove(own, "x", seen.on(shown)),
+    )
+
+
+KINDS = [a_session, a_configuration, an_mcp_server, an_agent, a_team, a_user, a_profile, preferences, a_provider_key]
 
 
 @pytest.fixture
