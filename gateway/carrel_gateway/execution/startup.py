@@ -20,11 +20,18 @@ from carrel_gateway.sessions.service import SessionService
 _AT_ONCE: Final = 4
 """A host that is dead and owes something is started, which takes a second of one processor."""
 
+PATIENCE_SECONDS: Final = 20.0
+"""A host that answers nothing, or a history that takes nothing, holds the start up for so long at most."""
+
 _log = structlog.get_logger(__name__)
 
 
 async def recover_left_behind(context: ProcessContext) -> int:
-    """Read on the sessions whose hosts outlived an earlier gateway; return how many were looked at."""
+    """Read on the sessions whose hosts outlived an earlier gateway; return how many were looked at.
+
+    What is being recorded goes on when it takes longer; what was not looked at by then is read on when the session is
+    used.
+    """
     sessions = await context.executor.sessions()
     at_once = asyncio.Semaphore(_AT_ONCE)
 
@@ -32,7 +39,11 @@ async def recover_left_behind(context: ProcessContext) -> int:
         async with at_once:
             await _recover(context, session)
 
-    await asyncio.gather(*map(recover, sessions))
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await asyncio.gather(*map(recover, sessions))
+    except TimeoutError:
+        _log.warning("recovery_goes_on", sessions=len(sessions))
     return len(sessions)
 
 

@@ -1,7 +1,7 @@
 """What a gateway that starts does about the one before it.
 
 Plan: output that nobody acknowledged is read on without being asked; the host of a session that was deleted meanwhile
-is ended with its files; a session that cannot be recovered does not keep the gateway from starting.
+is ended with its files; a session that cannot be recovered, or takes for ever, does not keep the gateway from starting.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 from pathlib import Path
 
 import msgspec
+import pytest
 from tests.support.desk import Desk
 
 from carrel_gateway.execution.startup import recover_left_behind
@@ -66,6 +67,23 @@ async def test_a_dead_host_does_not_keep_the_gateway_from_starting(desk: Desk):
     record = msgspec.json.decode(await asyncio.to_thread(record_path(desk).read_bytes), type=HostRecord)
     os.kill(record.pid, signal.SIGKILL)
     assert await recover_left_behind(desk.context) == 1
+
+
+async def test_a_host_that_stands_still_does_not_hold_the_start_up(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("carrel_gateway.execution.startup.PATIENCE_SECONDS", 0.5)
+    await run_unseen(desk)
+    record = msgspec.json.decode(await asyncio.to_thread(record_path(desk).read_bytes), type=HostRecord)
+    os.kill(record.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(20):
+            assert await recover_left_behind(desk.context) == 1
+    finally:
+        os.kill(record.pid, signal.SIGCONT)
+    await desk.run("None")
+    await desk.context.kernels.in_flight.wait(desk.session_id, seconds=60)
+    events = await desk.history.events(desk.session_id)
+    codes = {event.payload.code for event in events if isinstance(event.payload, CellFinished)}
+    assert codes == {"x = 1", "print('unseen')", "None"}
 
 
 async def _nothing(*_: object) -> None:
