@@ -31,6 +31,7 @@ from carrel_gateway.storage.engine import (
     connect_errors,
     database_url,
     driver_arguments,
+    is_at_its_end,
     make_engine,
     sqlite_file,
 )
@@ -159,7 +160,8 @@ class Database:
                     yield tx
                     await connection.commit()
             except DatabaseAway as error:
-                if isinstance(error.__cause__, OSError):  # it hangs; whoever comes next gets another connection
+                if isinstance(error.__cause__, OSError) or is_at_its_end(error.__cause__):
+                    # Whoever comes next gets another connection.
                     await connection.invalidate()
                 raise
         await tx.committed()
@@ -269,12 +271,15 @@ class Database:
         """Return a connection with a transaction begun; it goes back to the pool with the stack."""
         engine = self._engine if write else self._reader
         for attempt in range(_ATTEMPTS):
+            connection: AsyncConnection | None = None
             try:
                 with converted():
                     connection = await stack.enter_async_context(engine.connect())
                     await connection.begin()
                     await bind(connection)
             except (DatabaseAway, *self._connect_errors) as error:
+                if connection is not None and is_at_its_end(error.__cause__):
+                    await connection.invalidate()
                 last = attempt + 1 == _ATTEMPTS
                 if last or not _was_cut(error):
                     raise error if isinstance(error, DatabaseAway) else away() from error
@@ -298,6 +303,10 @@ def converted() -> Generator[None]:
         raise full() from error
     except (DBAPIError, OSError) as error:  # `TimeoutError` is one: what a driver says of a server that hangs
         raise away() from error
+    except Exception as error:
+        if is_at_its_end(error):
+            raise away() from error
+        raise
 
 
 def _direct(engine: AsyncEngine, turn: asyncio.Lock | None, *, size: int) -> _Direct:
@@ -309,4 +318,5 @@ def _direct(engine: AsyncEngine, turn: asyncio.Lock | None, *, size: int) -> _Di
 
 
 def _was_cut(error: Exception) -> bool:
-    return isinstance(error.__cause__, DBAPIError) and error.__cause__.connection_invalidated
+    cause = error.__cause__
+    return is_at_its_end(cause) or (isinstance(cause, DBAPIError) and cause.connection_invalidated)

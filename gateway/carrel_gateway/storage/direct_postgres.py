@@ -43,9 +43,14 @@ _CUT: Final = (
     asyncpg.CrashShutdownError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     ConnectionError,
 )
-"""The connection is gone, and what it says of the statement is nothing."""
+"""The connection is gone, and what it says of the statement is nothing.
+
+The driver calls it an error of its own when the server's last word has come and the end of the connection has not."""
+_DRIVER: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""All that the driver raises."""
 
 _connect: Any = asyncpg.connect  # pyright: ignore[reportUnknownVariableType]
 """It has no types."""
@@ -106,7 +111,7 @@ class DirectPostgres:
             raise
         except asyncpg.IntegrityConstraintViolationError as error:
             raise IntegrityError(None, None, error) from error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except (*_DRIVER, OSError) as error:
             if isinstance(error, ValueError):  # a value that its column cannot have
                 raise
             raise away() from error
@@ -122,7 +127,7 @@ class DirectPostgres:
             with suppress(asyncio.CancelledError):
                 await self._ending
         while self._free:
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            with suppress(*_DRIVER, OSError):
                 await self._free.pop().close(timeout=_CLOSE_SECONDS)
 
     async def _take_place(self) -> None:
@@ -149,7 +154,7 @@ class DirectPostgres:
                 await connection.execute(f"COMMIT;{binding}" if is_open else binding)
             except BaseException as error:
                 connection.terminate()
-                if not isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | ConnectionError):
+                if not isinstance(error, (*_DRIVER, ConnectionError)):
                     raise
                 _log.info("database_connection_cut")
                 self._drop_free()
@@ -203,7 +208,7 @@ class DirectPostgres:
             await connection.execute("COMMIT")
         except BaseException as error:
             connection.terminate()
-            if not isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
+            if not isinstance(error, (*_DRIVER, OSError)):
                 raise  # whoever comes next finds out about the others
         else:
             self._free.append(connection)
@@ -216,13 +221,15 @@ class DirectPostgres:
 
     async def _give_up(self, connection: Any, error: BaseException) -> None:
         """Roll back, and keep the connection where it is certain that nothing of the transaction is left on it."""
-        usable = isinstance(error, Exception) and not isinstance(error, OSError | asyncpg.InterfaceError)
+        usable = isinstance(error, Exception) and not isinstance(
+            error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError
+        )
         if usable and not connection.is_closed() and not self._closed:
             try:
                 await connection.execute("ROLLBACK")
             except BaseException as failure:
                 connection.terminate()
-                if not isinstance(failure, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
+                if not isinstance(failure, (*_DRIVER, OSError)):
                     raise
             else:
                 self._free.append(connection)

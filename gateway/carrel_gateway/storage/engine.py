@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -131,9 +132,17 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def connect_errors(url: URL) -> tuple[type[Exception], ...]:
-    """Return what the driver raises, unwrapped, when it cannot connect."""
+    """Return what the driver raises, unwrapped, when it cannot connect, or finds a connection at its end."""
     if url.get_backend_name() == "sqlite":
         return (OSError, TimeoutError)
     import asyncpg  # noqa: PLC0415  an extra; there when the database is Postgres
 
-    return (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+    return (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
+def is_at_its_end(error: BaseException | None) -> bool:
+    """Return whether a driver says so, as a mistake of its own, of a connection: the server's last word has come, and
+    the end of the connection has not yet.
+    """
+    asyncpg = sys.modules.get("asyncpg")  # an extra; there when the database is Postgres
+    return asyncpg is not None and isinstance(error, asyncpg.InternalClientError)

@@ -164,7 +164,9 @@ async def hosts(cluster: Cluster, pair: Deployed) -> AsyncIterator[Hosts]:
     if not isinstance(cluster, BareCluster):
         pytest.skip("pods are called from here on the bare host only")
     async with aiohttp.ClientSession(trust_env=False) as http:
-        yield Hosts(http, Signer("gateway-1", pair.gateway_key))
+        made = Hosts(http, Signer("gateway-1", pair.gateway_key))
+        yield made
+        await made.aclose()
 
 
 def rights(place: Deployed) -> list[dict[str, Any]]:

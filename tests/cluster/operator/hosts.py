@@ -98,6 +98,12 @@ class Hosts:
 
     def __init__(self, http: aiohttp.ClientSession, signer: Signer) -> None:
         self._http, self._signer = http, signer
+        self._made: list[HostConnection] = []
+
+    async def aclose(self) -> None:
+        """Close what connections are kept."""
+        for connection in self._made:
+            await connection.aclose()
 
     def of(self, session: dict[str, Any], signer: Signer | None = None) -> Host:
         """Return the host of a session that is ready, as its document says."""
@@ -108,7 +114,9 @@ class Hosts:
         """Return the host at an address."""
         signer = signer or self._signer
         place = HostEndpoint(session_uid=session_uid, audience=pod_uid, url=f"http://{endpoint}")
-        return Host(HostConnection(place, signer, self._http), self._http, signer)
+        connection = HostConnection(place, signer, self._http)
+        self._made.append(connection)
+        return Host(connection, self._http, signer)
 
     async def session_of(self, pod: dict[str, Any]) -> str | None:
         """Return whose the kernel host in the pod says it is."""

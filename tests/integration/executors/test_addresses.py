@@ -191,6 +191,7 @@ async def test_a_kernel_host_cannot_send_a_call_elsewhere(name, status):
             host = HostConnection(HostEndpoint(session_uid="s", audience="a", url=url), signer, http)
             with pytest.raises(CarrelError) as refused:
                 await call(host, name)
+            await host.aclose()
             assert refused.value.status == 503
         assert elsewhere.seen == []
 

@@ -24,8 +24,10 @@ from tests.support.people import new_key, new_user
 from tests.support.state import new_principal
 
 from carrel_gateway.history.service import HistoryService
+from carrel_gateway.identity import authenticator
 from carrel_gateway.identity.rights import Role
 from carrel_gateway.kernels import acks
+from carrel_gateway.kernels.streams import HostStreams
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage import direct_postgres
 from carrel_gateway.storage.ids import new_id
@@ -66,7 +68,7 @@ class Counted:
 
             return call
 
-        ask_redis, ask_host = Redis.execute_command, aiohttp.ClientSession.request
+        ask_redis, ask_host, open_stream = Redis.execute_command, aiohttp.ClientSession.request, HostStreams.open
 
         def redis(client: Any, *arguments: Any, **options: Any) -> Any:
             found["bus" if "{carrel.bus}" in str(arguments) else "redis"] += 1
@@ -76,6 +78,10 @@ class Counted:
             found["host"] += 1
             return ask_host(session, *arguments, **options)
 
+        def stream(streams: Any, *arguments: Any, **options: Any) -> Any:
+            found["host"] += 1
+            return open_stream(streams, *arguments, **options)
+
         def plain(*_: Any) -> None:
             found["sqlalchemy"] += 1
 
@@ -84,6 +90,7 @@ class Counted:
             setattr(driver, name, counted(name))
         Redis.execute_command = redis
         aiohttp.ClientSession.request = host
+        HostStreams.open = stream
         event.listen(engine, "before_cursor_execute", plain)
         try:
             yield found
@@ -91,6 +98,7 @@ class Counted:
             event.remove(engine, "before_cursor_execute", plain)
             Redis.execute_command = ask_redis
             aiohttp.ClientSession.request = ask_host
+            HostStreams.open = open_stream
             for name, original in originals.items():
                 setattr(driver, name, original)
 
@@ -108,8 +116,10 @@ def counted(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, redis_u
         checkpoint_seconds=0,
         run_lease_seconds=3600,  # whoever looks for runs that nobody has asks the database too
     )
-    with inside(settings) as gateway:
-        yield Counted(gateway)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(authenticator, "_FLUSH_SECONDS", 3600.0)  # when a key was used is written down by itself
+        with inside(settings) as gateway:
+            yield Counted(gateway)
 
 
 @pytest.fixture
@@ -152,10 +162,10 @@ def test_an_execution_is_one_transaction_and_one_call(counted: Counted, monkeypa
 
 @pytest.mark.usefixtures("reads_stay_open")
 def test_a_look_at_who_calls_is_one_statement_by_the_driver(counted: Counted):
-    authenticator = counted.gateway.authenticator
+    asked = counted.gateway.authenticator
     with counted.counting() as found:
         for _ in range(TIMES):
-            authenticator._cache._entries.clear()  # pyright: ignore[reportPrivateUsage]
+            asked._cache._entries.clear()  # pyright: ignore[reportPrivateUsage]
             counted.ask("GET", f"{counted.session}/messages")
     assert found["sqlalchemy"] == 0
     assert TIMES * 2 <= found["postgres"] <= TIMES * 2 + 1, "one more where none is open yet"
