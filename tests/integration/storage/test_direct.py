@@ -35,7 +35,7 @@ from carrel_gateway.identity.service import DEFAULT_TENANT_ID
 from carrel_gateway.sessions import repository as sessions
 from carrel_gateway.storage import direct_postgres, engine
 from carrel_gateway.storage.compiled import compiled
-from carrel_gateway.storage.database import Database, DatabaseAway, converted
+from carrel_gateway.storage.database import Database, DatabaseAway
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.steps import Steps, scalar
 from carrel_wire.log import UserMessage
@@ -387,13 +387,6 @@ async def test_a_connection_of_which_the_end_has_not_come_yet_means_away_and_is_
             assert await ask() == 0
     finally:
         await database.aclose()
-
-
-def test_so_it_does_in_a_transaction_of_sqlalchemys() -> None:
-    with pytest.raises(DatabaseAway), converted():
-        raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
-    with pytest.raises(RuntimeError), converted():
-        raise RuntimeError
 
 
 async def test_a_slow_server_and_a_full_pool_mean_away(
