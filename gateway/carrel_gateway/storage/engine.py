@@ -18,6 +18,18 @@ CONNECT_SECONDS: Final = 5
 CHECKOUT_SECONDS: Final = 10
 COMMAND_SECONDS: Final = 60
 """No statement of the gateway takes so long; one that does hangs on a dead connection."""
+IDLE_SECONDS: Final = 10
+"""A transaction of which Postgres hears nothing for so long is over: whoever began it stands still or is gone, and
+others may wait for its rows."""
+_GONE: Final = {  # milliseconds, but the keepalives, which are seconds
+    "client_connection_check_interval": "5000",  # also while a statement waits for rows of another transaction
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+"""By which Postgres notices a gateway that is gone without a word, as when its node loses power; by itself it takes
+hours. Source: "Connection Settings" of PostgreSQL's manual."""
 _BUSY_MILLISECONDS: Final = 10_000
 WRITE: Final = "carrel_write"
 """Execution option of connections whose transaction writes; SQLite must know it at the beginning."""
@@ -92,8 +104,12 @@ def _postgres_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
     arguments: dict[str, Any] = {
         "timeout": CONNECT_SECONDS,
         "command_timeout": COMMAND_SECONDS,
-        # Short statements only: compiling them costs more than it saves.
-        "server_settings": {"application_name": "carrel-gateway", "jit": "off"},
+        "server_settings": {
+            "application_name": "carrel-gateway",
+            "jit": "off",  # short statements only: compiling them costs more than it saves
+            "idle_in_transaction_session_timeout": str(round(IDLE_SECONDS * 1000)),
+            **_GONE,
+        },
     }
     sslmode = url.query.get("sslmode")  # the name that libpq gives it
     if sslmode:

@@ -10,9 +10,9 @@ import aiohttp
 
 from carrel_gateway.executors.base import HostEndpoint
 from carrel_gateway.kernels.connection import HostConnection
-from carrel_wire.events import Finished, Stdout
+from carrel_wire.events import Error, Finished, Stdout
 from carrel_wire.host import ExecuteRequest, HostState
-from carrel_wire.snapshots import Manifest
+from carrel_wire.snapshots import Manifest, RestoreReply
 from carrel_wire.tokens import EXECUTE, Signer
 
 
@@ -56,13 +56,16 @@ class Host:
         CellFailed
         """
         printed: list[str] = []
+        raised: str | None = None
         request = ExecuteRequest(code=code, incarnation=incarnation)
         async for event in self._connection.execute(uuid4(), request):
             if isinstance(event, Stdout):
                 printed.append(event.text)
+            elif isinstance(event, Error):
+                raised = f"{event.name}: {event.value}"
             elif isinstance(event, Finished):
                 if event.status != "ok":
-                    raise CellFailed(event.status, event.message)
+                    raise CellFailed(event.status, event.message or raised)
                 return "".join(printed)
         raise AssertionError("the events have no end")
 
@@ -86,11 +89,11 @@ class Host:
         """End the kernel for good, if nothing has run since the snapshot."""
         await self._connection.seal(saved.manifest.digest)
 
-    async def restore(self, saved: Saved) -> None:
+    async def restore(self, saved: Saved) -> RestoreReply:
         """Bring a snapshot's variables and files back."""
         for digest in await self._connection.missing(saved.manifest):
             await self._connection.put_blob(digest, _once(saved.blobs[digest]))
-        await self._connection.restore(saved.manifest)
+        return await self._connection.restore(saved.manifest)
 
 
 class Hosts:

@@ -19,7 +19,7 @@ from tests.cluster.operator.hosts import CellFailed, Host, Hosts, Saved
 from tests.cluster.operator.sessions import Sessions
 from tests.cluster.operator.watching import History
 
-from carrel_gateway.errors import CarrelError
+from carrel_gateway.errors import CarrelError, KernelLost
 
 PATIENCE = 300.0
 """Seconds for anything to come about, whatever is killed meanwhile."""
@@ -97,7 +97,7 @@ class Person:
             while not _true((session := self._session())["status"], "Suspended"):
                 if session["status"].get("endpoint") and not self._is_saved(session):
                     try:
-                        self.saved = await (await self._kernel(session)).save()
+                        self.saved = await self._save(await self._kernel(session))
                     except BROKEN as error:
                         await self._tired(error)
                         continue
@@ -108,6 +108,15 @@ class Person:
         await self._patch({"operatingMode": "Running"})
         await self._count()
         self.done["woken"] += 1
+
+    async def _save(self, kernel: Host) -> Saved:
+        """Take a snapshot of the process that has the number: a host that was killed since has another one."""
+        saved = await kernel.save()
+        manifest = saved.manifest
+        if manifest.incarnation != self.incarnation:
+            raise KernelLost("The process that was to be saved is gone.", code="another_process_saved")
+        assert [one.name for one in manifest.variables.variables] == ["number"], manifest.variables
+        return saved
 
     def _is_saved(self, session: dict[str, Any]) -> bool:
         return self.saved is not None and self.saved.pod_uid == session["status"]["podUID"]
@@ -129,7 +138,8 @@ class Person:
             self.number = found
             return kernel
         if self.saved is not None:
-            await kernel.restore(self.saved)
+            reply = await kernel.restore(self.saved)
+            assert reply.incarnation != main.incarnation or reply.restored == ["number"], reply
             found = int(await kernel.run("print(number)", main.incarnation))
             assert found == self.saved_number, f"the snapshot held {self.saved_number}, and there is {found}"
             self.done["brought back"] += 1

@@ -1,13 +1,15 @@
 """The short form of the soak of two gateways: everything is struck from one seed while people work.
 
-Plan: the siege; the relay between them passes, cuts and delays; the reader of a stream notices a gap, a repetition and
-an event that the log does not have.
+Plan: the siege; the relay between them passes, cuts and delays, and tells of the end of either side; the reader of a
+stream notices a gap, a repetition and an event that the log does not have.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import socket
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,38 @@ async def test_the_relay_passes_cuts_and_waits():
     assert not wire.cut()
     await wire.stop()
     server.close()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_the_end_of_one_side_is_that_of_the_other_whatever_way_it_comes(reset: bool) -> None:
+    ended: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"not read")
+        try:
+            said = await reader.read()
+        except ConnectionError:
+            said = b"reset"
+        ended.set_result(said)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    wire = Wire(server.sockets[0].getsockname()[1])
+    await wire.start()
+    try:
+        async with asyncio.timeout(10):
+            _, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+            writer.write(b"a word")
+            if reset:
+                own: socket.socket = writer.get_extra_info("socket")
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await writer.drain()
+            await asyncio.sleep(0.05)
+            writer.close()
+            assert await ended in ({b"reset", b"a word"} if reset else {b"a word"})
+    finally:
+        await wire.stop()
+        server.close()
 
 
 def test_a_follower_notices_what_is_missing_doubled_or_not_in_the_log():

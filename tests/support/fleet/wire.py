@@ -72,7 +72,7 @@ class Wire:
                 end.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, RuntimeError):
+        try:
             while piece := await reader.read(_CHUNK):
                 if self.delay_seconds:
                     await asyncio.sleep(self.delay_seconds)
@@ -80,3 +80,5 @@ class Wire:
                 await writer.drain()
             if writer.can_write_eof():
                 writer.write_eof()
+        except (OSError, RuntimeError):  # reset by one end, as by a process that is killed: the other one is told
+            writer.transport.abort()
