@@ -4,14 +4,14 @@ Plan: a job is done, with what it leaves; of several that are due the most urgen
 time; a key has one live job; two workers that race do each of many jobs once, and none is lost; whoever lost a job
 writes nothing of it; one that fails waits longer and longer, is dead after its attempts, and can be tried again; one
 whose owners die is not begun for ever; cancelling, also of what runs and of what a dead gateway left; a worker that
-ends gives back what it has; a worker says when it does not look, or is behind; another tenant sees nothing.
+ends gives back what it has; a worker says when it does not look, or is behind.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,30 +19,19 @@ from uuid import UUID
 
 import pytest
 import structlog
-from prometheus_client import REGISTRY
-from sqlalchemy import update
 from tests.support.state import new_principal, open_state
+from tests.support.working import SOON, Working, change, claim, counted, until, until_counted, until_so, with_settings
 
 from carrel_gateway.audit.service import AuditService
 from carrel_gateway.audit.service import Filter as AuditFilter
 from carrel_gateway.context import Principal, ProcessContext
-from carrel_gateway.errors import CarrelError, Conflict, InvalidInput, NotFound, StaleJob, Unavailable
+from carrel_gateway.errors import Conflict, StaleJob, Unavailable
 from carrel_gateway.jobs import repository, service
 from carrel_gateway.jobs.model import Job, Kind, fence_of
 from carrel_gateway.jobs.service import Filter, JobService
-from carrel_gateway.jobs.tables import jobs as table
 from carrel_gateway.jobs.worker import JobWorker
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage.ids import new_id
-
-SOON = 20.0
-"""Seconds that a busy machine may take for what takes none."""
-
-
-@pytest.fixture
-def kind() -> str:
-    """A kind of its own: workers take jobs of all tenants, and tests share a database."""
-    return f"test-{new_id().hex}"
 
 
 @pytest.fixture
@@ -51,81 +40,11 @@ def context(context: ProcessContext) -> ProcessContext:
 
 
 @pytest.fixture
-def jobs(context: ProcessContext, principal: Principal) -> JobService:
-    return JobService(context, principal)
-
-
-def with_settings(context: ProcessContext, **named: Any) -> ProcessContext:
-    quick = {"jobs_poll_seconds": 0.2, "job_lease_seconds": 30.0, **named}
-    return replace(context, settings=context.settings.model_copy(update=quick))
-
-
-class Working:
-    """Workers with one kind of jobs, ended with the test."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.done: list[Job] = []
-        self.workers: list[JobWorker] = []
-
-    async def work(self, job: Job) -> Mapping[str, Any] | None:
-        self.done.append(job)
-        return {"n": job.payload.get("n")}
-
-    def start(
-        self, context: ProcessContext, work: Callable[[Job], Awaitable[Any]] | None = None, **options: Any
-    ) -> JobWorker:
-        worker = JobWorker(context, [Kind(self.kind, work or self.work, **options)], draw=lambda: 0.0)
-        self.workers.append(worker)
-        worker.start()
-        return worker
-
-
-@pytest.fixture
 async def working(kind: str) -> AsyncIterator[Working]:
     made = Working(kind)
     yield made
     for worker in made.workers:
         await worker.aclose()
-
-
-async def until_so(jobs: JobService, job_id: UUID | None, so: Callable[[Job], bool]) -> Job:
-    assert job_id is not None
-    async with asyncio.timeout(SOON):
-        while True:
-            job = await jobs.get(job_id)
-            if so(job):
-                return job
-            await asyncio.sleep(0.01)
-
-
-async def until(jobs: JobService, job_id: UUID | None, status: str) -> Job:
-    return await until_so(jobs, job_id, lambda job: job.status == status)
-
-
-async def until_counted(kind: str, outcome: str, number: int) -> None:
-    async with asyncio.timeout(60):
-        while True:
-            if counted(kind, outcome) >= number:
-                return
-            await asyncio.sleep(0.01)
-
-
-async def claim(context: ProcessContext, kind: str, *, lease: float = 30.0, limit: int = 100) -> list[Job]:
-    async with context.database.worker_transaction(write=True) as connection:
-        return await repository.claim(
-            connection, context.database.dialect, context.gateway_id, kinds={kind}, limit=limit, lease_seconds=lease
-        )
-
-
-async def make_due(context: ProcessContext, job: Job) -> None:
-    async with context.database.transaction(job.tenant_id) as tx:
-        same = (table.c.tenant_id == tx.tenant_id, table.c.id == job.id)
-        await tx.connection.execute(update(table).where(*same).values(due_at=tx.dialect.now()))
-
-
-def counted(kind: str, outcome: str) -> float:
-    return REGISTRY.get_sample_value("carrel_jobs_finished_total", {"kind": kind, "outcome": outcome}) or 0.0
 
 
 # ---------------------------------------------------------------------- from beginning to end
@@ -288,7 +207,7 @@ async def test_a_worker_that_lost_its_job_stops(jobs: JobService, working: Worki
     assert job_id is not None
     working.start(with_settings(context, job_lease_seconds=0.6, jobs_poll_seconds=60.0), work)
     await asyncio.wait_for(begun.wait(), SOON)
-    await make_due(context, await jobs.get(job_id))
+    await change(context, await jobs.get(job_id), due_at=datetime.now(UTC))
     other = replace(context, gateway_id=new_id())
     (taken,) = await claim(other, working.kind)
     await asyncio.wait_for(stopped.wait(), SOON)
@@ -342,7 +261,7 @@ async def test_a_failing_job_waits_longer_and_is_dead_in_the_end(
     job = await until_so(jobs, job_id, lambda job: job.error_code is not None)
     assert (job.status, job.attempts, job.error_code, job.error) == ("queued", 1, "away", "the store is away")
     assert timedelta(seconds=0) < job.due_at - datetime.now(UTC) <= timedelta(seconds=5)
-    await make_due(context, job)
+    await change(context, job, due_at=datetime.now(UTC))
     dead = await until(jobs, job_id, "dead")
     assert (dead.attempts, dead.error_code, dead.error) == (2, "internal", _said(dead))
     assert "secret" not in _said(dead)
@@ -452,10 +371,7 @@ async def test_a_worker_says_when_it_is_behind_or_does_not_look(
 ) -> None:
     job_id = await jobs.enqueue(working.kind)
     assert job_id is not None
-    late = datetime.now(UTC) - timedelta(hours=1)
-    async with context.database.transaction(jobs._principal.tenant_id) as tx:
-        same = (table.c.tenant_id == tx.tenant_id, table.c.id == job_id)
-        await tx.connection.execute(update(table).where(*same).values(due_at=late))
+    await change(context, await jobs.get(job_id), due_at=datetime.now(UTC) - timedelta(hours=1))
     worker = JobWorker(with_settings(context, jobs_concurrency=1), [Kind(working.kind, working.work)])
     await worker.ping()
     await worker._measure()
@@ -484,61 +400,3 @@ async def test_looking_goes_on_after_an_error(
     monkeypatch.setattr(repository, "claim", wrong)
     working.start(context)
     await until(jobs, await jobs.enqueue(working.kind), "succeeded")
-
-
-# ---------------------------------------------------------------------- lists, tenants, old ones
-
-
-async def test_another_tenant_sees_nothing(jobs: JobService, context: ProcessContext, kind: str) -> None:
-    job_id = await jobs.enqueue(kind)
-    assert job_id is not None
-    stranger = JobService(context, await new_principal(context.database))
-    assert (await stranger.list(Filter())).items == []
-    for ask in (stranger.get, stranger.cancel, stranger.retry):
-        with pytest.raises(NotFound) as refused:
-            await ask(job_id)
-        assert refused.value.code == "job_not_found"
-    assert (await jobs.get(job_id)).status == "queued"
-
-
-async def test_pages_and_filters(jobs: JobService, kind: str) -> None:
-    made = [await jobs.enqueue(kind) for _ in range(3)]
-    other = await jobs.enqueue(f"{kind}-other")
-    assert made[1] is not None
-    await jobs.cancel(made[1])
-    first = await jobs.list(Filter(kind=kind), limit=2)
-    assert [job.id for job in first.items] == [made[2], made[1]]
-    second = await jobs.list(Filter(kind=kind), limit=2, cursor=first.next_cursor)
-    assert ([job.id for job in second.items], second.next_cursor) == ([made[0]], None)
-    with pytest.raises(InvalidInput):
-        await jobs.list(Filter(), cursor=first.next_cursor)
-    assert [job.id for job in (await jobs.list(Filter(status="cancelled"))).items] == [made[1]]
-    assert {job.id for job in (await jobs.list(Filter())).items} == {*made, other}
-
-
-async def test_what_ended_long_ago_is_removed(jobs: JobService, context: ProcessContext, kind: str) -> None:
-    ages = {"succeeded": (1, 3), "dead": (29, 31), "cancelled": (29, 31)}
-    kept: set[UUID] = set()
-    for status, (young, old) in ages.items():
-        for days in (young, old):
-            job_id = await jobs.enqueue(kind)
-            (job,) = await claim(context, kind)
-            await service.settle(context, fence_of(job), status)  # pyright: ignore[reportArgumentType]
-            async with context.database.transaction(job.tenant_id) as tx:
-                same = (table.c.tenant_id == tx.tenant_id, table.c.id == job_id)
-                ended = datetime.now(UTC) - timedelta(days=days)
-                await tx.connection.execute(update(table).where(*same).values(finished_at=ended))
-            if days == young:
-                kept.add(job.id)
-    await jobs.enqueue(kind)
-    assert await jobs.sweep() == 3
-    assert {job.id for job in (await jobs.list(Filter())).items} > kept
-    assert len((await jobs.list(Filter())).items) == 4
-
-
-async def test_only_an_administrator_looks_at_jobs(context: ProcessContext, principal: Principal) -> None:
-    reader = JobService(context, replace(principal, rights=frozenset()))
-    for ask in (reader.list(Filter()), reader.get(new_id()), reader.retry(new_id()), reader.cancel(new_id())):
-        with pytest.raises(CarrelError) as refused:
-            await ask
-        assert refused.value.code == "permission_denied"

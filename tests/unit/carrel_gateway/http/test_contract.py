@@ -31,7 +31,7 @@ INTERNAL = {
     "schema_mismatch", "migration_failed", "data_folder_in_use", "data_folder_unusable", "secret_keys_unusable",
     "oidc_settings_unusable", "mail_settings_unusable", "admin_address_unusable",
     # between parts of the gateway; whoever asks turns them into something else
-    "stale_run", "bus_away", "snapshot_not_found", "unsealable", "not_yet", "waking",
+    "stale_run", "stale_job", "bus_away", "snapshot_not_found", "unsealable", "not_yet", "waking",
     # frames of the WebSocket
     "unknown_frame",
 }  # fmt: skip
