@@ -201,6 +201,8 @@ OPERATIONS: list[Operation] = [
     _op("GET", "/api/audit", Right.TENANT_READ),
     _op("GET", "/api/audit/export", Right.TENANT_READ),
     _op("GET", "/api/audit/verify", Right.TENANT_READ),
+    _op("GET", "/api/usage", Right.TENANT_READ),
+    _op("GET", "/api/me/usage", Right.PROFILE_READ),
     _op("GET", "/api/models", Right.MODELS_READ),
     _op("GET", "/api/models/{model}/validate", Right.MODELS_READ),
     _op("WS", "/ws/chat/{session_id}", READ, changes=False),

@@ -349,7 +349,7 @@ async def texts_of(tx: Transaction, found: Sequence[Found]) -> dict[tuple[UUID, 
 
 def _message(row: Sequence[Any]) -> Message:
     own, seq, role, content, run_id, artifact_ids, superseded_seq, created_at = row
-    artifacts = msgspec.convert(artifact_ids, list[UUID])
+    artifacts = msgspec.convert(artifact_ids, list[UUID]) if artifact_ids else []
     return Message(own, seq, role, content, run_id, artifacts, superseded_seq=superseded_seq, created_at=created_at)
 
 

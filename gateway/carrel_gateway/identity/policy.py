@@ -76,6 +76,7 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("PUT", "/api/me"): _rule(Right.PROFILE_WRITE),
         ("GET", "/api/me/preferences"): _rule(Right.PROFILE_READ),
         ("PUT", "/api/me/preferences"): _rule(Right.PROFILE_WRITE),
+        ("GET", "/api/me/usage"): _rule(Right.PROFILE_READ),
         # sessions
         ("POST", "/api/sessions"): _rule(Right.SESSIONS_WRITE),
         ("GET", "/api/sessions"): _READ,
@@ -177,6 +178,7 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("GET", "/api/audit"): _rule(Right.TENANT_READ),
         ("GET", "/api/audit/export"): _rule(Right.TENANT_READ),
         ("GET", "/api/audit/verify"): _rule(Right.TENANT_READ),
+        ("GET", "/api/usage"): _rule(Right.TENANT_READ),
         # models
         ("GET", "/api/models"): _rule(Right.MODELS_READ),
         ("GET", "/api/models/{name}/validate"): _rule(Right.MODELS_READ),

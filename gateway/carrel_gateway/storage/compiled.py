@@ -28,7 +28,7 @@ _KEPT: Final = 512
 class Compiled:
     """One statement for one driver."""
 
-    __slots__ = ("_columns", "_parameters", "sql")
+    __slots__ = ("_converted", "_parameters", "sql")
 
     def __init__(self, compiler: SQLCompiler, dialect: Dialect, names: frozenset[str]) -> None:
         self.sql = str(compiler)
@@ -46,7 +46,7 @@ class Compiled:
             column.type.dialect_impl(dialect).result_processor(dialect, None)
             for column in compiler._result_columns  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  there is no other way to the types of what a statement returns
         ]
-        self._columns = columns if any(columns) else None
+        self._converted = [(place, convert) for place, convert in enumerate(columns) if convert is not None]
 
     def arguments(self, values: Values) -> list[Any]:
         """Return the parameters in the order in which the driver wants them."""
@@ -58,13 +58,13 @@ class Compiled:
 
     def rows(self, fetched: Sequence[Sequence[Any]]) -> Rows:
         """Return the rows with the types of their columns."""
-        columns = self._columns
-        if columns is None:
+        if not self._converted:
             return fetched
-        return [
-            [value if convert is None else convert(value) for value, convert in zip(row, columns, strict=True)]
-            for row in fetched
-        ]
+        found = [list(row) for row in fetched]
+        for place, convert in self._converted:
+            for row in found:
+                row[place] = convert(row[place])
+        return found
 
 
 @lru_cache(_KEPT)

@@ -171,6 +171,7 @@ RULES: Final = (
         400: ("invalid_query", "invalid_cursor"), 403: ("not_your_session",), 404: ("session_not_found",)}),
     Rule("GET", "/api/artifacts/.*", {403: ("not_your_session",), 404: ("session_not_found",)}),
     Rule("GET", "/api/audit.*", {400: ("invalid_cursor", "invalid_input")}),
+    Rule("GET", "/api(/me)?/usage", {400: ("invalid_input",)}),
 )  # fmt: skip
 
 OFF_THE_TABLE: Final[Problems] = {

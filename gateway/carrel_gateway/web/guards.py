@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Final
 
 from carrel_gateway.errors import CarrelError
@@ -25,6 +26,7 @@ class ExposedLocalExecutor(CarrelError):
     code = "exposed_local_executor"
 
 
+@lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Return whether the address or name means this machine alone."""
     name = host.strip("[]").lower()
