@@ -47,6 +47,7 @@ from carrel_gateway.storage.paging import MAX_CURSOR
 from carrel_gateway.stored_agents.service import AgentService
 from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.suspension.service import SuspensionService
+from carrel_gateway.usage.service import UsageService
 from carrel_gateway.web.address import client_address
 from carrel_gateway.web.bearer import Bearer
 from carrel_gateway.web.conditional import SeenBy
@@ -270,6 +271,7 @@ Notebooks = Annotated[NotebookService, service_of(NotebookService)]
 Suspensions = Annotated[SuspensionService, service_of(SuspensionService)]
 Audit = Annotated[AuditService, service_of(AuditService)]
 Jobs = Annotated[JobService, service_of(JobService)]
+Usage = Annotated[UsageService, service_of(UsageService)]
 Users = Annotated[UserService, service_of(UserService)]
 Teams = Annotated[TeamService, service_of(TeamService)]
 SharingOf = Annotated[SessionSharing, service_of(SessionSharing)]

@@ -56,6 +56,7 @@ from carrel_gateway.stored_agents import routes as stored_agents
 from carrel_gateway.suspension import routes as suspension
 from carrel_gateway.suspension.checkpoints import checkpoint_for_ever
 from carrel_gateway.suspension.keeping import SessionKeeper
+from carrel_gateway.usage import routes as usage
 from carrel_gateway.web import openapi
 from carrel_gateway.web.guards import refuse_exposure
 from carrel_gateway.web.middleware import Envelope
@@ -82,6 +83,8 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     credentials.router,
     audit.router,
     jobs.router,
+    usage.router,
+    usage.me,
     people.router,
     stored_agents.router,
     provider_keys.router,

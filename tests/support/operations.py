@@ -205,6 +205,8 @@ OPERATIONS: list[Operation] = [
     _op("GET", "/api/jobs/{job_id}", Right.TENANT_ADMIN),
     _op("POST", "/api/jobs/{job_id}/retry", Right.TENANT_ADMIN),
     _op("POST", "/api/jobs/{job_id}/cancel", Right.TENANT_ADMIN),
+    _op("GET", "/api/usage", Right.TENANT_READ),
+    _op("GET", "/api/me/usage", Right.PROFILE_READ),
     _op("GET", "/api/models", Right.MODELS_READ),
     _op("GET", "/api/models/{model}/validate", Right.MODELS_READ),
     _op("WS", "/ws/chat/{session_id}", READ, changes=False),

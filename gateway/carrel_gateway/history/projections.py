@@ -19,6 +19,7 @@ from carrel_gateway.history.tables import cells, messages
 from carrel_gateway.sessions.tables import sessions
 from carrel_gateway.storage.database import Transaction
 from carrel_gateway.storage.steps import Steps
+from carrel_gateway.usage import repository as usage
 from carrel_wire.log import (
     AssistantMessage,
     CellEdited,
@@ -27,6 +28,7 @@ from carrel_wire.log import (
     CellOutputs,
     HeadMoved,
     KernelChanged,
+    ModelCalled,
     UserMessage,
 )
 
@@ -73,6 +75,8 @@ def project(dialect: str, tenant_id: UUID, events: Sequence[StoredEvent]) -> Ste
             yield from _leave_behind(tenant_id, event, event.payload)
         elif isinstance(event.payload, KernelChanged):
             yield from _mark_kernel(tenant_id, event.session_id, None)
+        elif isinstance(event.payload, ModelCalled):
+            yield usage.entry(dialect, tenant_id, event, event.payload)
         elif (change := _change(dialect, tenant_id, event, began)) is not None:
             yield change
 

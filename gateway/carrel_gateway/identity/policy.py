@@ -76,6 +76,7 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("PUT", "/api/me"): _rule(Right.PROFILE_WRITE),
         ("GET", "/api/me/preferences"): _rule(Right.PROFILE_READ),
         ("PUT", "/api/me/preferences"): _rule(Right.PROFILE_WRITE),
+        ("GET", "/api/me/usage"): _rule(Right.PROFILE_READ),
         # sessions
         ("POST", "/api/sessions"): _rule(Right.SESSIONS_WRITE),
         ("GET", "/api/sessions"): _READ,
@@ -181,6 +182,7 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("GET", "/api/jobs/{job_id}"): _rule(Right.TENANT_ADMIN),
         ("POST", "/api/jobs/{job_id}/retry"): _rule(Right.TENANT_ADMIN),
         ("POST", "/api/jobs/{job_id}/cancel"): _rule(Right.TENANT_ADMIN),
+        ("GET", "/api/usage"): _rule(Right.TENANT_READ),
         # models
         ("GET", "/api/models"): _rule(Right.MODELS_READ),
         ("GET", "/api/models/{name}/validate"): _rule(Right.MODELS_READ),

@@ -143,7 +143,8 @@ class JobWorker:
             except Exception:  # noqa: BLE001 - the next look must come
                 _log.exception("jobs_not_looked_for")
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait)
+                async with asyncio.timeout(wait):  # `wait_for` of Python 3.11 may swallow the end of this task
+                    await self._wake.wait()
 
     async def _look(self) -> float:
         """Take as many jobs as there is room for, and return for how many seconds there is nothing to take."""

@@ -175,6 +175,7 @@ RULES: Final = (
     Rule(".*", r"/api/jobs/\{job_id\}.*", {404: ("job_not_found",)}),
     Rule("POST", "/api/jobs/.*/retry", {409: ("job_live",)}),
     Rule("POST", "/api/jobs/.*/cancel", {409: ("job_over",)}),
+    Rule("GET", "/api(/me)?/usage", {400: ("invalid_input",)}),
 )  # fmt: skip
 
 OFF_THE_TABLE: Final[Problems] = {

@@ -118,6 +118,7 @@ def test_only_known_policies_go_beyond_the_tenant(postgres: Postgres, postgres_d
         "alembic_version|SELECT",
         "audit|INSERT,SELECT",
         "audit_heads|INSERT,SELECT,UPDATE",
+        "usage|INSERT,SELECT",
     ]
 
 

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from carrel_gateway.migrations.postgres import open_to_worker, protect
 
-revision = "0016"
-down_revision = "0015"
+revision = "0017"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 

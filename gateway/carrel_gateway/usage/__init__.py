@@ -1,0 +1,1 @@
+"""What was used, by whom, when and at what price: a ledger of model calls, and its sums."""
