@@ -202,7 +202,9 @@ class Settings(BaseModel):
     oidc_role: Literal["readonly", "user"] = _setting("oidc_role", "user", "Their role in it.")
 
     # artifacts
-    storage_type: Literal["local", "s3"] = _setting("storage_type", "local", "Where artifacts are kept.")
+    storage_type: Literal["local", "s3", "gcs", "azure"] = _setting(
+        "storage_type", "local", "Where artifacts are kept."
+    )
     storage_path: Path | None = _setting(
         "storage_path", None, "Folder of the local store; empty means in the data folder.", "ARTIFACT_STORAGE_PATH"
     )
@@ -213,6 +215,31 @@ class Settings(BaseModel):
     s3_endpoint: str | None = _setting("s3_endpoint", None, "Endpoint, for stores other than AWS.")
     s3_public_endpoint: str | None = _setting(
         "s3_public_endpoint", None, "Endpoint in signed addresses, where callers reach the store by another name."
+    )
+    gcs_bucket: str | None = _setting("gcs_bucket", None, "Bucket of the store on Google Cloud.")
+    gcs_project: str | None = _setting(
+        "gcs_project", None, "Its project, for people to know; a bucket is found by its name alone."
+    )
+    google_application_credentials: Path | None = _setting(
+        "google_application_credentials",
+        None,
+        "File of a service account's key; empty means the platform's own identity.",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+    )
+    gcs_endpoint: str | None = _setting("gcs_endpoint", None, "Endpoint, where it is not Google's public one.")
+    gcs_public_endpoint: str | None = _setting(
+        "gcs_public_endpoint",
+        None,
+        "Endpoint in signed addresses; what is there must pass requests on as `Host: storage.googleapis.com`.",
+    )
+    azure_container: str | None = _setting("azure_container", None, "Container of the store on Azure.")
+    azure_connection_string: SecretStr | None = _setting(
+        "azure_connection_string",
+        None,
+        "The account's connection string, as Azure shows it; without `AccountKey` the platform's own identity is used.",
+    )
+    azure_public_endpoint: str | None = _setting(
+        "azure_public_endpoint", None, "Endpoint in signed addresses, where callers reach the store by another name."
     )
     public_url: str | None = _setting(
         "public_url", None, "Address of this gateway in signed addresses of the local store."
@@ -329,8 +356,14 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        if self.storage_type == "s3" and not self.s3_bucket:
-            raise ValueError("CARREL_S3_BUCKET must be set when CARREL_STORAGE_TYPE is s3")
+        needed = {
+            "s3": ("s3_bucket",),
+            "gcs": ("gcs_bucket",),
+            "azure": ("azure_container", "azure_connection_string"),
+        }
+        for name in needed.get(self.storage_type, ()):
+            if not getattr(self, name):
+                raise ValueError(f"CARREL_{name.upper()} must be set when CARREL_STORAGE_TYPE is {self.storage_type}")
         if self.executor_type == "kubernetes" and not self.kernel_private_key_file:
             raise ValueError("CARREL_KERNEL_PRIVATE_KEY_FILE must be set when CARREL_EXECUTOR_TYPE is kubernetes")
         return self
