@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from carrel_gateway.settings import Settings
+from carrel_gateway.sources.reading import InvalidSettings
 from carrel_gateway.storage.azure_objects import AzureObjects, ConnectionStringUnusable, parsed
 from carrel_gateway.storage.gcs_objects import CredentialsUnusable, GcsObjects
 
@@ -82,7 +82,7 @@ def test_google_credentials_that_are_none(tmp_path: Path, content: str | None, r
 
 @pytest.mark.parametrize(("kind", "needed"), [("s3", "S3_BUCKET"), ("gcs", "GCS_BUCKET"), ("azure", "AZURE_CONTAINER")])
 def test_a_store_names_what_it_needs(kind: str, needed: str) -> None:
-    with pytest.raises(ValidationError, match=f"CARREL_{needed} must be set"):
+    with pytest.raises(InvalidSettings, match=f"CARREL_{needed} must be set"):
         Settings(_env_file=None, storage_type=kind)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
