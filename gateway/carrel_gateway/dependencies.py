@@ -37,6 +37,7 @@ from carrel_gateway.mcp_servers.service import McpServerService
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.people.service import TeamService, UserService
 from carrel_gateway.provider_keys.service import ProviderKeyService
+from carrel_gateway.quotas.service import QuotaService
 from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
@@ -270,6 +271,7 @@ Notebooks = Annotated[NotebookService, service_of(NotebookService)]
 Suspensions = Annotated[SuspensionService, service_of(SuspensionService)]
 Audit = Annotated[AuditService, service_of(AuditService)]
 Usage = Annotated[UsageService, service_of(UsageService)]
+Quotas = Annotated[QuotaService, service_of(QuotaService)]
 Users = Annotated[UserService, service_of(UserService)]
 Teams = Annotated[TeamService, service_of(TeamService)]
 SharingOf = Annotated[SessionSharing, service_of(SessionSharing)]

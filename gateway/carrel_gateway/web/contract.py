@@ -172,6 +172,9 @@ RULES: Final = (
     Rule("GET", "/api/artifacts/.*", {403: ("not_your_session",), 404: ("session_not_found",)}),
     Rule("GET", "/api/audit.*", {400: ("invalid_cursor", "invalid_input")}),
     Rule("GET", "/api(/me)?/usage", {400: ("invalid_input",)}),
+    Rule("PUT", "/api/quotas", {
+        400: ("invalid_input",), 404: ("team_not_found", "user_not_found", "quota_not_found")}),
+    Rule("POST", "/api/sessions|" + _SESSION + "/(fork|kernel/execute)", {429: ("quota_reached",)}),
 )  # fmt: skip
 
 OFF_THE_TABLE: Final[Problems] = {
