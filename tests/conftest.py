@@ -7,11 +7,12 @@ from collections.abc import Generator
 
 import hypothesis
 import pytest
+from tests.support.blob_servers import azure, gcs
 from tests.support.servers import object_store, postgres, postgres_database, postgres_url, redis_url
 
 from carrel_wire.quick_start import importing
 
-__all__ = ["object_store", "postgres", "postgres_database", "postgres_url", "redis_url"]
+__all__ = ["azure", "gcs", "object_store", "postgres", "postgres_database", "postgres_url", "redis_url"]
 
 # A slow machine is no failure: examples have no deadline, and a seed that failed is printed.
 hypothesis.settings.register_profile(

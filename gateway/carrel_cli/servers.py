@@ -20,13 +20,17 @@ from typing import Any, Final
 
 import httpx
 
-from carrel_cli.errors import NoServer
+from carrel_cli.errors import NoServer, Usage
 from carrel_cli.logins import StoredLogin
 from carrel_client import Client
+from carrel_gateway.sources.choosing import Names, choose
+from carrel_gateway.sources.names import names_of
+from carrel_gateway.sources.reading import ENV_FILES, InvalidSettings, read_layers
 
 START_SECONDS: Final = 60.0
 """A first start makes the database; on a slow disk that and the imports take seconds."""
 STOP_SECONDS: Final = 20.0
+_DATA_DIR: Final = Names({"data_dir": names_of("data_dir")}, frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,17 @@ class Server:
 
 
 def data_folder(given: Path | None) -> Path:
-    """Return the data folder that is meant, as the gateway would."""
-    named = os.environ.get("CARREL_DATA_DIR") or os.environ.get("DSAGENT_DATA_DIR")
+    """Return the data folder that is meant, as the gateway would.
+
+    Raises
+    ------
+    Usage
+        A file of settings cannot be read.
+    """
+    try:
+        named = choose(_DATA_DIR, read_layers(ENV_FILES)).values.get("data_dir") if given is None else None
+    except InvalidSettings as error:
+        raise Usage(error.message) from error
     return (given or Path(named or "~/.carrel")).expanduser().absolute()
 
 

@@ -21,22 +21,18 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parsed = parser.parse_args(arguments)  # before the imports: a wrong option is told at once
     with importing():
-        from pydantic import ValidationError  # noqa: PLC0415  all of these within `importing`
-
-        from carrel_gateway.errors import CarrelError  # noqa: PLC0415
+        from carrel_gateway.errors import CarrelError  # noqa: PLC0415  all of these within `importing`
         from carrel_gateway.serving import serve  # noqa: PLC0415
         from carrel_gateway.settings import Settings  # noqa: PLC0415
+        from carrel_gateway.sources.reading import InvalidSettings  # noqa: PLC0415
     given: dict[str, Any] = {
         name: value for name in ("host", "port", "data_dir") if (value := getattr(parsed, name)) is not None
     }
     try:
         return serve(Settings(**given), child=parsed.child)
-    except ValidationError as error:
-        for item in error.errors(include_url=False, include_input=False):
-            field = ".".join(str(part) for part in item["loc"])
-            print(  # noqa: T201 - a program's last word
-                f"carrel: {field + ': ' if field else ''}{item['msg'].removeprefix('Value error, ')}", file=sys.stderr
-            )
+    except InvalidSettings as error:
+        for line in error.message.splitlines():
+            print(f"carrel: {line}", file=sys.stderr)  # noqa: T201 - a program's last word
         return 2
     except CarrelError as error:
         print(f"carrel: {error.message}", file=sys.stderr)  # noqa: T201 - as above

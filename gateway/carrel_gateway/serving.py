@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import structlog
 import uvicorn
 import uvloop
 from pydantic import SecretStr
@@ -32,6 +33,8 @@ from carrel_gateway.settings import Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+_log = structlog.get_logger(__name__)
 
 SERVER_FILE: Final = "server.json"
 _GRACE_SECONDS: Final = 10
@@ -108,6 +111,8 @@ def serve(settings: Settings, *, child: bool = False) -> int:
     """
     forbid_memory_access()
     logs.configure(settings)
+    for warning in settings.found.warnings:
+        _log.warning("settings", warning=warning)
     if child and settings.api_key is None:  # whoever starts a child must know its key, whatever the database
         settings = settings.model_copy(update={"api_key": SecretStr(key_of_folder(settings))})
     app = create_app(settings)

@@ -1,45 +1,75 @@
 """All settings of the gateway process, in one object.
 
-Each is an environment variable `CARREL_<NAME>`; the names of the source documents (`DSAGENT_<NAME>`, `LLM_MODEL`, …)
-are aliases. `./.env` and then `~/.carrel/.env` are read below the environment, and files of `CARREL_SECRETS_DIR` above
-it.
+Each is a variable `CARREL_<NAME>`; the names of the source documents (`DSAGENT_<NAME>`, `LLM_MODEL`, …) are read too.
+From where they are read is in `sources`.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Final, Literal
+from urllib.parse import quote
 from uuid import UUID
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SecretsSettingsSource,
-    SettingsConfigDict,
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
 )
 
-_MIB = 1024 * 1024
+from carrel_gateway.sources.choosing import Found, Names, choose
+from carrel_gateway.sources.names import names_of
+from carrel_gateway.sources.reading import ENV_FILES, InvalidSettings, read_layers
+
+_MIB: Final = 1024 * 1024
+_NAMES: Final[dict[str, tuple[str, ...]]] = {}
+"""The variables of each setting; what goes first is first."""
 
 
-def _setting(name: str, default: Any, description: str, *aliases: str, **bounds: Any) -> Any:
-    upper = name.upper()
-    names = AliasChoices(f"CARREL_{upper}", f"DSAGENT_{upper}", *aliases, name)
-    return Field(default, validation_alias=names, description=description, **bounds)
+def _setting(name: str, default: Any, description: str, *further: str, **bounds: Any) -> Any:
+    _NAMES[name] = names_of(name, further)
+    return Field(default, description=description, **bounds)
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Settings of one gateway process; see `docs/reference/settings.md`."""
 
-    model_config = SettingsConfigDict(
-        env_file=(str(Path.home() / ".carrel" / ".env"), ".env"),
-        env_file_encoding="utf-8",
-        extra="ignore",  # .env files are shared with other programs; misspelt names are found by `carrel doctor`
-        populate_by_name=True,
-        frozen=True,
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    _found: Found = PrivateAttr()
+
+    def __init__(self, _env_file: Sequence[str | Path] | None = ENV_FILES, **given: Any) -> None:
+        """Read the settings; what is given goes before all that is read.
+
+        Parameters
+        ----------
+        _env_file
+            The `.env` files; with none, nothing of the home folder is read either.
+
+        Raises
+        ------
+        InvalidSettings
+            Something is not known, or cannot be used.
+        """
+        found = choose(names(), read_layers(_env_file))
+        if found.problems:
+            raise InvalidSettings("\n".join(found.problems))
+        try:
+            super().__init__(**{**found.values, **given})
+        except ValidationError as error:
+            raise InvalidSettings("\n".join(_told(error, found, given))) from None  # its own message has the values
+        self._found = found
+
+    @property
+    def found(self) -> Found:
+        """What was read, from where, and what may not be as it was meant."""
+        return self._found
 
     # server
     host: str = _setting("host", "127.0.0.1", "Address to listen on; the local executor allows loopback only.")
@@ -50,6 +80,9 @@ class Settings(BaseSettings):
     tls_key_file: Path | None = _setting("tls_key_file", None, "Its private key (PEM).")
     secrets_dir: Path | None = _setting(
         "secrets_dir", None, "Folder of files that are named like variables and hold their values; those go first."
+    )
+    config_file: Path | None = _setting(
+        "config_file", None, "File of settings in YAML or TOML; empty means config.yaml or config.toml in ~/.carrel."
     )
     metrics_port: int = _setting(
         "metrics_port", 0, "Port of /metrics on its own listener; 0 means off.", ge=0, le=65535
@@ -66,10 +99,10 @@ class Settings(BaseSettings):
     access_token_seconds: int = _setting(
         "access_token_seconds", 900, "Life of an access token; a refresh gets the next one.", ge=30, le=3600
     )
-    cors_origins: Annotated[list[str], NoDecode] = _setting(
+    cors_origins: list[str] = _setting(
         "cors_origins", [], "Origins, separated by commas, whose pages may call the API."
     )
-    allowed_hosts: Annotated[list[str], NoDecode] = _setting(
+    allowed_hosts: list[str] = _setting(
         "allowed_hosts", [], "Host names, separated by commas, that requests may name; empty means any, but local."
     )
     trusted_proxies: int = _setting(
@@ -100,6 +133,10 @@ class Settings(BaseSettings):
         "empty means 60, or no limit with the local executor.",
         ge=0,
     )
+    ui_enabled: bool = _setting("ui_enabled", True, "Whether the page and the API documentation are served.")
+    ui_path: Path | None = _setting(
+        "ui_path", None, "Folder with a page of yours: its files go before those of the page that is built in."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "log_level", "info", "Least level that is logged."
     )
@@ -123,9 +160,24 @@ class Settings(BaseSettings):
     retention_days: int = _setting(
         "retention_days", 0, "Days after its last event at which a session is deleted; 0 keeps all.", ge=0, le=36_500
     )
+    jobs_concurrency: int = _setting(
+        "jobs_concurrency", 4, "Jobs that one gateway works on at the same time.", ge=1, le=100
+    )
+    jobs_poll_seconds: float = _setting(
+        "jobs_poll_seconds", 5.0, "Longest time between two looks for jobs that are due.", gt=0, le=60
+    )
+    job_lease_seconds: float = _setting(
+        "job_lease_seconds", 30.0, "Time after which another gateway takes a job whose owner is silent.", gt=0
+    )
     redis_url: str | None = _setting(
         "redis_url", None, "redis://…; empty means that bus, cache and limits of rates are in this process."
     )
+    redis_host: str | None = _setting(
+        "redis_host", None, "Host of the Redis, where there is no URL of it.", "REDIS_HOST"
+    )
+    redis_port: int = _setting("redis_port", 6379, "Its port.", "REDIS_PORT", ge=1, le=65535)
+    redis_db: int = _setting("redis_db", 0, "Number of its database.", "REDIS_DB", ge=0)
+    redis_password: SecretStr | None = _setting("redis_password", None, "Its password.", "REDIS_PASSWORD")
     cache_ttl: float = _setting("cache_ttl", 3600.0, "Longest life of what is in the cache; 0 means no cache.", ge=0)
 
     # people
@@ -159,9 +211,11 @@ class Settings(BaseSettings):
     oidc_role: Literal["readonly", "user"] = _setting("oidc_role", "user", "Their role in it.")
 
     # artifacts
-    storage_type: Literal["local", "s3"] = _setting("storage_type", "local", "Where artifacts are kept.")
+    storage_type: Literal["local", "s3", "gcs", "azure"] = _setting(
+        "storage_type", "local", "Where artifacts are kept."
+    )
     storage_path: Path | None = _setting(
-        "storage_path", None, "Folder of the local store; empty means in the data folder."
+        "storage_path", None, "Folder of the local store; empty means in the data folder.", "ARTIFACT_STORAGE_PATH"
     )
     s3_bucket: str | None = _setting("s3_bucket", None, "Bucket of the S3 store.")
     s3_region: str = _setting("s3_region", "us-east-1", "Region of the bucket.")
@@ -171,10 +225,37 @@ class Settings(BaseSettings):
     s3_public_endpoint: str | None = _setting(
         "s3_public_endpoint", None, "Endpoint in signed addresses, where callers reach the store by another name."
     )
+    gcs_bucket: str | None = _setting("gcs_bucket", None, "Bucket of the store on Google Cloud.")
+    gcs_project: str | None = _setting(
+        "gcs_project", None, "Its project, for people to know; a bucket is found by its name alone."
+    )
+    google_application_credentials: Path | None = _setting(
+        "google_application_credentials",
+        None,
+        "File of a service account's key; empty means the platform's own identity.",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+    )
+    gcs_endpoint: str | None = _setting("gcs_endpoint", None, "Endpoint, where it is not Google's public one.")
+    gcs_public_endpoint: str | None = _setting(
+        "gcs_public_endpoint",
+        None,
+        "Endpoint in signed addresses; what is there must pass requests on as `Host: storage.googleapis.com`.",
+    )
+    azure_container: str | None = _setting("azure_container", None, "Container of the store on Azure.")
+    azure_connection_string: SecretStr | None = _setting(
+        "azure_connection_string",
+        None,
+        "The account's connection string, as Azure shows it; without `AccountKey` the platform's own identity is used.",
+    )
+    azure_public_endpoint: str | None = _setting(
+        "azure_public_endpoint", None, "Endpoint in signed addresses, where callers reach the store by another name."
+    )
     public_url: str | None = _setting(
         "public_url", None, "Address of this gateway in signed addresses of the local store."
     )
-    upload_max_bytes: int = _setting("upload_max_bytes", 512 * _MIB, "Largest file that may be uploaded.", ge=1)
+    upload_max_bytes: int = _setting(
+        "upload_max_bytes", 512 * _MIB, "Largest file that may be uploaded.", "ARTIFACT_MAX_SIZE_MB", ge=1
+    )
     signed_url_seconds: int = _setting("signed_url_seconds", 300, "Life of a signed address.", ge=1, le=300)
 
     # execution
@@ -227,11 +308,25 @@ class Settings(BaseSettings):
     llm_model: str = _setting(
         "llm_model", "demo/analyst", "Model of new sessions; demo/analyst needs no key.", "LLM_MODEL", "OPENAI_MODEL"
     )
+    llm_provider: str | None = _setting(
+        "llm_provider",
+        None,
+        "Provider of the model where its name has none before a `/`: openai, anthropic, azure, …",
+        "LLM_PROVIDER",
+        pattern=r"^[a-z0-9_]+$",
+    )
     llm_api_key: SecretStr | None = _setting("llm_api_key", None, "Key of the model's provider.", "LLM_API_KEY")
     llm_api_base: str | None = _setting("llm_api_base", None, "Address of the provider or of a proxy.", "LLM_API_BASE")
-    models: Annotated[list[str], NoDecode] = _setting(
-        "models", [], "Further models, separated by commas, that sessions may choose."
+    openai_api_key: SecretStr | None = _setting(
+        "openai_api_key", None, "Key for models of OpenAI, where there is no other.", "OPENAI_API_KEY"
     )
+    anthropic_api_key: SecretStr | None = _setting(
+        "anthropic_api_key", None, "Key for models of Anthropic, where there is no other.", "ANTHROPIC_API_KEY"
+    )
+    llm_streaming: bool = _setting(
+        "llm_streaming", True, "Whether replies of models come in parts as they are written.", "ENABLE_STREAMING"
+    )
+    models: list[str] = _setting("models", [], "Further models, separated by commas, that sessions may choose.")
     agent_max_retries: int = _setting(
         "agent_max_retries", 3, "Times that a failing cell of one step is corrected.", "AGENT_MAX_RETRIES", ge=0, le=20
     )
@@ -246,6 +341,18 @@ class Settings(BaseSettings):
         "run_lease_seconds", 15.0, "Time after which another gateway takes over a run whose owner is silent.", gt=0
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _derived(cls, given: dict[str, Any]) -> dict[str, Any]:
+        derived = dict(given)
+        if given.get("redis_host") and not given.get("redis_url"):
+            derived["redis_url"] = _redis_url(given)
+        if provider := given.get("llm_provider"):
+            name = given.get("llm_model")
+            if isinstance(name, str) and "/" not in name:
+                derived["llm_model"] = f"{provider}/{name}"
+        return derived
+
     @field_validator("cors_origins", "allowed_hosts", "models", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -258,8 +365,14 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        if self.storage_type == "s3" and not self.s3_bucket:
-            raise ValueError("CARREL_S3_BUCKET must be set when CARREL_STORAGE_TYPE is s3")
+        needed = {
+            "s3": ("s3_bucket",),
+            "gcs": ("gcs_bucket",),
+            "azure": ("azure_container", "azure_connection_string"),
+        }
+        for name in needed.get(self.storage_type, ()):
+            if not getattr(self, name):
+                raise ValueError(f"CARREL_{name.upper()} must be set when CARREL_STORAGE_TYPE is {self.storage_type}")
         if self.executor_type == "kubernetes" and not self.kernel_private_key_file:
             raise ValueError("CARREL_KERNEL_PRIVATE_KEY_FILE must be set when CARREL_EXECUTOR_TYPE is kubernetes")
         return self
@@ -269,30 +382,6 @@ class Settings(BaseSettings):
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("CARREL_TLS_CERT_FILE and CARREL_TLS_KEY_FILE must be set together")
         return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  given by name
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return where settings come from; what goes first is first.
-
-        Raises
-        ------
-        ValueError
-            The folder of secrets cannot be read.
-        """
-        sources = (init_settings, env_settings, dotenv_settings)
-        folder = os.environ.get("CARREL_SECRETS_DIR")
-        if not folder:
-            return sources
-        if not Path(folder).is_dir():  # nobody must start with a key that was meant to be another one
-            raise ValueError(f"CARREL_SECRETS_DIR is {folder}, which is no folder that can be read")
-        return (SecretsSettingsSource(settings_cls, secrets_dir=folder), *sources)
 
     @property
     def database(self) -> str:
@@ -327,3 +416,27 @@ class Settings(BaseSettings):
     def objects_dir(self) -> Path:
         """Folder of the local object store."""
         return self.storage_path or self.data_dir / "objects"
+
+
+def names() -> Names:
+    """Return the variables of all settings."""
+    fields = Settings.model_fields
+    return Names(_NAMES, frozenset(name for name, field in fields.items() if field.default is None))
+
+
+def _redis_url(given: dict[str, Any]) -> str:
+    password = given.get("redis_password")
+    secret = password.get_secret_value() if isinstance(password, SecretStr) else password
+    login = f":{quote(str(secret), safe='')}@" if secret else ""
+    host = str(given["redis_host"])
+    where = f"[{host}]" if ":" in host else host
+    return f"redis://{login}{where}:{given.get('redis_port', 6379)}/{given.get('redis_db', 0)}"
+
+
+def _told(error: ValidationError, found: Found, given: Collection[str]) -> list[str]:
+    lines: list[str] = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        name = str(item["loc"][0]) if item["loc"] else ""
+        origin = None if name in given else found.origins.get(name)
+        lines.append(f"{f'{origin or name}: ' if name else ''}{item['msg'].removeprefix('Value error, ')}")
+    return lines

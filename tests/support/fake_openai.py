@@ -66,6 +66,8 @@ class FakeOpenAI:
             if isinstance(behaviour, Silence):
                 await asyncio.Event().wait()
             assert isinstance(behaviour, Reply)
+            if not self.requests[-1].get("stream"):
+                return _whole(behaviour)
             return await self._stream(request, behaviour)
         except (asyncio.CancelledError, ConnectionResetError):
             self.left.set()
@@ -88,6 +90,20 @@ class FakeOpenAI:
             await _send(response, None, usage=usage)
             await response.write(b"data: [DONE]\n\n")
         return response
+
+
+def _whole(reply: Reply) -> web.Response:
+    message = {"role": "assistant", "content": reply.text}
+    length = len(reply.text)
+    body = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "fake",
+        "choices": [{"index": 0, "message": message, "finish_reason": reply.finish}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": length, "total_tokens": 7 + length},
+    }
+    return web.json_response(body)
 
 
 @asynccontextmanager

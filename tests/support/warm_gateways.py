@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-OWN = ("CARREL_", "LLM_", "DSAGENT_", "OPENAI_")
+OWN = ("CARREL_", "LLM_", "DSAGENT_", "OPENAI_", "ANTHROPIC_", "REDIS_")
 """Variables that the gateway reads when it starts, and nothing reads when it is imported."""
 MESSAGE_BYTES = 128 * 1024
 

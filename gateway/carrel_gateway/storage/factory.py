@@ -42,6 +42,14 @@ async def open_objects(settings: Settings) -> StorageBackend:
         from carrel_gateway.storage.s3_objects import S3Objects  # noqa: PLC0415  only where it is used
 
         return S3Objects(settings)
+    if settings.storage_type == "gcs":
+        from carrel_gateway.storage.gcs_objects import GcsObjects  # noqa: PLC0415  only where it is used
+
+        return GcsObjects(settings)
+    if settings.storage_type == "azure":
+        from carrel_gateway.storage.azure_objects import AzureObjects  # noqa: PLC0415  only where it is used
+
+        return AzureObjects(settings)
     from carrel_gateway.storage.local_objects import LocalObjects  # noqa: PLC0415  only where it is used
 
     return LocalObjects(settings)

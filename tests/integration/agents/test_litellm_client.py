@@ -20,7 +20,7 @@ import pytest
 import pytest_asyncio
 from tests.support.fake_openai import Failure, FakeOpenAI, Reply, Silence, fake_openai
 
-from carrel_gateway.agents.models.litellm_client import LitellmClient, LitellmWorker
+from carrel_gateway.agents.models.litellm_client import LitellmClient, LitellmWorker, worker_environment
 from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.agents.protocols import AgentView, Exchange, FileView, StepRecord, Turn, Usage
 from carrel_gateway.errors import InvalidInput, ModelFailed
@@ -73,6 +73,21 @@ async def test_reply_streams_with_usage(worker: LitellmWorker) -> None:
     assert request["model"] == "fake-model"
     assert request["max_tokens"] == 500
     assert fake.keys == [f"Bearer {KEY}"]
+
+
+async def test_a_reply_may_come_as_a_whole(worker: LitellmWorker) -> None:
+    """Of a registry as `ENABLE_STREAMING=false` has it."""
+    text = "<answer>" + "long " * 20_000 + "</answer>"
+    async with fake_openai([Reply(text), Failure(401)]) as fake:
+        model = LitellmClient(
+            "openai/fake-model", worker=worker, api_key=KEY, api_base=fake.url, max_tokens=500, in_parts=False
+        )
+        heard, usage, parts = await said(model)
+        with pytest.raises(ModelFailed, match="refused the key"):
+            await said(model)
+    assert (heard, parts) == (text, 2)
+    assert usage == Usage(input_tokens=7, output_tokens=len(text), cost=None, finish_reason="stop")
+    assert not fake.requests[0].get("stream")
 
 
 async def test_chat_holds_what_the_model_must_know(worker: LitellmWorker) -> None:
@@ -228,6 +243,17 @@ async def test_analyst_is_always_there_and_needs_no_key() -> None:
     ]
     assert registry.client("demo/analyst").name == "demo/analyst"
     assert registry.client("anthropic/claude-x").name == "anthropic/claude-x"
+    await registry.aclose()
+
+
+async def test_keys_of_the_settings_count() -> None:
+    """Of a file of secrets, say, they are in no environment, and are handed to the worker."""
+    registry = ModelRegistry(
+        settings(models=["openai/a", "anthropic/b", "gemini/c"], openai_api_key="k1", anthropic_api_key="k2"), {}
+    )
+    assert [one.key_present for one in registry.list()] == [True, True, True, False]
+    handed = worker_environment(registry._environment)
+    assert (handed["OPENAI_API_KEY"], handed["ANTHROPIC_API_KEY"]) == ("k1", "k2")
     await registry.aclose()
 
 

@@ -44,6 +44,7 @@ class LitellmClient:
         api_base: str | None,
         max_tokens: int,
         own_key: bool = False,
+        in_parts: bool = True,
     ) -> None:
         self.name = name
         self._worker = worker
@@ -51,6 +52,7 @@ class LitellmClient:
         self._api_base = api_base
         self._max_tokens = max_tokens
         self._own_key = own_key
+        self._in_parts = in_parts
 
     async def stream(self, view: AgentView) -> AsyncIterator[ModelChunk]:
         """Yield the reply in parts.
@@ -66,6 +68,7 @@ class LitellmClient:
             "max_tokens": self._max_tokens,
             "api_key": self._api_key,
             "api_base": self._api_base,
+            "stream": self._in_parts,
         }
         async with contextlib.aclosing(self._worker.call(request)) as replies:
             async for reply in replies:

@@ -1,8 +1,9 @@
 """The worker process in which litellm runs: `python -m carrel_gateway.agents.models.litellm_worker`.
 
 The only importer of litellm. Reads requests as JSON lines from standard input (`id`, `model`, `messages`, `max_tokens`,
-`api_key`, `api_base`; or `id`, `cancel`) and writes replies as JSON lines to standard output: `id` with `text` for a
-part of the reply, with `usage` at the end, or with `error` (a kind) and `message`. Ends when its input ends.
+`api_key`, `api_base`, `stream`; or `id`, `cancel`) and writes replies as JSON lines to standard output: `id` with
+`text` for a part of the reply, with `usage` at the end, or with `error` (a kind) and `message`. Ends when its input
+ends.
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ class Worker:
 
     async def _complete(self, number: int, request: dict[str, Any]) -> None:
         stream = await self._opened(request)
+        if not request.get("stream", True):
+            self._write_whole(number, str(request["model"]), stream)
+            return
         texts: list[str] = []
         sent, finish, counts = time.monotonic(), None, None
         async for chunk in stream:
@@ -76,8 +80,20 @@ class Worker:
             raise _Broken("the reply broke off")
         self._write({"id": number, "usage": usage_of(str(request["model"]), counts, str(finish))})
 
+    def _write_whole(self, number: int, model: str, reply: Any) -> None:
+        if not reply.choices:
+            raise _Broken("the reply is empty")
+        choice = reply.choices[0]
+        if choice.message.content:
+            self._write({"id": number, "text": str(choice.message.content)})
+        usage = usage_of(model, getattr(reply, "usage", None), str(choice.finish_reason or "stop"))
+        self._write({"id": number, "usage": usage})
+
     async def _opened(self, request: dict[str, Any]) -> Any:
-        """Return the opened stream; what may pass by is tried again, before any of the reply was seen."""
+        """Return the opened stream, or the whole reply where it is not to come in parts.
+
+        What may pass by is tried again, before any of the reply was seen.
+        """
         import litellm  # noqa: PLC0415 (takes seconds and much memory; the process answers cancels without it)
 
         litellm.suppress_debug_info = True
@@ -89,6 +105,7 @@ class Worker:
             litellm.exceptions.APIConnectionError,
         )
         base = request.get("api_base")
+        streamed = {"stream": True, "stream_options": {"include_usage": True}} if request.get("stream", True) else {}
         async for attempt in stamina.retry_context(on=passing, attempts=_ATTEMPTS, timeout=20, wait_initial=0.3):
             with attempt:
                 return await litellm.acompletion(
@@ -97,8 +114,7 @@ class Worker:
                     max_tokens=request.get("max_tokens"),
                     api_key=request.get("api_key") or ("none" if base else None),
                     api_base=base,
-                    stream=True,
-                    stream_options={"include_usage": True},
+                    **streamed,
                     max_retries=0,
                     num_retries=0,
                 )

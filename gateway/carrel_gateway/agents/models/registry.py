@@ -35,9 +35,9 @@ class ModelRegistry:
 
     def __init__(self, settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
         self._settings = settings
-        self._environment = environment
+        self._environment = {**environment, **_keys(settings)}
         self._names = tuple(dict.fromkeys([settings.llm_model, *settings.models, ANALYST]))
-        self._worker = LitellmWorker(environment)
+        self._worker = LitellmWorker(self._environment)
 
     def list(self) -> list[ModelInfo]:
         """Return the models, the default first."""
@@ -93,6 +93,7 @@ class ModelRegistry:
             own_key=api_key is not None,
             api_base=self._settings.llm_api_base,
             max_tokens=self._settings.max_tokens_per_request,
+            in_parts=self._settings.llm_streaming,
         )
 
     async def aclose(self) -> None:
@@ -103,3 +104,9 @@ class ModelRegistry:
         """A server of one's own (`LLM_API_BASE`) may want no key; when it does, its refusal says so."""
         known = self._settings.llm_api_key is not None or self._settings.llm_api_base is not None
         return known or has_key(name, self._environment)
+
+
+def _keys(settings: Settings) -> dict[str, str]:
+    """Return the keys that settings hold under the names by which providers' libraries look for them."""
+    keys = {"OPENAI_API_KEY": settings.openai_api_key, "ANTHROPIC_API_KEY": settings.anthropic_api_key}
+    return {name: key.get_secret_value() for name, key in keys.items() if key is not None}

@@ -29,9 +29,10 @@ INTERNAL = {
     # the process does not start, and says so in one line
     "exposed_local_executor", "key_file_unusable", "cannot_listen", "invalid_redis_url", "invalid_database_url",
     "schema_mismatch", "migration_failed", "data_folder_in_use", "data_folder_unusable", "secret_keys_unusable",
-    "oidc_settings_unusable", "mail_settings_unusable", "admin_address_unusable",
+    "invalid_settings", "oidc_settings_unusable", "mail_settings_unusable", "admin_address_unusable",
+    "credentials_unusable", "connection_string_unusable",
     # between parts of the gateway; whoever asks turns them into something else
-    "stale_run", "bus_away", "snapshot_not_found", "unsealable", "not_yet", "waking",
+    "stale_run", "stale_job", "bus_away", "snapshot_not_found", "unsealable", "not_yet", "waking",
     # frames of the WebSocket
     "unknown_frame",
 }  # fmt: skip
