@@ -58,7 +58,7 @@ async def open_state(settings: Settings) -> AsyncGenerator[ProcessContext]:
         objects=await open_objects(settings),
         executor=cast("Any", kernels),
         kernels=cast("Any", kernels),
-        quotas=QuotaKeeper(database),
+        quotas=QuotaKeeper(database, settings),
         secrets=secrets,
         tokens=AccessTokens(secrets, lifetime_seconds=settings.access_token_seconds),
         gateway_id=new_id(),
