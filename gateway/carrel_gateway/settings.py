@@ -42,7 +42,7 @@ def _setting(name: str, default: Any, description: str, *further: str, **bounds:
 class Settings(BaseModel):
     """Settings of one gateway process; see `docs/reference/settings.md`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     _found: Found = PrivateAttr()
 
