@@ -48,6 +48,7 @@ from carrel_gateway.opening import open_context
 from carrel_gateway.page import routes as page
 from carrel_gateway.people import routes as people
 from carrel_gateway.provider_keys import routes as provider_keys
+from carrel_gateway.quotas import routes as quotas
 from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions import routes as sessions
 from carrel_gateway.sessions.access import SessionAccess
@@ -86,6 +87,8 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     jobs.router,
     usage.router,
     usage.me,
+    quotas.router,
+    quotas.me,
     people.router,
     stored_agents.router,
     provider_keys.router,

@@ -79,6 +79,8 @@ class SessionService:
         ------
         Conflict
             There is a session of this id already.
+        QuotaReached
+            There are as many as there may be.
         """
         now = datetime.now(UTC)
         session = Session(
@@ -100,6 +102,7 @@ class SessionService:
         )
         try:
             async with self._database.transaction(self._principal.tenant_id) as tx:
+                await self._context.quotas.admit_session(tx, session.owner_id)
                 await repository.add(tx, session)
                 agent_id, agent_version = agent or (None, None)
                 created = SessionCreated(title=session.title, agent_id=agent_id, agent_version=agent_version)
@@ -255,6 +258,7 @@ class SessionService:
             updated_at=now,
         )
         async with self._database.transaction(self._principal.tenant_id) as tx:
+            await self._context.quotas.admit_session(tx, fork.owner_id)  # before all is copied; what counts is the end
             await repository.add(tx, fork)
         return fork
 
@@ -265,7 +269,10 @@ class SessionService:
         ------
         Conflict
             It took so long that it was taken for a leftover.
+        QuotaReached
+            There are as many sessions as there may be.
         """
+        await self._context.quotas.admit_session(tx, fork.owner_id)
         if not await repository.publish(tx, fork.id, last_seq=last_seq, snapshot_id=snapshot_id):
             raise Conflict("the fork took too long and was given up; try again", code="fork_given_up")
 

@@ -262,3 +262,11 @@ def test_without_env_files_nothing_of_the_home_is_read(home):
     (home / "config.yaml").write_text("port: 9\n")
     assert Settings().port == 9
     assert Settings(_env_file=None).port == 8000
+
+
+def test_the_data_folder_is_a_path_from_the_root(home, monkeypatch):
+    assert Settings().data_dir == home
+    monkeypatch.setenv("CARREL_DATA_DIR", "~/desk")
+    assert Settings().data_dir == home.parent / "desk"
+    monkeypatch.setenv("CARREL_DATA_DIR", "desk")
+    assert Settings().data_dir == Path.cwd() / "desk"
