@@ -53,7 +53,7 @@ async def open_context(settings: Settings) -> ProcessContext:
             objects=objects,
             executor=executor,
             kernels=KernelPool(settings, executor, keys.signer),
-            quotas=QuotaKeeper(database),
+            quotas=QuotaKeeper(database, settings),
             secrets=secrets,
             tokens=AccessTokens(secrets, lifetime_seconds=settings.access_token_seconds),
             gateway_id=new_id(),

@@ -183,6 +183,13 @@ class Settings(BaseModel):
     cache_ttl: float = _setting("cache_ttl", 3600.0, "Longest life of what is in the cache; 0 means no cache.", ge=0)
 
     # people
+    max_concurrent_sessions: int = _setting(
+        "max_concurrent_sessions",
+        0,
+        "Sessions, archived ones aside, that a user may have for whom no quota says otherwise; 0 means no limit.",
+        "MAX_CONCURRENT_SESSIONS",
+        ge=0,
+    )
     registration: str = _setting(
         "registration",
         "closed",

@@ -17,7 +17,8 @@ from uuid import UUID
 from carrel_gateway.errors import TooMany
 from carrel_gateway.quotas import repository
 from carrel_gateway.quotas.metrics import REACHED
-from carrel_gateway.quotas.repository import Counted, Limits
+from carrel_gateway.quotas.repository import Counted, Limits, Resource
+from carrel_gateway.settings import Settings
 from carrel_gateway.storage.database import Database, Transaction
 from carrel_gateway.storage.leases import Leases
 
@@ -44,8 +45,10 @@ def today() -> str:
 class QuotaKeeper:
     """The limits of all tenants, as far as this process has met them."""
 
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, database: Database, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
+        most = settings.max_concurrent_sessions
+        self._otherwise: dict[Resource, int] = {"sessions": most} if most else {}
         self._clock = clock
         self._leases = Leases(clock=clock)
         self._known: OrderedDict[UUID, tuple[float, Limits]] = OrderedDict()
@@ -53,6 +56,10 @@ class QuotaKeeper:
     def forget(self, tenant_id: UUID) -> None:
         """Ask for a tenant's limits anew."""
         self._known.pop(tenant_id, None)
+
+    async def limits(self, tx: Transaction) -> Limits:
+        """Return the limits of a transaction's tenant, as they are now."""
+        return await repository.limits(tx, self._otherwise)
 
     async def count_execution(self, tenant_id: UUID, user_id: UUID) -> None:
         """Count an execution that is about to begin.
@@ -63,8 +70,6 @@ class QuotaKeeper:
             The day has no room for it.
         """
         limits = await self._limits(tenant_id)
-        if not limits.quotas:
-            return
         day, taken = today(), list[Counted]()
         for counted in limits.of(tenant_id, user_id, "executions"):
             if not await self._take(tenant_id, counted, day):
@@ -80,7 +85,7 @@ class QuotaKeeper:
         ------
         QuotaReached
         """
-        limits = await repository.limits(tx)
+        limits = await self.limits(tx)
         found = limits.of(tx.tenant_id, user_id, "sessions")
         await repository.lock(tx, found)
         for counted in found:
@@ -103,7 +108,7 @@ class QuotaKeeper:
         if known and self._clock() < known[0]:
             return known[1]
         async with self._database.transaction(tenant_id, write=False) as tx:
-            limits = await repository.limits(tx)
+            limits = await self.limits(tx)
         self._known[tenant_id] = self._clock() + KNOWN_SECONDS, limits
         self._known.move_to_end(tenant_id)
         if len(self._known) > _TENANTS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -48,6 +48,8 @@ class Limits(NamedTuple):
     quotas: list[Quota]
     members: dict[UUID, frozenset[UUID]]
     """Of teams."""
+    otherwise: Mapping[Resource, int]
+    """For each user whom no limit of a user is for."""
 
     def of(self, tenant_id: UUID, user_id: UUID, resource: Resource) -> list[Counted]:
         """Return what holds for a user, in the order in which it is counted and locked: the tenant, teams, the user."""
@@ -56,14 +58,15 @@ class Limits(NamedTuple):
         teams = [one for one in found if one.scope == "team" and user_id in self.members[one.scope_id]]
         own = [quota for quota in found if quota.scope == "user" and quota.scope_id == user_id]
         own = own or [quota for quota in found if quota.scope == "user" and quota.scope_id == tenant_id]
+        most = own[0].most if own else self.otherwise.get(resource)
         return [
             *(Counted(quota.scope, quota.scope_id, resource, quota.most) for quota in (*whole, *teams)),
-            *(Counted("user", user_id, resource, quota.most) for quota in own),
+            *([] if most is None else [Counted("user", user_id, resource, most)]),
         ]
 
 
-async def limits(tx: Transaction) -> Limits:
-    """Return the limits of the tenant."""
+async def limits(tx: Transaction, otherwise: Mapping[Resource, int]) -> Limits:
+    """Return the limits of the tenant, with those of the installation for whom there is no other."""
     query = select(*(quotas.c[name] for name in Quota.__slots__)).where(quotas.c.tenant_id == tx.tenant_id)
     found = [Quota(*row) for row in await tx.connection.execute(query.order_by(quotas.c.scope, quotas.c.scope_id))]
     members: dict[UUID, set[UUID]] = {quota.scope_id: set() for quota in found if quota.scope == "team"}
@@ -73,7 +76,7 @@ async def limits(tx: Transaction) -> Limits:
         )
         for team_id, user_id in await tx.connection.execute(query):
             members[team_id].add(user_id)
-    return Limits(found, {team_id: frozenset(users) for team_id, users in members.items()})
+    return Limits(found, {team_id: frozenset(users) for team_id, users in members.items()}, otherwise)
 
 
 async def put(tx: Transaction, quota: Quota) -> None:

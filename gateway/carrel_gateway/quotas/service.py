@@ -44,7 +44,7 @@ class QuotaService:
         """Return what holds for the caller."""
         tenant_id, user_id = self._principal.tenant_id, self._principal.user_id
         async with self._database.transaction(tenant_id, write=False) as tx:
-            limits = await repository.limits(tx)
+            limits = await self._keeper.limits(tx)
             return [
                 QuotaState(
                     one.scope,
@@ -67,7 +67,7 @@ class QuotaService:
         """
         self._principal.require(Right.TENANT_READ)
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
-            return [await self._state(tx, quota) for quota in (await repository.limits(tx)).quotas]
+            return [await self._state(tx, quota) for quota in (await self._keeper.limits(tx)).quotas]
 
     async def put(
         self, scope: Scope, scope_id: UUID | None, resource: Resource, limit: int | None

@@ -89,7 +89,6 @@ _PARTS_TO_COME: Final = {
     "DSAGENT_DOCKER_IMAGE": "no docker executor",
     "DSAGENT_DOCKER_MEMORY_LIMIT": "no docker executor",
     "DSAGENT_DOCKER_CPU_LIMIT": "no docker executor",
-    "MAX_CONCURRENT_SESSIONS": "no limit on the number of sessions",
 }
 """Names of the source documents whose part is not there, and what is missing."""
 SCALED: Final = {"ARTIFACT_MAX_SIZE_MB": 1024 * 1024}

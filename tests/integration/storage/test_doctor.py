@@ -297,7 +297,7 @@ def test_settings_that_cannot_be_used_are_missing(home, monkeypatch):
     assert "did you mean llm_api_key?" in checks[1]["found"]
     (home / "config.yaml").unlink()
     monkeypatch.setenv("CARREL_PORT", "0")
-    monkeypatch.setenv("MAX_CONCURRENT_SESSIONS", "3")
+    monkeypatch.setenv("DSAGENT_DOCKER_IMAGE", "i")
     done = doctor()
     assert done.exit_code == 0
-    assert "?  settings: MAX_CONCURRENT_SESSIONS has no effect" in done.stdout
+    assert "?  settings: DSAGENT_DOCKER_IMAGE has no effect" in done.stdout

@@ -3,8 +3,8 @@
 Plan: of two hundred executions at once exactly as many begin as there may be, counted one by one or ahead, and two
 gateways never let through more; what one scope refuses is not counted in another; a day begins anew; sessions that are
 made, forked and archived at once are never more than there may be; whose limit it is: the tenant's, a team's members',
-each user's, one's own; a limit holds at once where it was set, and soon elsewhere; who may set and see limits, what is
-set wrongly, and that it is in the audit log; another tenant has its own.
+each user's, one's own, that of the installation; a limit holds at once where it was set, and soon elsewhere; who may
+set and see limits, what is set wrongly, and that it is in the audit log; another tenant has its own.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ async def test_two_gateways_together_let_no_more_through(
 ) -> None:
     limit = 150
     await quotas.put("tenant", None, "executions", limit)
-    other = QuotaKeeper(context.database)
+    other = QuotaKeeper(context.database, context.settings)
     begun = await asyncio.gather(begin(context.quotas, principal, 200), begin(other, principal, 200))
     lost = 2 * limit // 50
     assert limit - lost <= sum(begun) <= limit
@@ -152,7 +152,7 @@ async def test_a_limit_is_known_at_once_here_and_soon_elsewhere(
     context: ProcessContext, principal: Principal, quotas: QuotaService
 ) -> None:
     now = 0.0
-    other = QuotaKeeper(context.database, clock=lambda: now)
+    other = QuotaKeeper(context.database, context.settings, clock=lambda: now)
     assert await begin(other, principal, 2) == 2
     await quotas.put("tenant", None, "executions", 1)
     assert await begin(context.quotas, principal, 3) == 1
@@ -161,6 +161,22 @@ async def test_a_limit_is_known_at_once_here_and_soon_elsewhere(
     assert await begin(other, principal, 2) == 0
     await quotas.put("tenant", None, "executions", None)
     assert await begin(context.quotas, principal, 3) == 3
+
+
+async def test_the_installation_has_one_for_whom_there_is_no_other(
+    context: ProcessContext, principal: Principal, quotas: QuotaService
+) -> None:
+    settings = context.settings.model_copy(update={"max_concurrent_sessions": 1})
+    context = replace(context, settings=settings, quotas=QuotaKeeper(context.database, settings))
+    sessions = SessionService(context, principal)
+    await sessions.create()
+    with pytest.raises(QuotaReached):
+        await sessions.create()
+    assert await QuotaService(context, principal).own() == [QuotaState("user", principal.user_id, "sessions", 1, 1)]
+    await quotas.put("user", principal.user_id, "sessions", 2)
+    await sessions.create()
+    with pytest.raises(QuotaReached):
+        await sessions.create()
 
 
 async def test_who_sets_and_sees_them(context: ProcessContext, principal: Principal, quotas: QuotaService) -> None:
