@@ -34,6 +34,7 @@ from carrel_gateway.identity import policy
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.identity.presented import bearer
 from carrel_gateway.jobs.service import JobService
+from carrel_gateway.jobs.worker import JobWorker
 from carrel_gateway.mcp_servers.service import McpServerService
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.people.service import TeamService, UserService
@@ -66,6 +67,7 @@ class Gateway:
     context: ProcessContext
     supervisor: RunSupervisor
     models: ModelRegistry
+    jobs: JobWorker
     keeper: SessionKeeper | None
     """Answers the platform's requests to save sessions; none where nobody makes any."""
     authenticator: Authenticator

@@ -29,9 +29,13 @@ class NoKernels:
         self.released: list[SessionRef] = []
         self.made: dict[UUID, str] = {}
         self.orphans: list[SessionRef] = []
+        self.workspaces: list[UUID] = []
 
     async def made_by_gateways(self) -> list[SessionRef]:
         return self.orphans
+
+    async def old_workspaces(self) -> list[UUID]:
+        return self.workspaces
 
     async def made_elsewhere(self, session_id: UUID) -> str | None:
         return self.made.get(session_id)
