@@ -101,7 +101,7 @@ def test_postgres(make_settings, postgres, postgres_url):
     postgres.sql("CREATE DATABASE bare")
     said = lacking(servers.database, make_settings(database_url=postgres.url("bare")))
     assert f"schema is not there, this version needs {HEAD}" in said
-    assert said.endswith("→ run: python -m carrel_gateway.storage.migrate")
+    assert said.endswith("→ run: carrel db upgrade")
     postgres.sql("CREATE ROLE nobody_yet LOGIN")
     stranger = postgres.url(postgres_url.rpartition("/")[2], "nobody_yet")
     assert "GRANT" in lacking(servers.database, make_settings(database_url=stranger))
