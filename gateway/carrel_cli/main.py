@@ -16,7 +16,7 @@ from carrel_cli import demo as demonstration
 from carrel_cli import people
 from carrel_cli.database import db_app
 from carrel_cli.errors import CommandError, Usage
-from carrel_cli.installation import config_app
+from carrel_cli.installation import config_app, doctor
 from carrel_cli.run import ask, check_data, check_out
 from carrel_cli.servers import gateway
 from carrel_cli.show import clean, session_table, state
@@ -37,6 +37,7 @@ keys_app = typer.Typer(help="Your API keys at a server.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 app.add_typer(config_app, name="config")
 app.add_typer(db_app, name="db")
+app.command()(doctor)
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the embedded product.", show_default="~/.carrel")
