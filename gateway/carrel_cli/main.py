@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -78,10 +77,9 @@ def serve(
     """Serve the API and the page until Ctrl-C."""
     from carrel_gateway.__main__ import main as gateway_main  # noqa: PLC0415 - the one command that is the gateway
 
-    os.environ.setdefault("CARREL_LOG_FORMAT", "console" if sys.stderr.isatty() else "json")
     given = {"--host": host, "--port": port, "--data-dir": data_dir}
     arguments = [part for name, value in given.items() if value is not None for part in (name, str(value))]
-    raise typer.Exit(gateway_main(arguments))
+    raise typer.Exit(gateway_main(arguments, log_format="console" if sys.stderr.isatty() else "json"))
 
 
 @app.command()
