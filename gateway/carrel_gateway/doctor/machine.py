@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket
+import stat
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from typing import Final
 
 from carrel_gateway.doctor.findings import Missing
 from carrel_gateway.settings import Settings
+from carrel_gateway.sources.choosing import Kind
 
 OLDEST: Final = (3, 11)
 NEWEST: Final = (3, 13)
@@ -76,6 +78,21 @@ def folder(path: Path, variable: str) -> str:
             f"give the folder to user {os.getuid()} (chown), or set {variable} to another one",
         ) from error
     return f"{path} will be made at the first start"
+
+
+def secrecy(settings: Settings) -> str:
+    """Return that no file with a secret in it can be read by others."""
+    secret = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
+    origins = [origin for name, origin in settings.found.origins.items() if name in secret]
+    places = {Path(one.place) for one in origins if one.kind in {Kind.ENV_FILE, Kind.CONFIG_FILE}}
+    open_ = sorted(str(path) for path in places if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH))
+    if open_:
+        raise Missing(
+            f"everybody on this machine can read the secrets in {', '.join(open_)}", f"chmod 600 {' '.join(open_)}"
+        )
+    return (
+        f"{len(places)} files hold secrets, and others cannot read them" if places else "none is in a file of settings"
+    )
 
 
 def port(settings: Settings) -> str:

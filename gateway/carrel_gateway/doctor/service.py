@@ -26,6 +26,7 @@ async def examine() -> list[Finding]:
     checks: list[tuple[str, Callable[[], Awaitable[str]]]] = [
         ("packages", lambda: _told(machine.packages, settings)),
         ("data folder", lambda: _told(machine.folder, settings.data_dir, "CARREL_DATA_DIR")),
+        ("secrets", lambda: _told(machine.secrecy, settings)),
         ("port", lambda: _told(machine.port, settings)),
         ("keys", lambda: _told(servers.keys, settings)),
         ("database", lambda: servers.database(settings)),

@@ -29,6 +29,7 @@ from carrel_cli.main import app
 from carrel_gateway.doctor import cluster, machine, servers
 from carrel_gateway.doctor.findings import Missing, Unknown
 from carrel_gateway.executors.cluster import Cluster
+from carrel_gateway.settings import Settings
 from carrel_gateway.storage.migrate import HEAD
 
 __all__ = ["home"]
@@ -67,6 +68,21 @@ def test_folders(tmp_path):
         assert "or set CARREL_DATA_DIR to another one" in lacking(machine.folder, path, "CARREL_DATA_DIR")
     assert "/proc" in lacking(machine.folder, Path("/proc"), "CARREL_DATA_DIR")
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+def test_secrets_in_files(home, monkeypatch):
+    assert machine.secrecy(Settings()).startswith("none")
+    file = Path(".env")
+    file.write_text(f"LLM_API_KEY={SECRET}\n")
+    file.chmod(0o644)
+    assert lacking(machine.secrecy, Settings()) == (
+        "everybody on this machine can read the secrets in .env → chmod 600 .env"
+    )
+    file.chmod(0o640)
+    assert machine.secrecy(Settings()).startswith("1 files")
+    file.write_text("CARREL_LOG_LEVEL=info\n")
+    file.chmod(0o644)
+    assert machine.secrecy(Settings()).startswith("none")
 
 
 def test_ports(make_settings, tmp_path):
@@ -272,7 +288,7 @@ def test_the_command(home, monkeypatch):
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["ok"] is True
-    names = ["python", "packages", "data folder", "port", "keys", "database", "redis", "objects", "models"]
+    names = ["python", "packages", "data folder", "secrets", "port", "keys", "database", "redis", "objects", "models"]
     assert [one["check"] for one in found["checks"]] == names
     assert list(home.iterdir()) == []  # it leaves nothing behind
     monkeypatch.setenv("LLM_MODEL", "openai/gpt-4o")
