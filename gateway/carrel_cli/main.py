@@ -15,6 +15,7 @@ from rich.console import Console
 from carrel_cli import demo as demonstration
 from carrel_cli import people
 from carrel_cli.errors import CommandError, Usage
+from carrel_cli.installation import config_app
 from carrel_cli.run import ask, check_data, check_out
 from carrel_cli.servers import gateway
 from carrel_cli.show import clean, session_table, state
@@ -33,6 +34,7 @@ audit_app = typer.Typer(help="What was done in the tenant.", no_args_is_help=Tru
 app.add_typer(audit_app, name="audit")
 keys_app = typer.Typer(help="Your API keys at a server.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
+app.add_typer(config_app, name="config")
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the embedded product.", show_default="~/.carrel")

@@ -33,6 +33,7 @@ from carrel_gateway.idempotency.service import Effect
 from carrel_gateway.identity import policy
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.identity.presented import bearer
+from carrel_gateway.jobs.service import JobService
 from carrel_gateway.mcp_servers.service import McpServerService
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.people.service import TeamService, UserService
@@ -271,6 +272,7 @@ Executions = Annotated[ExecutionService, service_of(ExecutionService)]
 Notebooks = Annotated[NotebookService, service_of(NotebookService)]
 Suspensions = Annotated[SuspensionService, service_of(SuspensionService)]
 Audit = Annotated[AuditService, service_of(AuditService)]
+Jobs = Annotated[JobService, service_of(JobService)]
 Usage = Annotated[UsageService, service_of(UsageService)]
 Users = Annotated[UserService, service_of(UserService)]
 Teams = Annotated[TeamService, service_of(TeamService)]

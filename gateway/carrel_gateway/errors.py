@@ -10,7 +10,8 @@
     ├── NotFound               404   not there, or another tenant's
     ├── Conflict               409   not in this state
     │   ├── SessionBusy        409   a run is going on
-    │   └── StaleRun           409   another gateway has taken the run over
+    │   ├── StaleRun           409   another gateway has taken the run over
+    │   └── StaleJob           409   another gateway has taken the job
     ├── PreconditionFailed     412   it is not as the caller has seen it
     ├── TooLarge               413   over a limit of size
     ├── KeyReused              422   the idempotency key belongs to another request
@@ -89,6 +90,10 @@ class SessionBusy(Conflict):
 
 class StaleRun(Conflict):
     code = "stale_run"
+
+
+class StaleJob(Conflict):
+    code = "stale_job"
 
 
 class PreconditionFailed(CarrelError):

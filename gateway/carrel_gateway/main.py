@@ -38,6 +38,7 @@ from carrel_gateway.history import routes as history
 from carrel_gateway.housekeeping import sweep_accounts, sweep_for_ever
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.identity.keys import InstallationKey, installation_key
+from carrel_gateway.jobs import routes as jobs
 from carrel_gateway.lag import watch_lag
 from carrel_gateway.mcp_servers import routes as mcp_servers
 from carrel_gateway.models import routes as models
@@ -81,6 +82,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     models.router,
     credentials.router,
     audit.router,
+    jobs.router,
     usage.router,
     usage.me,
     people.router,

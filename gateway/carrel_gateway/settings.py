@@ -160,6 +160,15 @@ class Settings(BaseModel):
     retention_days: int = _setting(
         "retention_days", 0, "Days after its last event at which a session is deleted; 0 keeps all.", ge=0, le=36_500
     )
+    jobs_concurrency: int = _setting(
+        "jobs_concurrency", 4, "Jobs that one gateway works on at the same time.", ge=1, le=100
+    )
+    jobs_poll_seconds: float = _setting(
+        "jobs_poll_seconds", 5.0, "Longest time between two looks for jobs that are due.", gt=0, le=60
+    )
+    job_lease_seconds: float = _setting(
+        "job_lease_seconds", 30.0, "Time after which another gateway takes a job whose owner is silent.", gt=0
+    )
     redis_url: str | None = _setting(
         "redis_url", None, "redis://…; empty means that bus, cache and limits of rates are in this process."
     )

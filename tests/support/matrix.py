@@ -28,6 +28,7 @@ from carrel_gateway.identity.presented import Kind
 from carrel_gateway.identity.revocations import announce
 from carrel_gateway.identity.rights import Right, Role
 from carrel_gateway.identity.tables import logins
+from carrel_gateway.jobs.service import JobService
 from carrel_gateway.mcp_servers.service import McpServerService, NewServer
 from carrel_gateway.provider_keys.service import ProviderKeyService
 from carrel_gateway.sessions.service import SessionService
@@ -115,7 +116,12 @@ class World:
             named["agent_id"] = self._known(operation, owner, "agent", _new_agent, named.get("team_id"))
         if "{link_id}" in operation.path:
             named["link_id"] = self._known(operation, owner, "link", _new_link, session)
-        for name, make in (("login", _new_login), ("key", _new_key), ("invitation", _new_invitation)):
+        for name, make in (
+            ("login", _new_login),
+            ("key", _new_key),
+            ("invitation", _new_invitation),
+            ("job", _new_job),
+        ):
             if f"{{{name}_id}}" in operation.path:
                 named[f"{name}_id"] = self._known(operation, owner, name, make)
         if "{provider}" in operation.path:
@@ -226,6 +232,13 @@ async def _new_invitation(context: ProcessContext, owner: Principal) -> UUID:
             digest=made.hex,
             seconds=3600.0,
         )
+    return made
+
+
+async def _new_job(context: ProcessContext, owner: Principal) -> UUID:
+    """Make a job that no gateway knows how to do."""
+    made = await JobService(context, owner).enqueue("unknown")
+    assert made is not None
     return made
 
 

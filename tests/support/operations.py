@@ -48,7 +48,7 @@ class Operation:
     def names_an_object(self) -> bool:
         return any(
             f"{{{kind}_id}}" in self.path
-            for kind in ("session", "artifact", "team", "user", "key", "agent", "invitation")
+            for kind in ("session", "artifact", "team", "user", "key", "agent", "invitation", "job")
         )
 
     @property
@@ -201,6 +201,10 @@ OPERATIONS: list[Operation] = [
     _op("GET", "/api/audit", Right.TENANT_READ),
     _op("GET", "/api/audit/export", Right.TENANT_READ),
     _op("GET", "/api/audit/verify", Right.TENANT_READ),
+    _op("GET", "/api/jobs", Right.TENANT_ADMIN),
+    _op("GET", "/api/jobs/{job_id}", Right.TENANT_ADMIN),
+    _op("POST", "/api/jobs/{job_id}/retry", Right.TENANT_ADMIN),
+    _op("POST", "/api/jobs/{job_id}/cancel", Right.TENANT_ADMIN),
     _op("GET", "/api/usage", Right.TENANT_READ),
     _op("GET", "/api/me/usage", Right.PROFILE_READ),
     _op("GET", "/api/models", Right.MODELS_READ),

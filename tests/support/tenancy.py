@@ -16,7 +16,11 @@ WITHOUT_TENANT = re.compile(
     r"BEGIN( IMMEDIATE)?$|SELECT 1$|SELECT set_config\('role', 'carrel_(worker|login)', true\)$"
     # the lookup of accounts, which comes before there is a tenant
     r"|(SELECT [^;]*\sFROM|INSERT INTO|UPDATE) accounts\b(?![^;]*\b(FROM|JOIN|SELECT)\b)"
-    # the worker's: expired runs of all tenants
+    # the worker's: live jobs and expired runs of all tenants
+    r"|WITH due AS\s+\(SELECT jobs\.tenant_id [^;]*\sFROM jobs\s+WHERE status IN \('queued', 'running'\) AND [^;]*\)\s+"
+    r"UPDATE jobs SET status=[^;]*\sFROM due WHERE jobs\.tenant_id = due\.tenant_id AND jobs\.id = due\.id RETURNING"
+    r"|UPDATE jobs SET due_at=[^;]*\sWHERE jobs\.owner = \S+ AND jobs\.status = \S+ AND jobs\.id IN \("
+    r"|SELECT min\(jobs\.due_at\) [^;]*\sFROM jobs\s+WHERE status IN \('queued', 'running'\) AND jobs\.kind IN \("
     r"|SELECT runs\.tenant_id, runs\.id\s+FROM runs\s+WHERE runs\.status = \S+ AND [^;]*runs\.lease_until <"
 )
 

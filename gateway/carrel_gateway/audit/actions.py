@@ -52,6 +52,8 @@ class Action(StrEnum):
     AGENT_DELETED = "agent.deleted"
     AGENT_SHARED = "agent.shared"
     AGENT_UNSHARED = "agent.unshared"
+    JOB_RETRIED = "job.retried"
+    JOB_CANCELLED = "job.cancelled"
 
     @property
     def group(self) -> str:

@@ -183,6 +183,10 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("GET", "/api/audit"): _rule(Right.TENANT_READ),
         ("GET", "/api/audit/export"): _rule(Right.TENANT_READ),
         ("GET", "/api/audit/verify"): _rule(Right.TENANT_READ),
+        ("GET", "/api/jobs"): _rule(Right.TENANT_ADMIN),
+        ("GET", "/api/jobs/{job_id}"): _rule(Right.TENANT_ADMIN),
+        ("POST", "/api/jobs/{job_id}/retry"): _rule(Right.TENANT_ADMIN),
+        ("POST", "/api/jobs/{job_id}/cancel"): _rule(Right.TENANT_ADMIN),
         ("GET", "/api/usage"): _rule(Right.TENANT_READ),
         # models
         ("GET", "/api/models"): _rule(Right.MODELS_READ),

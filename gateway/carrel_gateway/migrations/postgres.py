@@ -37,6 +37,12 @@ def open_to_login(table: str) -> None:
     op.execute(f"GRANT SELECT, INSERT, UPDATE ON {table} TO carrel_login")
 
 
+def open_to_worker(table: str, live: str, columns: str) -> None:
+    """Let the worker see the live rows of all tenants, and change only who has them; they are alive after it, too."""
+    op.execute(f"CREATE POLICY work ON {table} TO carrel_worker USING ({live}) WITH CHECK ({live})")
+    op.execute(f"GRANT SELECT, UPDATE ({columns}) ON {table} TO carrel_worker")
+
+
 def _create_role(role: str, options: str) -> None:
     # Roles belong to the whole server: another database's migration may make them at the same moment.
     op.execute(f"""

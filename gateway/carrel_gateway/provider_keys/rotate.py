@@ -89,8 +89,8 @@ async def _rotate(connection: AsyncConnection, sealed: Sealed, secrets: MasterKe
 
 def main() -> int:
     """Rotate the keys in the database of the settings; return the exit code."""
-    settings = Settings()
     try:
+        settings = Settings()
         found = asyncio.run(rotate(settings, load_master_keys(settings)))
     except CarrelError as error:
         sys.stderr.write(f"{error.message}\n")

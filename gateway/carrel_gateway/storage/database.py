@@ -190,12 +190,19 @@ class Database:
         return await self._direct.run(tenant_id, begin, write=write)
 
     @asynccontextmanager
-    async def worker_transaction(self) -> AsyncGenerator[AsyncConnection]:
-        """Read with the worker's rights: the expired runs of all tenants, and nothing else."""
+    async def worker_transaction(self, *, write: bool = False) -> AsyncGenerator[AsyncConnection]:
+        """Work with the worker's rights: the live jobs and expired runs of all tenants, and nothing else.
+
+        It reads unless it says otherwise; then it commits at the end.
+        """
         async with AsyncExitStack() as stack:
-            connection = await self._begin(stack, self.dialect.begin_worker, write=False)
+            if write:
+                await self._take_turn(stack)
+            connection = await self._begin(stack, self.dialect.begin_worker, write=write)
             with converted():
                 yield connection
+                if write:
+                    await connection.commit()
 
     @asynccontextmanager
     async def login_transaction(self) -> AsyncGenerator[AsyncConnection]:

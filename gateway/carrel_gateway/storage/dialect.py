@@ -2,8 +2,8 @@
 
 SQLite belongs to one process and knows no roles, so repositories filter by tenant and that is all. On Postgres the same
 filters are there, and below them row-level security: a transaction works as `carrel_app` for one tenant, or as
-`carrel_worker`, which can read expired runs and nothing else, or as `carrel_login`, which can look accounts up. All are
-members' roles of whoever logs in.
+`carrel_worker`, which can take live jobs, read expired runs, and nothing else, or as `carrel_login`, which can look
+accounts up. All are members' roles of whoever logs in.
 """
 
 from __future__ import annotations

@@ -179,6 +179,10 @@ RULES: Final = (
         400: ("invalid_query", "invalid_cursor"), 403: ("not_your_session",), 404: ("session_not_found",)}),
     Rule("GET", "/api/artifacts/.*", {403: ("not_your_session",), 404: ("session_not_found",)}),
     Rule("GET", "/api/audit.*", {400: ("invalid_cursor", "invalid_input")}),
+    Rule("GET", "/api/jobs", {400: ("invalid_cursor",)}),
+    Rule(".*", r"/api/jobs/\{job_id\}.*", {404: ("job_not_found",)}),
+    Rule("POST", "/api/jobs/.*/retry", {409: ("job_live",)}),
+    Rule("POST", "/api/jobs/.*/cancel", {409: ("job_over",)}),
     Rule("GET", "/api(/me)?/usage", {400: ("invalid_input",)}),
 )  # fmt: skip
 

@@ -23,7 +23,7 @@ from carrel_gateway.identity.rights import ALL_RIGHTS, Right, Role, rights_of
 from carrel_gateway.main import create_app
 from carrel_gateway.settings import Settings
 
-KINDS = ("session", "artifact", "team", "user", "key", "agent", "login", "invitation")
+KINDS = ("session", "artifact", "team", "user", "key", "agent", "login", "invitation", "job")
 GUARDED = [operation for operation in OPERATIONS if operation.rights is not None]
 
 

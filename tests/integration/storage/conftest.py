@@ -16,8 +16,10 @@ from tests.support.tenancy import statements_without_tenant
 
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.jobs.service import JobService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.settings import Settings
+from carrel_gateway.storage.ids import new_id
 
 MakeSettings = Callable[..., Settings]
 
@@ -78,3 +80,15 @@ async def session_id(context: ProcessContext, principal: Principal) -> UUID:
 def artifacts(context: ProcessContext, principal: Principal) -> ArtifactService:
     """The principal's files."""
     return ArtifactService(context, principal)
+
+
+@pytest.fixture
+def kind() -> str:
+    """A kind of jobs of its own: workers take jobs of all tenants, and tests share a database."""
+    return f"test-{new_id().hex}"
+
+
+@pytest.fixture
+def jobs(context: ProcessContext, principal: Principal) -> JobService:
+    """The principal's jobs."""
+    return JobService(context, principal)

@@ -37,6 +37,7 @@ from carrel_gateway.history import tables as _history  # noqa: F401
 from carrel_gateway.idempotency import tables as _idempotency  # noqa: F401
 from carrel_gateway.identity.rights import Role
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
+from carrel_gateway.jobs import tables as _jobs  # noqa: F401
 from carrel_gateway.mcp_servers import tables as _mcp_servers  # noqa: F401
 from carrel_gateway.people.service import UserService
 from carrel_gateway.provider_keys import tables as _provider_keys  # noqa: F401
@@ -144,7 +145,7 @@ async def test_who_made_a_key_is_taken_from_the_audit_log(request: pytest.Fixtur
     async with opened.begin() as connection:
         for table in ("api_keys", "share_links"):
             await connection.execute(text(f"ALTER TABLE {table} DROP COLUMN maker_id"))
-        for table in ("mcp_servers", "usage"):  # what came later
+        for table in ("mcp_servers", "usage", "jobs"):  # what came later
             await connection.execute(text(f"DROP TABLE {table}"))
         await connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
     await opened.dispose()

@@ -2,9 +2,9 @@
 
 Plan: on Postgres every table has row-level security, forced, with a policy by tenant, and a table without one is
 found; the gateway's login can neither go around it nor become somebody who can; a forgotten tenant shows nothing; the
-worker sees expired runs and nothing else. In the tables themselves the tenant is first in every unique key and part
-of every foreign key. Every statement of every repository is bound to a tenant: the other modules look at that all the
-time, and here one that is not is found.
+worker sees expired runs and live jobs and nothing else, and takes a job without changing what it is. In the tables
+themselves the tenant is first in every unique key and part of every foreign key. Every statement of every repository is
+bound to a tenant: the other modules look at that all the time, and here one that is not is found.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from carrel_gateway.artifacts.tables import artifacts
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.execution.tables import executions
 from carrel_gateway.history.service import Fence
+from carrel_gateway.jobs.service import JobService
 from carrel_gateway.runs.service import RunService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.sessions.tables import sessions
@@ -83,6 +84,7 @@ def test_only_known_policies_go_beyond_the_tenant(postgres: Postgres, postgres_d
     query = "SELECT tablename, policyname, roles, cmd FROM pg_policies WHERE policyname <> 'tenant'"
     assert postgres.sql(f"{query} ORDER BY 1", database=postgres_database).splitlines() == [
         "accounts|lookup|{carrel_login}|ALL",
+        "jobs|work|{carrel_worker}|ALL",
         "runs|expired|{carrel_worker}|SELECT",
     ]
     rights = """
@@ -96,7 +98,16 @@ def test_only_known_policies_go_beyond_the_tenant(postgres: Postgres, postgres_d
         "carrel_login|accounts|INSERT",
         "carrel_login|accounts|SELECT",
         "carrel_login|accounts|UPDATE",
+        "carrel_worker|jobs|SELECT",
         "carrel_worker|runs|SELECT",
+    ]
+    columns = """
+        SELECT grantee, table_name, string_agg(column_name, ',' ORDER BY column_name)
+        FROM information_schema.column_privileges WHERE table_schema = 'public' AND privilege_type = 'UPDATE'
+            AND grantee IN ('carrel_worker', 'gateway', 'PUBLIC') GROUP BY 1, 2
+    """
+    assert postgres.sql(columns, database=postgres_database).splitlines() == [
+        "carrel_worker|jobs|attempts,due_at,generation,owner,started_at,status"
     ]
     fewer = """
         SELECT table_name, string_agg(privilege_type, ',' ORDER BY privilege_type)
@@ -229,22 +240,32 @@ async def test_foreign_keys_do_not_cross_tenants(context: ProcessContext, princi
             )
 
 
-async def test_the_worker_sees_expired_runs_and_nothing_else(
+async def test_the_worker_sees_expired_runs_and_live_jobs_and_nothing_else(
     context: ProcessContext, principal: Principal, postgres_url: str
 ) -> None:
     session_id = await a_session(context, principal)
     first = [UserMessage(message_id=new_id(), content="q")]
     run = await RunService(context, principal).start(session_id, kind="chat", first=first, model=None)
+    jobs = JobService(context, principal)
+    live, over = await jobs.enqueue("a"), await jobs.enqueue("b")
+    assert over is not None
+    await jobs.cancel(over)
     connection = await asyncpg.connect(postgres_url)
     try:
         await connection.execute("SET ROLE carrel_worker")
         assert await connection.fetchval("SELECT count(*) FROM runs WHERE id = $1", run.id) == 0
         await RunService(context, principal).hand_over(Fence(run.id, 1))
         assert await connection.fetchval("SELECT count(*) FROM runs WHERE id = $1", run.id) == 1
+        found = await connection.fetch("SELECT id FROM jobs WHERE tenant_id = $1", principal.tenant_id)
+        assert [row["id"] for row in found] == [live]
         for statement in (
-            *(f"SELECT * FROM {table}" for table in metadata.tables if table != "runs"),
+            *(f"SELECT * FROM {table}" for table in metadata.tables if table not in {"runs", "jobs"}),
             "UPDATE runs SET generation = 9",
             "DELETE FROM runs",
+            "DELETE FROM jobs",
+            "UPDATE jobs SET payload = '{}'",
+            "UPDATE jobs SET tenant_id = id",
+            "UPDATE jobs SET status = 'succeeded'",
         ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(statement)

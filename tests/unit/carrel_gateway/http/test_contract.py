@@ -32,7 +32,7 @@ INTERNAL = {
     "invalid_settings", "oidc_settings_unusable", "mail_settings_unusable", "admin_address_unusable",
     "credentials_unusable", "connection_string_unusable",
     # between parts of the gateway; whoever asks turns them into something else
-    "stale_run", "bus_away", "snapshot_not_found", "unsealable", "not_yet", "waking",
+    "stale_run", "stale_job", "bus_away", "snapshot_not_found", "unsealable", "not_yet", "waking",
     # frames of the WebSocket
     "unknown_frame",
 }  # fmt: skip

@@ -7,7 +7,6 @@ with the nearest one, and names of others are not; files that cannot be used are
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -69,19 +68,6 @@ NAMES = [
     (132, "ARTIFACT_MAX_SIZE_MB", "1.5", "upload_max_bytes", 3 * 512 * 1024),
 ]
 """All but 108, GOOGLE_APPLICATION_CREDENTIALS, which the libraries of Google read by themselves."""
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """A home, a folder to start in, and nothing of this machine's settings."""
-    for name in os.environ:
-        if name.startswith(("CARREL_", "DSAGENT_")) or any(name == row[1] for row in NAMES):
-            monkeypatch.delenv(name)
-    (tmp_path / "home" / ".carrel").mkdir(parents=True)
-    (tmp_path / "here").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path / "here")
-    return tmp_path / "home" / ".carrel"
 
 
 def shown(value):

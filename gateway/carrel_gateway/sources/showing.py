@@ -1,0 +1,98 @@
+"""What the settings in force are and where each came from, fit to be shown: secrets are told apart from values.
+
+Settings that cannot be used are shown as they were read, beside the reasons for which nothing starts with them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+from uuid import UUID
+
+from pydantic import BaseModel, SecretStr
+
+from carrel_gateway.settings import Settings, names
+from carrel_gateway.sources.choosing import Found, Origin, choose
+from carrel_gateway.sources.reading import ENV_FILES, InvalidSettings, read_layers
+
+HIDDEN: Final = "********"
+_PASSWORD: Final = re.compile(r"(\w+://[^\s/@:]*:)[^\s/]*(?=@)")
+_NAME: Final = re.compile(r"(?i)(?:key|secret|password|token)$")
+_PARAMETER: Final = re.compile(r"(?i)([?&][^=&]*(?:pass|secret|token|key|sig)[^=&]*=)[^&#\s]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One setting."""
+
+    name: str
+    variable: str
+    value: Any
+    """As JSON has it; secrets are hidden."""
+    origin: Origin | None
+    """None where nothing sets it."""
+    derived: bool = False
+    """Whether it follows from other settings."""
+
+    @property
+    def source(self) -> str:
+        """Where the value came from, in words."""
+        return str(self.origin) if self.origin else "other settings" if self.derived else "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All settings, and what is to be said of them."""
+
+    settings: list[Shown]
+    warnings: list[str]
+    problems: list[str]
+
+
+def overview(env_files: Sequence[str | Path] = ENV_FILES) -> Overview:
+    """Return all settings as a gateway that starts now would have them.
+
+    Raises
+    ------
+    InvalidSettings
+        A place cannot be read.
+    """
+    found = choose(names(), read_layers(env_files))
+    try:
+        settings = Settings(_env_file=env_files)
+    except InvalidSettings as error:
+        return Overview([_raw(name, found) for name in names().of], found.warnings, error.message.splitlines())
+    return Overview([_shown(name, settings) for name in names().of], found.warnings, [])
+
+
+def masked(value: Any) -> Any:
+    """Return a value as JSON has it, with everything hidden that is secret in it."""
+    if isinstance(value, SecretStr):
+        return HIDDEN if value.get_secret_value() else ""
+    if isinstance(value, BaseModel):
+        return {name: masked(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value).items()
+        return {str(name): HIDDEN if item and _NAME.search(str(name)) else masked(item) for name, item in items}
+    if isinstance(value, list | tuple):
+        return [masked(item) for item in cast("list[Any]", value)]
+    if isinstance(value, str):
+        return _PARAMETER.sub(rf"\1{HIDDEN}", _PASSWORD.sub(rf"\1{HIDDEN}", value))
+    return str(value) if isinstance(value, Path | UUID) else value
+
+
+def _shown(name: str, settings: Settings) -> Shown:
+    value = getattr(settings, name)
+    origin = settings.found.origins.get(name)
+    derived = origin is None and name in settings.model_fields_set
+    return Shown(name, names().of[name][0], masked(value), origin, derived)
+
+
+def _raw(name: str, found: Found) -> Shown:
+    field = Settings.model_fields[name]
+    value = found.values.get(name, field.default)
+    hidden = bool(value) and "SecretStr" in str(field.annotation)
+    return Shown(name, names().of[name][0], HIDDEN if hidden else masked(value), found.origins.get(name))
