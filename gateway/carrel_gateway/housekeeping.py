@@ -18,6 +18,7 @@ from carrel_gateway.idempotency.service import IdempotencyService
 from carrel_gateway.identity.tenants import all_tenants, worker_of
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.snapshots.service import SnapshotService
+from carrel_gateway.uploads.service import UploadService
 
 SWEEP_SECONDS: Final = 600.0
 """Leftovers harm nobody; they only take space."""
@@ -45,6 +46,7 @@ async def _sweep(context: ProcessContext, principal: Principal) -> None:
             "expired": await SessionService(context, principal).expire(),
             "sessions": await SessionService(context, principal).sweep(),
             "artifacts": await ArtifactService(context, principal).sweep(),
+            "uploads": await UploadService(context, principal).sweep(),
             "contents": await SnapshotService(context, principal).sweep(),
             "keys": await IdempotencyService(context, principal).sweep(),
         }

@@ -26,14 +26,24 @@ from carrel_gateway.uploads.service import LIFE, Upload, UploadService
 router = APIRouter(route_class=IdempotentRoute, tags=["files"])
 VERSION: Final = "1.0.0"
 CHUNK_TYPE: Final = "application/offset+octet-stream"
+REQUEST_HEADERS: Final = ("Tus-Resumable", "Upload-Length", "Upload-Metadata", "Upload-Offset")
+ANSWER_HEADERS: Final = (
+    "Tus-Resumable",
+    "Upload-Length",
+    "Upload-Offset",
+    "Upload-Expires",
+    "Location",
+    "Carrel-Artifact-Id",
+)
+"""What pages of other origins, which settings allow, may send and read."""
 _UPLOADS: Final = "/api/sessions/{session_id}/uploads"
 _ONE: Final = f"{_UPLOADS}/{{upload_id}}"
 _CHUNK: Final[dict[str, Any]] = {
     "requestBody": {"required": True, "content": {CHUNK_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 }
 Resumable = Annotated[str | None, Header(alias="Tus-Resumable", description=f"The protocol's version, {VERSION}.")]
-Length = Annotated[int, Header(alias="Upload-Length", ge=0, le=2**53, description="Bytes of the whole file.")]
-UploadOffset = Annotated[int, Header(alias="Upload-Offset", ge=0, le=2**53, description="Bytes that have come.")]
+Length = Annotated[int | None, Header(alias="Upload-Length", ge=0, le=2**53, description="Bytes of the whole file.")]
+UploadOffset = Annotated[int | None, Header(alias="Upload-Offset", ge=0, le=2**53, description="Bytes that have come.")]
 Metadata = Annotated[
     str,
     Header(
@@ -51,13 +61,15 @@ async def begin_upload(
     sessions: Sessions,
     uploads: Uploads,
     executions: Executions,
-    length: Length,
-    metadata: Metadata,
+    length: Length = None,
+    metadata: Metadata = "",
     version: Resumable = None,
 ) -> UploadOut:
     """Begin an upload in parts; `Location` is where to send them."""
-    _require_version(version)
     await require_active(sessions, session_id)
+    _require_version(version)
+    if length is None:
+        raise InvalidInput("Upload-Length must say how many bytes the whole file has", code="length_needed")
     named = metadata_of(metadata)
     upload = await uploads.begin(
         session_id, name=named.get("filename", ""), content_type=named.get("filetype"), length=length
@@ -68,20 +80,25 @@ async def begin_upload(
     return UploadOut.model_validate(upload)
 
 
-@router.head(_ONE)
-async def where_upload_goes_on(
-    session_id: UUID, upload_id: UUID, uploads: Uploads, executions: Executions, version: Resumable = None
-) -> Response:
-    """Answer at which `Upload-Offset` the upload goes on."""
-    _require_version(version)
-    upload = await _finished(uploads, executions, await uploads.get(session_id, upload_id))
-    return Response(headers={**_headers(upload), "Cache-Control": "no-store"})
-
-
+@router.head(_ONE, include_in_schema=False)
 @router.get(_ONE)
-async def get_upload(session_id: UUID, upload_id: UUID, uploads: Uploads) -> UploadOut:
-    """How far an upload has come, and what file it has become."""
-    return UploadOut.model_validate(await uploads.get(session_id, upload_id))
+async def get_upload(
+    session_id: UUID,
+    upload_id: UUID,
+    request: Request,
+    response: Response,
+    sessions: Sessions,
+    uploads: Uploads,
+    executions: Executions,
+    version: Resumable = None,
+) -> UploadOut:
+    """How far an upload has come, also as headers (and with `HEAD` as these alone), and what file it has become."""
+    await sessions.get(session_id)
+    if request.method == "HEAD":
+        _require_version(version)
+    upload = await _finished(uploads, executions, await uploads.get(session_id, upload_id))
+    response.headers.update({**_headers(upload), "Cache-Control": "no-store"})
+    return UploadOut.model_validate(upload)
 
 
 @router.patch(_ONE, status_code=status.HTTP_204_NO_CONTENT, openapi_extra=_CHUNK)
@@ -92,15 +109,17 @@ async def append_to_upload(
     sessions: Sessions,
     uploads: Uploads,
     executions: Executions,
-    offset: UploadOffset,
+    offset: UploadOffset = None,
     content_type: Annotated[str | None, Header(include_in_schema=False)] = None,
     version: Resumable = None,
 ) -> Response:
     """Send what comes next, as much as is wanted; with the last byte code finds the file at `data/<name>`."""
+    await require_active(sessions, session_id)
     _require_version(version)
     if (content_type or "").partition(";")[0].strip().lower() != CHUNK_TYPE:
         raise InvalidInput(f"send the bytes as Content-Type: {CHUNK_TYPE}", code="chunk_expected")
-    await require_active(sessions, session_id)
+    if offset is None:
+        raise InvalidInput("Upload-Offset must say at which byte the part begins", code="offset_needed")
     upload = await uploads.append(session_id, upload_id, offset, _arriving(request))
     upload = await _finished(uploads, executions, upload)
     return Response(status_code=status.HTTP_204_NO_CONTENT, headers=_headers(upload))
@@ -108,9 +127,14 @@ async def append_to_upload(
 
 @router.delete(_ONE, status_code=status.HTTP_204_NO_CONTENT)
 async def give_up_upload(
-    session_id: UUID, upload_id: UUID, uploads: Uploads, version: Resumable = None
+    session_id: UUID,
+    upload_id: UUID,
+    sessions: Sessions,
+    uploads: Uploads,
+    version: Resumable = None,
 ) -> Response:
     """Give an upload up; what has come of it is removed. The file of one that is done stays."""
+    await sessions.get(session_id)
     _require_version(version)
     await uploads.give_up(session_id, upload_id)
     return Response(status_code=status.HTTP_204_NO_CONTENT, headers={"Tus-Resumable": VERSION})

@@ -188,9 +188,7 @@ class UploadService:
         """Remove what was abandoned or has ended, finish what is whole, and return how many were settled."""
         now = datetime.now(UTC)
         async with self._database.transaction(self._tenant_id, write=False) as tx:
-            found = await repository.idle(
-                tx, open_before=now - WHOLE_AGE, ended_before=now - ENDED_AGE, limit=_SWEEP
-            )
+            found = await repository.idle(tx, open_before=now - WHOLE_AGE, ended_before=now - ENDED_AGE, limit=_SWEEP)
         return sum([await self._settle(upload, now) for upload in found])
 
     # ------------------------------------------------------------------ helpers
