@@ -29,6 +29,7 @@ soak: setup       ## long fault runs; results under docs/soak.md
 bench: setup      ## the tables of docs/benchmarks.md
 	@$(VENV)/python -m tools.setup system && $(VENV)/python -m tests.load.bench --write docs/benchmarks.md && \
 		$(VENV)/python -m tests.load.gateway_bench --write docs/benchmarks.md && \
+		$(VENV)/python -m tests.load.jobs --write docs/benchmarks.md && \
 		$(VENV)/python -m tests.load.relay --write docs/benchmarks.md && \
 		$(VENV)/python -m tests.load.operator_bench --write docs/benchmarks.md
 

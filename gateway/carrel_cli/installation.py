@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Annotated, Any
+import logging
+from dataclasses import asdict
+from typing import Annotated, Any, Final
 
+import structlog
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +18,7 @@ from carrel_cli.errors import Usage
 from carrel_cli.show import clean
 
 config_app = typer.Typer(help="The settings of a gateway that starts here.", no_args_is_help=True)
+_MARKS: Final = {"ok": "✓", "missing": "✗", "unknown": "?"}
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -51,6 +56,25 @@ def show_config(
     for line in [*found.warnings, *found.problems]:
         typer.echo(clean(f"carrel: {line}"), err=True)
     raise typer.Exit(Usage.exit_code if found.problems else 0)
+
+
+def doctor(*, as_json: AsJson = False) -> None:
+    """Find what a gateway that starts here lacks, and say how to get it; exit code 1 when something is missing."""
+    from carrel_gateway.doctor.service import examine  # noqa: PLC0415 - imports all of the gateway
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL)
+    )  # checks say it themselves
+    findings = asyncio.run(examine())
+    missing = any(one.status == "missing" for one in findings)
+    if as_json:
+        typer.echo(json.dumps({"ok": not missing, "checks": [asdict(one) for one in findings]}, indent=2))
+    else:
+        for one in findings:
+            typer.echo(clean(f"{_MARKS[one.status]}  {one.check}: {one.found}"))
+            if one.advice:
+                typer.echo(clean(f"   → {one.advice}"))
+    raise typer.Exit(1 if missing else 0)
 
 
 def _text(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -14,8 +13,9 @@ from rich.console import Console
 
 from carrel_cli import demo as demonstration
 from carrel_cli import people
+from carrel_cli.database import db_app
 from carrel_cli.errors import CommandError, Usage
-from carrel_cli.installation import config_app
+from carrel_cli.installation import config_app, doctor
 from carrel_cli.run import ask, check_data, check_out
 from carrel_cli.servers import gateway
 from carrel_cli.show import clean, session_table, state
@@ -35,6 +35,8 @@ app.add_typer(audit_app, name="audit")
 keys_app = typer.Typer(help="Your API keys at a server.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 app.add_typer(config_app, name="config")
+app.add_typer(db_app, name="db")
+app.command()(doctor)
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the embedded product.", show_default="~/.carrel")
@@ -75,10 +77,9 @@ def serve(
     """Serve the API and the page until Ctrl-C."""
     from carrel_gateway.__main__ import main as gateway_main  # noqa: PLC0415 - the one command that is the gateway
 
-    os.environ.setdefault("CARREL_LOG_FORMAT", "console" if sys.stderr.isatty() else "json")
     given = {"--host": host, "--port": port, "--data-dir": data_dir}
     arguments = [part for name, value in given.items() if value is not None for part in (name, str(value))]
-    raise typer.Exit(gateway_main(arguments))
+    raise typer.Exit(gateway_main(arguments, log_format="console" if sys.stderr.isatty() else "json"))
 
 
 @app.command()

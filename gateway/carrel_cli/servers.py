@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from carrel_gateway.sources.reading import ENV_FILES, InvalidSettings, read_laye
 START_SECONDS: Final = 60.0
 """A first start makes the database; on a slow disk that and the imports take seconds."""
 STOP_SECONDS: Final = 20.0
-_DATA_DIR: Final = Names({"data_dir": names_of("data_dir")}, frozenset())
+_NAMES: Final = Names({name: names_of(name) for name in ("data_dir", "models", "log_level", "log_format")}, frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,16 @@ def data_folder(given: Path | None) -> Path:
     Usage
         A file of settings cannot be read.
     """
+    named = _said()["data_dir"] if given is None else None
+    return (given or Path(named or "~/.carrel")).expanduser().absolute()
+
+
+def _said() -> defaultdict[str, Any]:
+    """Return what is said of the settings that matter here, wherever it is said."""
     try:
-        named = choose(_DATA_DIR, read_layers(ENV_FILES)).values.get("data_dir") if given is None else None
+        return defaultdict(lambda: None, choose(_NAMES, read_layers(ENV_FILES)).values)
     except InvalidSettings as error:
         raise Usage(error.message) from error
-    return (given or Path(named or "~/.carrel")).expanduser().absolute()
 
 
 @contextmanager
@@ -131,15 +137,25 @@ def _started(data_dir: Path | None, model: str | None, port: int) -> Generator[S
     command = [sys.executable, "-m", "carrel_gateway", "--child", "--host", "127.0.0.1", "--port", str(port)]
     if data_dir is not None:
         command += ["--data-dir", str(data_dir)]
-    environment = {"CARREL_LOG_LEVEL": "error", "CARREL_LOG_FORMAT": "console", **os.environ}
-    if model is not None:  # the person at the terminal is the administrator of the gateway that is started here
-        environment["CARREL_LLM_MODEL"] = model
+    environment = _environment(model)
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)  # noqa: S603 - own interpreter, own module
     try:
-        said = _first_line(process)
-        yield Server(said["url"], said["key"], started_here=True, process=process)
+        ready = _first_line(process)
+        yield Server(ready["url"], ready["key"], started_here=True, process=process)
     finally:
         _stop(process)
+
+
+def _environment(model: str | None) -> dict[str, str]:
+    """Return that of a gateway that is started here: quiet, where nothing else is said, and with this model."""
+    said = _said()
+    quiet = {"log_level": "error", "log_format": "console"}
+    environment = {**os.environ, **{f"CARREL_{name.upper()}": value for name, value in quiet.items() if not said[name]}}
+    if model is not None:  # the person at the terminal is the administrator of this gateway
+        others: Any = said["models"] or []
+        named = [others] if isinstance(others, str) else [str(one) for one in others]
+        environment["CARREL_MODELS"] = ",".join([model, *named])
+    return environment
 
 
 def _first_line(process: subprocess.Popen[bytes]) -> dict[str, Any]:

@@ -10,8 +10,14 @@ from typing import Any
 from carrel_wire.quick_start import importing
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Serve until a signal comes; return the exit code."""
+def main(arguments: list[str] | None = None, **preferred: str) -> int:
+    """Serve until a signal comes; return the exit code.
+
+    Parameters
+    ----------
+    preferred
+        Settings in place of defaults; whatever says something of them goes first.
+    """
     parser = argparse.ArgumentParser(prog="carrel-gateway", description="The gateway; settings are CARREL_* variables.")
     parser.add_argument("--host", help="address to listen on")
     parser.add_argument("--port", type=int, help="port to listen on; 0 takes a free one")
@@ -29,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         name: value for name in ("host", "port", "data_dir") if (value := getattr(parsed, name)) is not None
     }
     try:
-        return serve(Settings(**given), child=parsed.child)
+        settings = Settings(**given)
+        unsaid = {name: value for name, value in preferred.items() if name not in settings.model_fields_set}
+        return serve(settings.model_copy(update=unsaid), child=parsed.child)
     except InvalidSettings as error:
         for line in error.message.splitlines():
             print(f"carrel: {line}", file=sys.stderr)  # noqa: T201 - a program's last word

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from carrel_gateway.identity.secrets import MasterKeys
     from carrel_gateway.identity.tokens import AccessTokens
     from carrel_gateway.kernels.pool import KernelPool
+    from carrel_gateway.quotas.keeper import QuotaKeeper
     from carrel_gateway.settings import Settings
     from carrel_gateway.storage.bus import Bus
     from carrel_gateway.storage.cache import CacheBackend
@@ -76,6 +77,7 @@ class ProcessContext:
     objects: StorageBackend
     executor: Executor
     kernels: KernelPool
+    quotas: QuotaKeeper
     secrets: MasterKeys
     """The installation's keys, from which each use derives its own."""
     tokens: AccessTokens

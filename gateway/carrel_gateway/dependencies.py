@@ -34,10 +34,12 @@ from carrel_gateway.identity import policy
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.identity.presented import bearer
 from carrel_gateway.jobs.service import JobService
+from carrel_gateway.jobs.worker import JobWorker
 from carrel_gateway.mcp_servers.service import McpServerService
 from carrel_gateway.notebook.service import NotebookService
 from carrel_gateway.people.service import TeamService, UserService
 from carrel_gateway.provider_keys.service import ProviderKeyService
+from carrel_gateway.quotas.service import QuotaService
 from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions.access import SessionAccess
 from carrel_gateway.sessions.service import SessionService
@@ -66,6 +68,7 @@ class Gateway:
     context: ProcessContext
     supervisor: RunSupervisor
     models: ModelRegistry
+    jobs: JobWorker
     keeper: SessionKeeper | None
     """Answers the platform's requests to save sessions; none where nobody makes any."""
     authenticator: Authenticator
@@ -274,6 +277,7 @@ Suspensions = Annotated[SuspensionService, service_of(SuspensionService)]
 Audit = Annotated[AuditService, service_of(AuditService)]
 Jobs = Annotated[JobService, service_of(JobService)]
 Usage = Annotated[UsageService, service_of(UsageService)]
+Quotas = Annotated[QuotaService, service_of(QuotaService)]
 Users = Annotated[UserService, service_of(UserService)]
 Teams = Annotated[TeamService, service_of(TeamService)]
 SharingOf = Annotated[SessionSharing, service_of(SessionSharing)]

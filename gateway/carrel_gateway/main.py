@@ -17,7 +17,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 
-from carrel_gateway import metrics, problems
+from carrel_gateway import housekeeping, metrics, problems
 from carrel_gateway.accounts import routes as accounts
 from carrel_gateway.accounts.first import make_first_administrator
 from carrel_gateway.accounts.parts import open_parts as open_accounts
@@ -35,10 +35,11 @@ from carrel_gateway.execution import routes as execution
 from carrel_gateway.execution.startup import recover_left_behind
 from carrel_gateway.health import routes as health
 from carrel_gateway.history import routes as history
-from carrel_gateway.housekeeping import sweep_accounts, sweep_for_ever
 from carrel_gateway.identity.authenticator import Authenticator
 from carrel_gateway.identity.keys import InstallationKey, installation_key
 from carrel_gateway.jobs import routes as jobs
+from carrel_gateway.jobs.schedules import Planner
+from carrel_gateway.jobs.worker import JobWorker
 from carrel_gateway.lag import watch_lag
 from carrel_gateway.mcp_servers import routes as mcp_servers
 from carrel_gateway.models import routes as models
@@ -47,6 +48,7 @@ from carrel_gateway.opening import open_context
 from carrel_gateway.page import routes as page
 from carrel_gateway.people import routes as people
 from carrel_gateway.provider_keys import routes as provider_keys
+from carrel_gateway.quotas import routes as quotas
 from carrel_gateway.rates.service import RateLimits
 from carrel_gateway.sessions import routes as sessions
 from carrel_gateway.sessions.access import SessionAccess
@@ -87,6 +89,8 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     jobs.router,
     usage.router,
     usage.me,
+    quotas.router,
+    quotas.me,
     people.router,
     stored_agents.router,
     provider_keys.router,
@@ -152,10 +156,10 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 async def drain(app: FastAPI) -> None:
-    """End streams and hand the runs over, so that others can go on with them while requests come to their end."""
+    """End streams and hand runs and jobs over, so that others go on with them while requests come to their end."""
     gateway: Gateway = app.state.gateway
     gateway.closing.set()
-    await gateway.supervisor.aclose()
+    await asyncio.gather(gateway.supervisor.aclose(), gateway.jobs.aclose())
 
 
 @asynccontextmanager
@@ -180,10 +184,13 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         authenticator.start()
         stack.push_async_callback(authenticator.aclose)
         opened = await stack.enter_async_context(open_accounts(context))
+        planner = Planner(context, housekeeping.SCHEDULES)
+        worker = JobWorker(context, [planner.kind, *housekeeping.kinds(context, opened)], tick=planner.tick)
         app.state.gateway = Gateway(
             context=context,
             supervisor=supervisor,
             models=registry,
+            jobs=worker,
             keeper=keeper,
             authenticator=authenticator,
             accounts=opened,
@@ -196,15 +203,12 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await recover_left_behind(context)
         await supervisor.start()
         stack.push_async_callback(supervisor.aclose)
+        worker.start()
+        stack.push_async_callback(worker.aclose)
         if settings.metrics_port:
             stop_metrics = metrics.serve(settings.host, settings.metrics_port)
             stack.push_async_callback(asyncio.to_thread, stop_metrics)
-        works = [
-            watch_lag(),
-            sweep_for_ever(context),
-            checkpoint_for_ever(context),
-            sweep_accounts(opened),
-        ]
+        works = [watch_lag(), checkpoint_for_ever(context)]
         if keeper:
             works.append(keeper.run())
         for work in works:

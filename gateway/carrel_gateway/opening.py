@@ -14,6 +14,7 @@ from carrel_gateway.identity.secrets import load_master_keys
 from carrel_gateway.identity.tokens import AccessTokens
 from carrel_gateway.kernels.pool import KernelPool
 from carrel_gateway.kernels.signing import load_host_keys
+from carrel_gateway.quotas.keeper import QuotaKeeper
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage.database import Database
 from carrel_gateway.storage.factory import open_bus, open_cache, open_objects, open_windows
@@ -52,6 +53,7 @@ async def open_context(settings: Settings) -> ProcessContext:
             objects=objects,
             executor=executor,
             kernels=KernelPool(settings, executor, keys.signer),
+            quotas=QuotaKeeper(database, settings),
             secrets=secrets,
             tokens=AccessTokens(secrets, lifetime_seconds=settings.access_token_seconds),
             gateway_id=new_id(),

@@ -6,10 +6,10 @@ From where they are read is in `sources`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
-from urllib.parse import quote
 from uuid import UUID
 
 from pydantic import (
@@ -23,9 +23,11 @@ from pydantic import (
     model_validator,
 )
 
+from carrel_gateway.model_routes import ModelRoute, faults
 from carrel_gateway.sources.choosing import Found, Names, choose
 from carrel_gateway.sources.names import names_of
 from carrel_gateway.sources.reading import ENV_FILES, InvalidSettings, read_layers
+from carrel_gateway.sources.values import derived, told
 
 _MIB: Final = 1024 * 1024
 _NAMES: Final[dict[str, tuple[str, ...]]] = {}
@@ -40,7 +42,7 @@ def _setting(name: str, default: Any, description: str, *further: str, **bounds:
 class Settings(BaseModel):
     """Settings of one gateway process; see `docs/reference/settings.md`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     _found: Found = PrivateAttr()
 
@@ -63,7 +65,7 @@ class Settings(BaseModel):
         try:
             super().__init__(**{**found.values, **given})
         except ValidationError as error:
-            raise InvalidSettings("\n".join(_told(error, found, given))) from None  # its own message has the values
+            raise InvalidSettings("\n".join(told(error, found, given))) from None  # its own message has the values
         self._found = found
 
     @property
@@ -181,6 +183,13 @@ class Settings(BaseModel):
     cache_ttl: float = _setting("cache_ttl", 3600.0, "Longest life of what is in the cache; 0 means no cache.", ge=0)
 
     # people
+    max_concurrent_sessions: int = _setting(
+        "max_concurrent_sessions",
+        0,
+        "Sessions, archived ones aside, that a user may have for whom no quota says otherwise; 0 means no limit.",
+        "MAX_CONCURRENT_SESSIONS",
+        ge=0,
+    )
     registration: str = _setting(
         "registration",
         "closed",
@@ -327,6 +336,9 @@ class Settings(BaseModel):
         "llm_streaming", True, "Whether replies of models come in parts as they are written.", "ENABLE_STREAMING"
     )
     models: list[str] = _setting("models", [], "Further models, separated by commas, that sessions may choose.")
+    model_routes: dict[str, ModelRoute] = _setting(
+        "model_routes", {}, "Where calls of which model go, as below; as a variable it is JSON."
+    )
     agent_max_retries: int = _setting(
         "agent_max_retries", 3, "Times that a failing cell of one step is corrected.", "AGENT_MAX_RETRIES", ge=0, le=20
     )
@@ -344,19 +356,26 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _derived(cls, given: dict[str, Any]) -> dict[str, Any]:
-        derived = dict(given)
-        if given.get("redis_host") and not given.get("redis_url"):
-            derived["redis_url"] = _redis_url(given)
-        if provider := given.get("llm_provider"):
-            name = given.get("llm_model")
-            if isinstance(name, str) and "/" not in name:
-                derived["llm_model"] = f"{provider}/{name}"
-        return derived
+        return derived(given)
 
     @field_validator("cors_origins", "allowed_hosts", "models", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("model_routes", mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        try:
+            return json.loads(value or "{}") if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError("as a variable it must be JSON") from None
+
+    @model_validator(mode="after")
+    def _whole_routes(self) -> Settings:
+        if wrong := list(faults(self.model_routes, {self.llm_model, *self.models, "demo/analyst"})):
+            raise ValueError(f"CARREL_MODEL_ROUTES: {'; '.join(wrong)}")
+        return self
 
     @field_validator("data_dir", mode="after")
     @classmethod
@@ -422,21 +441,3 @@ def names() -> Names:
     """Return the variables of all settings."""
     fields = Settings.model_fields
     return Names(_NAMES, frozenset(name for name, field in fields.items() if field.default is None))
-
-
-def _redis_url(given: dict[str, Any]) -> str:
-    password = given.get("redis_password")
-    secret = password.get_secret_value() if isinstance(password, SecretStr) else password
-    login = f":{quote(str(secret), safe='')}@" if secret else ""
-    host = str(given["redis_host"])
-    where = f"[{host}]" if ":" in host else host
-    return f"redis://{login}{where}:{given.get('redis_port', 6379)}/{given.get('redis_db', 0)}"
-
-
-def _told(error: ValidationError, found: Found, given: Collection[str]) -> list[str]:
-    lines: list[str] = []
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
-        name = str(item["loc"][0]) if item["loc"] else ""
-        origin = None if name in given else found.origins.get(name)
-        lines.append(f"{f'{origin or name}: ' if name else ''}{item['msg'].removeprefix('Value error, ')}")
-    return lines

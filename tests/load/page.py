@@ -10,10 +10,11 @@ from pathlib import Path
 TITLE = """# Benchmarks
 
 What `make bench` measured last, each part in one run. Times belong to the machine; the ratio in one run counts.
-`python -m tests.load.bench`, `tests.load.gateway_bench`, `tests.load.database`, `tests.load.relay` and
-`tests.load.operator_bench` measure one part alone, and with `--write docs/benchmarks.md` put it in here.
+`python -m tests.load.bench`, `tests.load.gateway_bench`, `tests.load.database`, `tests.load.jobs`,
+`tests.load.relay` and `tests.load.operator_bench` measure one part alone, and with `--write docs/benchmarks.md` put it
+in here.
 """
-PARTS = ("Execution", "Gateway", "Database", "Streams", "Operator")
+PARTS = ("Execution", "Gateway", "Database", "Jobs", "Streams", "Operator")
 """Headings of the parts, in the order of the page."""
 
 

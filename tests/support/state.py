@@ -15,6 +15,7 @@ from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.identity.secrets import load_master_keys
 from carrel_gateway.identity.tables import tenants, users
 from carrel_gateway.identity.tokens import AccessTokens
+from carrel_gateway.quotas.keeper import QuotaKeeper
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage.database import Database
 from carrel_gateway.storage.factory import open_bus, open_cache, open_objects, open_windows
@@ -28,9 +29,13 @@ class NoKernels:
         self.released: list[SessionRef] = []
         self.made: dict[UUID, str] = {}
         self.orphans: list[SessionRef] = []
+        self.workspaces: list[UUID] = []
 
     async def made_by_gateways(self) -> list[SessionRef]:
         return self.orphans
+
+    async def old_workspaces(self) -> list[UUID]:
+        return self.workspaces
 
     async def made_elsewhere(self, session_id: UUID) -> str | None:
         return self.made.get(session_id)
@@ -47,15 +52,17 @@ async def open_state(settings: Settings) -> AsyncGenerator[ProcessContext]:
     """Open a context; closes it at the end."""
     kernels = NoKernels()
     secrets = load_master_keys(settings)
+    database = await Database.connect(settings)
     context = ProcessContext(
         settings=settings,
-        database=await Database.connect(settings),
+        database=database,
         bus=await open_bus(settings),
         cache=await open_cache(settings),
         windows=await open_windows(settings),
         objects=await open_objects(settings),
         executor=cast("Any", kernels),
         kernels=cast("Any", kernels),
+        quotas=QuotaKeeper(database, settings),
         secrets=secrets,
         tokens=AccessTokens(secrets, lifetime_seconds=settings.access_token_seconds),
         gateway_id=new_id(),

@@ -17,11 +17,11 @@ The rules of the first form
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from carrel_gateway.agents.outputs import cut_head
-from carrel_gateway.agents.protocols import Exchange
+from carrel_gateway.agents.protocols import Exchange, ModelPurpose
 from carrel_gateway.agents.state import Round, RunState
 from carrel_wire.log import PlanStep, RunStatus
 
@@ -29,8 +29,6 @@ MAX_REFUSALS: Final = 2
 MAX_MALFORMED: Final = 2
 """Malformed replies in a row that end a run: the first is repaired, the second reported."""
 _MESSAGE_CHARACTERS: Final = 300
-
-ModelPurpose: TypeAlias = Literal["start", "continue", "correct", "repair"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,12 +166,13 @@ class AgentLoop:
             exchanges=tuple(seen.exchanges),
             plan=seen.plan,
             instructions=self._context.instructions,
+            purpose=action.purpose,
         )
         began = time.monotonic()
         text, usage = await self._watched(self._stream(view, len(state.rounds)))
         called = ModelCalled(
             run_id=self._context.run_id,
-            model=self._model.name,
+            model=usage.model or self._model.name,
             purpose=action.purpose,
             text=text,
             input_tokens=usage.input_tokens,

@@ -14,6 +14,8 @@ from uuid import UUID
 
 from carrel_wire.log import CellStatus, LogPayload, PlanStep, RunFinished
 
+ModelPurpose: TypeAlias = Literal["start", "continue", "correct", "repair"]
+"""What a call of a model is for: the plan, the next step, another try after a failed cell, a reply that can be read."""
 LiveKind: TypeAlias = Literal["text.delta", "code.delta", "plan.delta", "thought.delta"]
 """What of a reply is shown before it is committed: parts of an answer, of code, of a plan, of anything else."""
 
@@ -71,6 +73,8 @@ class AgentView:
     exchanges: tuple[Exchange, ...] = ()
     plan: tuple[PlanStep, ...] = ()
     instructions: str = ""
+    purpose: ModelPurpose = "start"
+    """Which of several models is asked; no model reads it."""
 
     @property
     def steps(self) -> tuple[StepRecord, ...]:
@@ -107,6 +111,8 @@ class Usage:
     """US dollars."""
     finish_reason: str | None = None
     """`stop`, or `length` when the reply was cut at the limit of tokens."""
+    model: str | None = None
+    """The model that replied, where it may be another than the one that was asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ class Action(StrEnum):
     PROVIDER_KEY_REMOVED = "provider-key.removed"
     MCP_SERVER_STORED = "mcp-server.stored"
     MCP_SERVER_REMOVED = "mcp-server.removed"
+    QUOTA_SET = "quota.set"
+    """Or taken away, with a limit that is null."""
     AGENT_STORED = "agent.stored"
     AGENT_CHANGED = "agent.changed"
     AGENT_DELETED = "agent.deleted"

@@ -102,6 +102,8 @@ class ExecutionService:
             No kernel could be had.
         StaleRun
             The run of `fence` is another gateway's now.
+        QuotaReached
+            The day has no room for another execution; nothing has run.
         """
         limit = self._context.settings.execution_timeout_seconds
         request = ExecuteRequest(
@@ -285,6 +287,7 @@ class ExecutionService:
     # ------------------------------------------------------------------ helpers
 
     async def _plain(self, cell: Cell, request: ExecuteRequest) -> Subscription:
+        await self._count()
         return self._recorders.begin(cell, request).read()
 
     async def _durable(self, cell: Cell, request: ExecuteRequest) -> Subscription:
@@ -292,12 +295,16 @@ class ExecutionService:
             try:
                 recording = await self._recorders.join(cell)
                 if recording is None:
+                    await self._count()
                     return (await self._recorders.begin_durable(cell, request)).read()
             except RecordedElsewhereError:  # between the look and the commit another gateway was given the same id
                 recording = await self._recorders.join(cell)
                 if recording is None:
                     raise NotFound("The execution is not there any more.") from None
             return recording
+
+    async def _count(self) -> None:
+        await self._context.quotas.count_execution(self._principal.tenant_id, self._principal.user_id)
 
     async def _note(self, session_id: UUID, change: KernelChanged) -> None:
         await HistoryService(self._context, self._principal).append(session_id, [change], actor="user")

@@ -149,6 +149,10 @@ class Executor(Protocol):
         """Return the sessions that have something on a cluster which gateways made; empty where hosts are processes."""
         ...
 
+    async def old_workspaces(self) -> Sequence[UUID]:
+        """Return the sessions of which a folder lies on this machine that nobody has touched for a day."""
+        ...
+
     async def ping(self) -> None:
         """Check that hosts can be started.
 

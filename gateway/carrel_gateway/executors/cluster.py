@@ -47,7 +47,10 @@ class Cluster:
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=RESTClientObject(configuration).ssl_context, limit=0)
         )
+        self.namespace = namespace
         base = str(configuration.host).rstrip("/")
+        self._nodes = f"{base}/api/v1/nodes"
+        self._reviews = f"{base}/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
         self._sessions = f"{base}/apis/{GROUP}/{VERSION}/namespaces/{namespace}/agentsessions"
         self._pods = f"{base}/api/v1/namespaces/{namespace}/pods"
 
@@ -175,6 +178,33 @@ class Cluster:
         """Ask for one AgentSession: checks address, credentials, permission and the definition at once."""
         if await self._get(self._sessions, {"limit": "1"}) is None:
             raise Unavailable("The cluster has no AgentSession resource; install Carrel's CRDs and operator.")
+
+    async def may(self, verb: str, resource: str, *, group: str = "") -> bool:
+        """Return whether the account may do something in the namespace, as the API server says it."""
+        asked = {"namespace": self.namespace, "verb": verb, "resource": resource, "group": group}
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": asked},
+        }
+        review = msgspec.json.decode(await self._call("POST", self._reviews, body=body), type=Object)
+        return bool(review["status"].get("allowed"))
+
+    async def pid_limits(self) -> dict[str, int]:
+        """Return the kubelets' `podPidsLimit` by the names of nodes; -1 is none.
+
+        Raises
+        ------
+        ExecutorFailed
+            The account may not look at nodes, as a gateway's own may not.
+        """
+        found: dict[str, int] = {}
+        for node in ((await self._get(self._nodes)) or {}).get("items", []):
+            name = str(node["metadata"]["name"])
+            kubelet = await self._get(f"{self._nodes}/{name}/proxy/configz") if _POD_NAME.fullmatch(name) else None
+            if kubelet:
+                found[name] = int(kubelet["kubeletconfig"].get("podPidsLimit", -1))
+        return found
 
     async def watch_session(self, name: str, *, seconds: float) -> AsyncGenerator[Object | None, None]:
         """Yield the AgentSession as it is, and at every change for a time; none when it was deleted."""

@@ -11,6 +11,8 @@ import os
 import shutil
 import stat
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -103,6 +105,15 @@ class Folders:
     def remove_sockets(self, host_id: str) -> None:
         """Remove the folder of a host's socket; blocking."""
         shutil.rmtree(self.sockets(host_id), ignore_errors=True)
+
+    def untouched(self, seconds: float) -> list[UUID]:
+        """Return the sessions in whose workspace no name came or went for so long; blocking."""
+        before, found = time.time() - seconds, list[UUID]()
+        for folder in self.workspaces.iterdir():
+            with suppress(ValueError, OSError):  # not one of a session, or gone meanwhile
+                if folder.lstat().st_mtime < before:
+                    found.append(UUID(folder.name))
+        return found
 
     def remove(self, session_id: UUID) -> None:
         """Remove the session's workspace and log; blocking."""

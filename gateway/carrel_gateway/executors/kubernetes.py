@@ -165,6 +165,10 @@ class KubernetesExecutor:
                     refs.append(ref)
         return refs
 
+    async def old_workspaces(self) -> Sequence[UUID]:
+        """Return none: a workspace goes with its AgentSession."""
+        return ()
+
     async def ping(self) -> None:
         """Ask the API server."""
         await self._cluster.count()

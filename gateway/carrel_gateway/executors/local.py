@@ -11,6 +11,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -25,6 +26,8 @@ from carrel_gateway.executors.locks import HostLocks
 from carrel_gateway.hardening import forbid_memory_access
 from carrel_gateway.settings import Settings
 from carrel_wire.tokens import KeySet
+
+_OLD_SECONDS: Final = 86_400.0
 
 _log = structlog.get_logger(__name__)
 
@@ -130,6 +133,10 @@ class LocalExecutor:
     async def made_by_gateways(self) -> Sequence[SessionRef]:
         """Return none: what a gateway left is found by its record when the next one starts."""
         return ()
+
+    async def old_workspaces(self) -> Sequence[UUID]:
+        """Return the sessions with a workspace that nobody has touched for a day."""
+        return await asyncio.to_thread(self._folders.untouched, _OLD_SECONDS)
 
     async def ping(self) -> None:
         """Check that the folder for sockets is there and can be written."""

@@ -20,7 +20,7 @@ async def health() -> Health:
 @router.get("/health/ready", responses={503: {"model": Readiness, "description": "The database is away."}})
 async def ready(gateway: GatewayOf, response: Response) -> Readiness:
     """Return how every part is, with its latency; 503 only when the database is away."""
-    found = await service.readiness(gateway.context, gateway.models, gateway.keeper)
+    found = await service.readiness(gateway.context, gateway.models, gateway.jobs, gateway.keeper)
     if found.status == "away":
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
         response.headers["Retry-After"] = "5"

@@ -13,6 +13,7 @@ from carrel_gateway.agents.models.registry import ModelRegistry
 from carrel_gateway.context import ProcessContext
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.health.schemas import Info, PartHealth, Readiness
+from carrel_gateway.jobs.worker import JobWorker
 from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_wire import __version__
 
@@ -22,13 +23,16 @@ PART_SECONDS: Final = 3.0
 _log = structlog.get_logger(__name__)
 
 
-async def readiness(context: ProcessContext, models: ModelRegistry, keeper: SessionKeeper | None) -> Readiness:
+async def readiness(
+    context: ProcessContext, models: ModelRegistry, jobs: JobWorker, keeper: SessionKeeper | None
+) -> Readiness:
     """Return how every part is."""
     pings: dict[str, Callable[[], Awaitable[None]]] = {
         "database": context.database.ping,
         "bus": context.bus.ping,
         "object_store": context.objects.ping,
         "executor": context.executor.ping,
+        "jobs": jobs.ping,
     }
     if keeper:
         pings["suspension"] = keeper.ping

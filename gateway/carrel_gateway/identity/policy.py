@@ -77,6 +77,7 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("GET", "/api/me/preferences"): _rule(Right.PROFILE_READ),
         ("PUT", "/api/me/preferences"): _rule(Right.PROFILE_WRITE),
         ("GET", "/api/me/usage"): _rule(Right.PROFILE_READ),
+        ("GET", "/api/me/quotas"): _rule(Right.PROFILE_READ),
         # sessions
         ("POST", "/api/sessions"): _rule(Right.SESSIONS_WRITE),
         ("GET", "/api/sessions"): _READ,
@@ -187,6 +188,8 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("POST", "/api/jobs/{job_id}/retry"): _rule(Right.TENANT_ADMIN),
         ("POST", "/api/jobs/{job_id}/cancel"): _rule(Right.TENANT_ADMIN),
         ("GET", "/api/usage"): _rule(Right.TENANT_READ),
+        ("GET", "/api/quotas"): _rule(Right.TENANT_READ),
+        ("PUT", "/api/quotas"): _rule(Right.TENANT_ADMIN),
         # models
         ("GET", "/api/models"): _rule(Right.MODELS_READ),
         ("GET", "/api/models/{name}/validate"): _rule(Right.MODELS_READ),

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -42,6 +43,7 @@ class _Held:
     why: Literal["cancelled", "lost"] | None = None
     """Why it is stopped, when it is."""
     work: asyncio.Task[Mapping[str, Any] | None] | None = None
+    result: Mapping[str, Any] | None = None
     task: asyncio.Task[None] | None = None
 
     @property
@@ -68,6 +70,8 @@ class JobWorker:
 
     Parameters
     ----------
+    tick
+        Called with the database's time whenever that is known.
     draw
         Gives numbers from 0 to 1, for how long a job waits that failed.
     """
@@ -77,10 +81,12 @@ class JobWorker:
         context: ProcessContext,
         kinds: Sequence[Kind],
         *,
+        tick: Callable[[datetime], Awaitable[None]] | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._context = context
         self._kinds = by_name(kinds)
+        self._tick = tick
         self._draw = draw
         self._held: dict[UUID, _Held] = {}
         self._background: list[asyncio.Task[None]] = []
@@ -172,6 +178,8 @@ class JobWorker:
         self._measured = time.monotonic()
         self._late = max(0.0, (now - due_at).total_seconds()) if due_at else 0.0
         metrics.LATE_SECONDS.set(self._late)
+        if self._tick:
+            await self._tick(now)
         if due_at is None or len(self._held) >= self._context.settings.jobs_concurrency:
             return self._context.settings.jobs_poll_seconds
         return max(_SHORTEST_WAIT, (due_at - now).total_seconds())
@@ -255,7 +263,8 @@ class JobWorker:
                 outcome = "lost"
             _count(job, outcome)
             metrics.SECONDS.labels(job.kind).observe(time.monotonic() - started)
-            _log.info("job_ended", outcome=outcome, seconds=round(time.monotonic() - started, 3))
+            seconds = round(time.monotonic() - started, 3)
+            _log.info("job_ended", outcome=outcome, seconds=seconds, result=held.result)
         if self._held.get(job.id) is held:
             del self._held[job.id]
         metrics.RUNNING.set(len(self._held))
@@ -269,12 +278,13 @@ class JobWorker:
         if job.attempts > job.max_attempts:
             abandoned = _Failure("job_abandoned", "each gateway that worked on it went away before it was done")
             return await self._failed(held, abandoned)
-        failure = await self._attempt(held)
+        came = await self._attempt(held)
         if held.why == "lost":
             return "lost"
-        if isinstance(failure, _Failure):
-            return await (self._cancelled(held) if held.why == "cancelled" else self._failed(held, failure))
-        await service.settle(self._context, held.fence, "succeeded", result=failure, error_code=None, error=None)
+        if isinstance(came, _Failure):
+            return await (self._cancelled(held) if held.why == "cancelled" else self._failed(held, came))
+        held.result = came
+        await service.settle(self._context, held.fence, "succeeded", result=came, error_code=None, error=None)
         return "succeeded"
 
     async def _attempt(self, held: _Held) -> dict[str, Any] | _Failure:

@@ -51,6 +51,24 @@ async function showMe() {
   }));
   show("me");
   await showKeys();
+  await showUsage();
+}
+
+const WHOSE = { tenant: "of the tenant", team: "of a team", user: "your own" };
+const WHAT = { sessions: "sessions that are not archived", executions: "executions today" };
+
+async function showUsage() {
+  const quotas = (await get("/api/me/quotas")).items;
+  at("quotas").replaceChildren(...quotas.map(({ used, limit, resource, scope }) =>
+    element("li", {}, `${used} of ${limit} ${WHAT[resource]} (${WHOSE[scope]})`)));
+  const { items } = await get("/api/me/usage?by=model");
+  at("usage").hidden = !items.length;
+  at("unused").hidden = items.length > 0;
+  at("usage").tBodies[0].replaceChildren(...items.map((used) => {
+    const cost = used.unpriced_calls === used.calls ? "not known" : `$${used.cost.toFixed(4)}`;
+    const cells = [used.model, used.calls, used.input_tokens, used.output_tokens, cost];
+    return element("tr", {}, ...cells.map((cell) => element("td", {}, cell.toLocaleString())));
+  }));
 }
 
 async function showKeys() {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -78,6 +79,8 @@ class SessionService:
         ------
         Conflict
             There is a session of this id already.
+        QuotaReached
+            There are as many as there may be.
         """
         now = datetime.now(UTC)
         session = Session(
@@ -99,6 +102,7 @@ class SessionService:
         )
         try:
             async with self._database.transaction(self._principal.tenant_id) as tx:
+                await self._context.quotas.admit_session(tx, session.owner_id)
                 await repository.add(tx, session)
                 agent_id, agent_version = agent or (None, None)
                 created = SessionCreated(title=session.title, agent_id=agent_id, agent_version=agent_version)
@@ -128,8 +132,12 @@ class SessionService:
 
     async def is_known(self, session_id: UUID) -> bool:
         """Return whether the session has a row, be it that of a deletion that has begun."""
+        return session_id in await self.known([session_id])
+
+    async def known(self, session_ids: Sequence[UUID]) -> AbstractSet[UUID]:
+        """Return those of these sessions that have a row, be it that of a deletion that has begun."""
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
-            return session_id in await repository.known(tx, [session_id])
+            return await repository.known(tx, session_ids)
 
     async def list(
         self,
@@ -250,6 +258,7 @@ class SessionService:
             updated_at=now,
         )
         async with self._database.transaction(self._principal.tenant_id) as tx:
+            await self._context.quotas.admit_session(tx, fork.owner_id)  # before all is copied; what counts is the end
             await repository.add(tx, fork)
         return fork
 
@@ -260,7 +269,10 @@ class SessionService:
         ------
         Conflict
             It took so long that it was taken for a leftover.
+        QuotaReached
+            There are as many sessions as there may be.
         """
+        await self._context.quotas.admit_session(tx, fork.owner_id)
         if not await repository.publish(tx, fork.id, last_seq=last_seq, snapshot_id=snapshot_id):
             raise Conflict("the fork took too long and was given up; try again", code="fork_given_up")
 
@@ -337,32 +349,13 @@ class SessionService:
         return await self._remover.remove(self._ref(session))
 
     async def sweep(self) -> int:
-        """Remove what is left of deleted sessions, and return of how many; the rest is tried again.
-
-        Raises
-        ------
-        ExecutorFailed
-            The cluster could not be asked.
-        """
+        """Remove what is left of deleted sessions, and return of how many; the rest is tried again."""
         async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
             found = await repository.deleted(tx, forks_before=datetime.now(UTC) - FORK_AGE, limit=_SWEEP)
-        removed = await self._release_orphans()
+        removed = 0
         for session in found:
             removed += (await self._remover.remove(self._ref(session))).complete
         return removed
-
-    async def _release_orphans(self) -> int:
-        """Give kernels back that were made while their session was being deleted: rows are there before kernels are."""
-        refs = [
-            ref for ref in await self._context.executor.made_by_gateways() if ref.tenant_id == self._principal.tenant_id
-        ]
-        async with self._database.transaction(self._principal.tenant_id, write=False) as tx:
-            known = await repository.known(tx, [ref.session_id for ref in refs]) if refs else set[UUID]()
-        orphans = [ref for ref in refs if ref.session_id not in known]
-        for ref in orphans:
-            await self._context.kernels.release(ref)
-            _log.info("orphan_released", session=str(ref.session_id))
-        return len(orphans)
 
     async def _take_up(self, session_id: UUID) -> Session:
         """Begin the history of a session that was made with kubectl; such a one is the default user's."""

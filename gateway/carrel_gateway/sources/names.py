@@ -86,14 +86,9 @@ _OTHERS: Final = (
 )
 """Names that other programs of the project read; one `.env` file may serve them all."""
 _PARTS_TO_COME: Final = {
-    "DSAGENT_GCS_BUCKET": "no store on Google Cloud",
-    "DSAGENT_GCS_PROJECT": "no store on Google Cloud",
-    "DSAGENT_AZURE_CONTAINER": "no store on Azure",
-    "DSAGENT_AZURE_CONNECTION_STRING": "no store on Azure",
     "DSAGENT_DOCKER_IMAGE": "no docker executor",
     "DSAGENT_DOCKER_MEMORY_LIMIT": "no docker executor",
     "DSAGENT_DOCKER_CPU_LIMIT": "no docker executor",
-    "MAX_CONCURRENT_SESSIONS": "no limit on the number of sessions",
 }
 """Names of the source documents whose part is not there, and what is missing."""
 SCALED: Final = {"ARTIFACT_MAX_SIZE_MB": 1024 * 1024}

@@ -98,10 +98,18 @@ def _env_file(path: Path) -> Layer | None:
 def _secrets(folder: Path) -> Layer:
     if not folder.is_dir():  # nobody must start with a key that was meant to be another one
         raise InvalidSettings(f"CARREL_SECRETS_DIR is {folder}, which is no folder that can be read")
-    try:
-        found = {path.name: path.read_text("utf-8").strip() for path in folder.iterdir() if path.is_file()}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSettings(f"a file of CARREL_SECRETS_DIR ({folder}) cannot be read: {_reason(error)}") from error
+    found: dict[str, str | bytes] = {}
+    for path in folder.iterdir():
+        if not path.is_file():
+            continue
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InvalidSettings(f"{path}, of CARREL_SECRETS_DIR, cannot be read: {_reason(error)}") from error
+        try:
+            found[path.name] = content.decode().strip()
+        except UnicodeDecodeError:  # a keystore of somebody else's; as the value of a setting it is refused
+            found[path.name] = content
     return Layer(Kind.SECRETS, str(folder), _upper(found))
 
 

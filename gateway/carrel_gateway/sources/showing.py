@@ -94,5 +94,6 @@ def _shown(name: str, settings: Settings) -> Shown:
 def _raw(name: str, found: Found) -> Shown:
     field = Settings.model_fields[name]
     value = found.values.get(name, field.default)
-    hidden = bool(value) and "SecretStr" in str(field.annotation)
+    # What is no plain value may have keys in it, and cannot be looked into before it is understood.
+    hidden = bool(value) and ("SecretStr" in str(field.annotation) or name == "model_routes")
     return Shown(name, names().of[name][0], HIDDEN if hidden else masked(value), found.origins.get(name))

@@ -1,6 +1,6 @@
 """Brings a database to the schema of this version, and says when it is not of it. The steps are in `migrations`.
 
-The embedded database is brought up by the gateway itself. Postgres is brought up by
+The embedded database is brought up by the gateway itself. Postgres is brought up by `carrel db upgrade`, or
 
     python -m carrel_gateway.storage.migrate
 
@@ -24,12 +24,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from carrel_gateway.errors import CarrelError
 from carrel_gateway.settings import Settings
 from carrel_gateway.storage.dialect import APP_ROLE, LOGIN_ROLE, WORKER_ROLE
-from carrel_gateway.storage.engine import connect_errors, database_url, make_engine
+from carrel_gateway.storage.engine import connect_errors, database_url, make_engine, sqlite_file
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD: Final = "0018"
+HEAD: Final = "0019"
 """Revision of this version's schema."""
 KNOWN: Final = frozenset(f"{number:04}" for number in range(1, int(HEAD) + 1))
 """Revisions that this version can start from."""
@@ -71,10 +71,37 @@ async def upgrade(url: str) -> None:
             if revision != HEAD:
                 await connection.run_sync(_upgrade)
     except (DBAPIError, *connect_errors(parsed)) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise MigrationFailed(f"the database could not be brought to this version's schema: {reason}") from error
+        raise MigrationFailed(
+            f"the database could not be brought to this version's schema: {_reason(error)}"
+        ) from error
     finally:
         await engine.dispose()
+
+
+async def current(url: str) -> str | None:
+    """Return the revision of a database's schema; none when it has none yet. Changes nothing.
+
+    Raises
+    ------
+    MigrationFailed
+        It does not answer.
+    """
+    parsed = database_url(url)
+    file = sqlite_file(parsed)
+    if file is not None and not file.exists():  # to connect would make it
+        return None
+    engine = make_engine(parsed, pool_size=1, max_overflow=0)
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(revision_of)
+    except (DBAPIError, *connect_errors(parsed)) as error:
+        raise MigrationFailed(f"the database could not be asked for its schema: {_reason(error)}") from error
+    finally:
+        await engine.dispose()
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0]
 
 
 async def require_current(connection: AsyncConnection, take_role: Callable[[], Awaitable[None]]) -> None:
@@ -147,8 +174,7 @@ async def require_all_tenants(connection: AsyncConnection) -> None:
 
 def _behind(revision: str | None) -> SchemaMismatch:
     return SchemaMismatch(
-        f"the database's schema is {revision or 'not there'}, this version needs {HEAD}; "
-        "run: python -m carrel_gateway.storage.migrate"
+        f"the database's schema is {revision or 'not there'}, this version needs {HEAD}; run: carrel db upgrade"
     )
 
 

@@ -94,14 +94,19 @@ async def end(
     return await tx.connection.scalar(statement) is not None
 
 
-async def idle(tx: Transaction, *, open_before: datetime, ended_before: datetime, limit: int) -> list[Upload]:
-    """Return uploads of which nothing was heard since a time, and those that ended before another, oldest first."""
+async def idle(
+    tx: Transaction, *, open_before: datetime, whole_before: datetime, ended_before: datetime, limit: int
+) -> list[Upload]:
+    """Return uploads that stand still since a time, those that are whole since another, and those that ended."""
     query = (
         select(uploads)
         .where(
             uploads.c.tenant_id == tx.tenant_id,
             or_(
                 (uploads.c.state == "open") & (uploads.c.updated_at < open_before),
+                (uploads.c.state == "open")
+                & (uploads.c.received == uploads.c.length)
+                & (uploads.c.updated_at < whole_before),
                 (uploads.c.state != "open") & (uploads.c.updated_at < ended_before),
             ),
         )

@@ -188,23 +188,24 @@ class UploadService:
         """Remove what was abandoned or has ended, finish what is whole, and return how many were settled."""
         now = datetime.now(UTC)
         async with self._database.transaction(self._tenant_id, write=False) as tx:
-            found = await repository.idle(tx, open_before=now - WHOLE_AGE, ended_before=now - ENDED_AGE, limit=_SWEEP)
-        return sum([await self._settle(upload, now) for upload in found])
+            found = await repository.idle(
+                tx, open_before=now - LIFE, whole_before=now - WHOLE_AGE, ended_before=now - ENDED_AGE, limit=_SWEEP
+            )
+        for upload in found:
+            await self._settle(upload, now)
+        return len(found)
 
     # ------------------------------------------------------------------ helpers
 
-    async def _settle(self, upload: Upload, now: datetime) -> bool:
+    async def _settle(self, upload: Upload, now: datetime) -> None:
         if upload.state != "open":
             await self._objects.delete_prefix(self._prefix(upload))
             async with self._database.transaction(self._tenant_id) as tx:
                 await repository.remove(tx, upload.id)
         elif upload.updated_at < now - LIFE:
             await self._end(upload)
-        elif upload.is_whole:
-            await self.finish(upload)
         else:
-            return False
-        return True
+            await self.finish(upload)
 
     async def _add_part(self, upload: Upload, buffer: bytearray) -> Upload:
         """Store a part and count it; the buffer is empty afterwards, whatever happens."""

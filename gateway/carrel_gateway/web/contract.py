@@ -186,6 +186,9 @@ RULES: Final = (
     Rule("POST", "/api/jobs/.*/retry", {409: ("job_live",)}),
     Rule("POST", "/api/jobs/.*/cancel", {409: ("job_over",)}),
     Rule("GET", "/api(/me)?/usage", {400: ("invalid_input",)}),
+    Rule("PUT", "/api/quotas", {
+        400: ("invalid_input",), 404: ("team_not_found", "user_not_found", "quota_not_found")}),
+    Rule("POST", "/api/sessions|" + _SESSION + "/(fork|kernel/execute)", {429: ("quota_reached",)}),
 )  # fmt: skip
 
 OFF_THE_TABLE: Final[Problems] = {

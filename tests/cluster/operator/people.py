@@ -115,6 +115,8 @@ class Person:
         manifest = saved.manifest
         if manifest.incarnation != self.incarnation:
             raise KernelLost("The process that was to be saved is gone.", code="another_process_saved")
+        if any(one.name == "number" for one in manifest.not_saved):  # and said so: a machine that is too busy
+            raise KernelLost("The number is not in the snapshot.", code="not_saved")
         assert [one.name for one in manifest.variables.variables] == ["number"], manifest.variables
         return saved
 

@@ -69,15 +69,23 @@ def test_from_the_mail_to_the_sessions_and_out_again(browser: Browser, tmp_path:
         key = browser.text("#made code")
         with gateway.client(key=key) as program:
             assert program.get("/api/me").json()["email"] == EMAIL
+            session_id = program.post("/api/sessions", json={}).json()["id"]
+            assert program.post(f"/api/sessions/{session_id}/chat", json={"message": "Hello"}).status_code == 200
+            limit = {"scope": "tenant", "resource": "sessions", "limit": 3}
+            assert program.put("/api/quotas", json=limit).status_code == 200
         browser.until("document.querySelectorAll('#keys li').length === 1")
         click(browser, "#keys button")
         browser.until("document.querySelectorAll('#keys li').length === 0")
         with gateway.client(key=key) as program:
             assert program.get("/api/me").status_code == 401
+        assert browser.text("#unused") == "No model was called this month."
         go(browser, f"{gateway.url}/")
         browser.until("document.activeElement.id === 'question'")  # the desk is open, without a key
         go(browser, f"{gateway.url}/account")
         browser.until(shown("me"))
+        browser.until(shown("usage"))
+        assert browser.text("#quotas li") == "1 of 3 sessions that are not archived (of the tenant)"
+        assert browser.text("#usage tbody").split()[:2] == ["demo/analyst", "1"]
         click(browser, "#logout")
         browser.until(shown("login"))
         go(browser, f"{gateway.url}/")

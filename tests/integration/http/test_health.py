@@ -26,7 +26,7 @@ from carrel_wire.tokens import generate_private_key
 
 DEADLINE = 60.0
 PARTS = ["database", "bus", "object_store", "executor"]
-WELL = {"model_provider": "ok", "suspension": "ok"} | dict.fromkeys(PARTS, "ok")
+WELL = {"model_provider": "ok", "suspension": "ok", "jobs": "ok"} | dict.fromkeys(PARTS, "ok")
 
 
 async def no_sessions(request: web.Request) -> web.StreamResponse:

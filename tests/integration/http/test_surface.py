@@ -138,7 +138,7 @@ def test_health_and_info(api):
     assert api.get("/health").json() == {"status": "ok"}
     ready = api.get("/health/ready").json()
     assert ready["status"] == "ok"
-    assert set(ready["parts"]) == {"database", "bus", "object_store", "executor", "model_provider"}
+    assert set(ready["parts"]) == {"database", "bus", "object_store", "executor", "jobs", "model_provider"}
     assert all(part["status"] == "ok" and part["latency_milliseconds"] >= 0 for part in ready["parts"].values())
     info = api.get("/info").json()
     assert (info["name"], info["executor"], info["isolated"]) == ("carrel", "local", False)

@@ -13,6 +13,7 @@ import pytest
 from tests.support.servers import ObjectStore
 from tests.support.state import new_principal, open_state
 from tests.support.tenancy import statements_without_tenant
+from tests.support.working import Working
 
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
@@ -92,3 +93,12 @@ def kind() -> str:
 def jobs(context: ProcessContext, principal: Principal) -> JobService:
     """The principal's jobs."""
     return JobService(context, principal)
+
+
+@pytest.fixture
+async def working(kind: str) -> AsyncIterator[Working]:
+    """Workers of this kind, ended with the test."""
+    made = Working(kind)
+    yield made
+    for worker in made.workers:
+        await worker.aclose()

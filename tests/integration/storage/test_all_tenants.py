@@ -1,7 +1,5 @@
-"""Work that is done for all tenants.
-
-Plan: over each database, the tenants are those of all accounts and the default one, each once, however many pages of
-accounts there are; the sweep takes its turn in each, and one that fails keeps no other from it.
+"""Which tenants there are, over each database: those of all accounts and the default one, each once, however many pages
+of accounts there are.
 """
 
 from __future__ import annotations
@@ -12,12 +10,10 @@ import pytest
 from sqlalchemy import insert
 from tests.support.state import new_principal
 
-from carrel_gateway import housekeeping
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.identity import tenants
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID
 from carrel_gateway.identity.tables import accounts
-from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.storage.ids import new_id
 
 
@@ -42,20 +38,3 @@ async def test_the_tenants_are_those_of_all_accounts(context: ProcessContext, mo
     found = await tenants.all_tenants(context.database)
     assert len(found) == len(set(found))
     assert set(found) == {*before, *(member.tenant_id for member in made)}
-
-
-async def test_every_tenant_has_its_turn(context: ProcessContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = [await new_principal(context.database) for _ in range(2)]
-    seen: list[str] = []
-
-    async def sweep(service: SessionService) -> int:
-        tenant_id = service._principal.tenant_id
-        seen.append(str(tenant_id))
-        if tenant_id == first.tenant_id:
-            raise RuntimeError("as it may")
-        return 1
-
-    monkeypatch.setattr(SessionService, "sweep", sweep)
-    for member in (first, second):
-        await housekeeping._sweep(context, tenants.worker_of(member.tenant_id))
-    assert seen == [str(first.tenant_id), str(second.tenant_id)]

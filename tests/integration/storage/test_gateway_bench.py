@@ -11,10 +11,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from tests.load import gateway_bench, measures
+from tests.load import gateway_bench, jobs, measures
 from tests.load.gateway_bench import AT_ONCE, HEAD, LATE, READ, ROWS, orm_peer, set_up
 from tests.load.peers import CarrelServer
 from tests.load.requests import ask
+
+from carrel_gateway.settings import Settings
 
 
 async def test_every_line_is_measured(postgres_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,3 +62,11 @@ async def test_the_peer_reads_what_carrel_reads(postgres_url: str, redis_url: st
         assert (await read(url, setup.key[:-4] + "AAAA"))[0] == 401
         with pytest.raises(RuntimeError, match="401"):
             await ask(carrel.url + path, "no-key", connections=1, seconds=0.1)
+
+
+async def test_jobs_are_counted(postgres_url: str, tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path, database_url=postgres_url)
+    cells = (await jobs.line("Postgres", settings, workers=2, jobs=jobs.BATCH)).strip("| ").split(" | ")
+    assert len(cells) == jobs.HEAD.count(" | ") + 1
+    assert cells[:2] == ["Postgres", "2, 4"]
+    assert all(float(cell.split("/s")[0].split(" ms")[0]) > 0 for cell in cells[2:])

@@ -2,18 +2,20 @@
 
 Plan: a job is done, with what it leaves; of several that are due the most urgent is taken first, and none before its
 time; a key has one live job; two workers that race do each of many jobs once, and none is lost; whoever lost a job
-writes nothing of it; one that fails waits longer and longer, is dead after its attempts, and can be tried again; one
-whose owners die is not begun for ever; cancelling, also of what runs and of what a dead gateway left; a worker that
-ends gives back what it has; a worker says when it does not look, or is behind.
+writes nothing of it; what a killed gateway began is done by another one; one that fails waits longer and longer, is
+dead after its attempts, and can be tried again; one whose owners die is not begun for ever; cancelling, also of what
+runs and of what a dead gateway left; a worker that ends gives back what it has; a worker says when it does not look, or
+is behind.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -37,14 +39,6 @@ from carrel_gateway.storage.ids import new_id
 @pytest.fixture
 def context(context: ProcessContext) -> ProcessContext:
     return with_settings(context)
-
-
-@pytest.fixture
-async def working(kind: str) -> AsyncIterator[Working]:
-    made = Working(kind)
-    yield made
-    for worker in made.workers:
-        await worker.aclose()
 
 
 # ---------------------------------------------------------------------- from beginning to end
@@ -230,6 +224,40 @@ async def test_a_lease_is_kept_while_the_work_goes_on(
     await until_so(jobs, job_id, lambda job: job.due_at > begun.due_at + timedelta(seconds=1))
     free.set()
     assert (await until(jobs, job_id, "succeeded")).generation == 1
+
+
+async def test_another_gateway_does_what_a_killed_one_began(
+    jobs: JobService, working: Working, context: ProcessContext, settings: Settings, tmp_path: Path
+) -> None:
+    if not context.database.dialect.shared:
+        pytest.skip("nobody else can have an embedded database")
+    job_id = await jobs.enqueue(working.kind)
+    arguments = [str(settings.database_url), str(tmp_path / "victim"), working.kind]
+    victim = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.support.job_victim", *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert victim.stdout
+        assert await asyncio.wait_for(victim.stdout.readline(), 60) == b"began 1\n"
+        working.start(context)
+    finally:
+        victim.kill()
+        await victim.wait()
+    begun = await jobs.get(job_id or new_id())
+    assert (begun.status, begun.owner == context.gateway_id) == ("running", False)
+    done = await until(jobs, job_id, "succeeded")
+    assert (done.generation, done.attempts, done.owner) == (2, 2, context.gateway_id)
+
+
+async def test_what_an_embedded_gateway_began_waits_for_no_lease(
+    jobs: JobService, working: Working, context: ProcessContext
+) -> None:
+    if context.database.dialect.shared:
+        pytest.skip("over Postgres it may be another gateway that goes on")
+    job_id = await jobs.enqueue(working.kind)
+    await claim(replace(context, gateway_id=new_id()), working.kind, lease=3600.0)
+    working.start(context)
+    assert (await until(jobs, job_id, "succeeded")).generation == 2
 
 
 async def test_a_job_whose_owners_die_is_not_begun_for_ever(

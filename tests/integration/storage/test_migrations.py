@@ -146,7 +146,7 @@ async def test_who_made_a_key_is_taken_from_the_audit_log(request: pytest.Fixtur
     async with opened.begin() as connection:
         for table in ("api_keys", "share_links"):
             await connection.execute(text(f"ALTER TABLE {table} DROP COLUMN maker_id"))
-        for table in ("mcp_servers", "usage", "jobs", "uploads"):  # what came later
+        for table in ("mcp_servers", "usage", "jobs", "quotas", "quota_counters", "uploads"):  # what came later
             await connection.execute(text(f"DROP TABLE {table}"))
         await connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
     await opened.dispose()
@@ -188,7 +188,7 @@ async def refusal(settings: Settings) -> str:
 
 async def test_a_gateway_refuses_another_schema(postgres: Postgres, empty: str, make_settings: Any) -> None:
     settings = make_settings(database_url=postgres.url(empty, "gateway"))
-    assert "python -m carrel_gateway.storage.migrate" in await refusal(settings)
+    assert "carrel db upgrade" in await refusal(settings)
     await upgrade(postgres.url(empty))
     await (await Database.connect(settings)).aclose()
     postgres.sql("UPDATE alembic_version SET version_num = '9999'", database=empty)
@@ -225,10 +225,10 @@ async def test_a_role_that_row_level_security_would_blind_does_not_migrate(postg
         postgres.sql("DROP ROLE blind")
 
 
-def run_migrate(url: str, home: Path) -> subprocess.CompletedProcess[str]:
+def run(url: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     folders = (ROOT / name for name in ("gateway", "operator", "kernel-image"))
     return subprocess.run(
-        [sys.executable, "-m", "carrel_gateway.storage.migrate"],
+        [sys.executable, "-m", *words],
         env={
             "PATH": "/usr/bin:/bin",
             "HOME": str(home),
@@ -243,13 +243,37 @@ def run_migrate(url: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_program_that_migrates(postgres: Postgres, empty: str, tmp_path: Path) -> None:
-    done = run_migrate(postgres.url(empty), tmp_path)
+    done = run(postgres.url(empty), tmp_path, "carrel_gateway.storage.migrate")
     assert (done.returncode, done.stderr) == (0, "")
     assert HEAD in done.stdout
-    failed = run_migrate("postgresql://user:hush@127.0.0.1:1/none", tmp_path)
+    refused(run("postgresql://user:hush@127.0.0.1:1/none", tmp_path, "carrel_gateway.storage.migrate"))
+
+
+def refused(failed: subprocess.CompletedProcess[str]) -> None:
     assert failed.returncode == 1
+    assert failed.stderr
     assert "hush" not in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_the_commands_that_migrate(postgres: Postgres, empty: str, tmp_path: Path) -> None:
+    def db(what: str, url: str = postgres.url(empty)) -> subprocess.CompletedProcess[str]:
+        return run(url, tmp_path, "carrel_cli", "db", what)
+
+    before = db("status")
+    assert (before.returncode, "no schema yet" in before.stdout, "upgrade" in before.stdout) == (1, True, True)
+    done = db("upgrade")
+    assert (done.returncode, done.stderr, HEAD in done.stdout) == (0, "", True)
+    after = db("status")
+    assert (after.returncode, f"has the schema {HEAD}" in after.stdout) == (0, True)
+    postgres.sql("UPDATE alembic_version SET version_num = '9999'", database=empty)
+    newer = db("status")
+    assert (newer.returncode, "9999" in newer.stdout, "the newer Carrel" in newer.stdout) == (1, True, True)
+    for what in ("status", "upgrade"):
+        refused(db(what, "postgresql://user:hush@127.0.0.1:1/none"))
+    there = tmp_path / "none.db"
+    assert "no schema yet" in db("status", f"sqlite:///{there}").stdout
+    assert not there.exists()
 
 
 # ---------------------------------------------------------------------- what cannot be opened

@@ -20,7 +20,6 @@ from tests.support.state import NoKernels, chunks_of, new_principal
 from carrel_gateway.artifacts.service import ArtifactService
 from carrel_gateway.context import Principal, ProcessContext
 from carrel_gateway.errors import Conflict, InvalidInput, NotFound
-from carrel_gateway.executors.base import SessionRef
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.history.tables import events
 from carrel_gateway.identity.service import DEFAULT_TENANT_ID, DEFAULT_USER_ID
@@ -207,21 +206,6 @@ async def test_a_deleted_session_does_not_come_back_while_its_object_is_still_th
     monkeypatch.undo()
     await own.sweep()
     assert [session.session_id for session in kernels.released] == [made], "the sweep gives the kernel back too"
-
-
-async def test_the_sweep_gives_kernels_of_sessions_that_are_gone_back(
-    sessions: SessionService, context: ProcessContext, principal: Principal
-) -> None:
-    kernels = cast("NoKernels", context.executor)
-    kept, foreign = await sessions.create(), await new_principal(context.database)
-
-    def ref(session_id: UUID, owner: Principal) -> SessionRef:
-        return SessionRef(tenant_id=owner.tenant_id, session_id=session_id, owner_id=owner.user_id)
-
-    orphan = ref(new_id(), principal)
-    kernels.orphans = [ref(kept.id, principal), orphan, ref(new_id(), foreign)]
-    assert await sessions.sweep() == 1
-    assert kernels.released == [orphan]
 
 
 async def test_one_gateway_at_a_time_keeps_a_session(

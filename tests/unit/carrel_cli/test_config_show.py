@@ -57,6 +57,7 @@ def test_no_secret_is_shown(broken, home, monkeypatch):
         "CARREL_REDIS_URL": f"redis://:{SECRET}@cache",
         "CARREL_SMTP_URL": f"smtp://carrel:{SECRET}@mail",
         "CARREL_SECRET_KEYS": SECRET,
+        "CARREL_MODEL_ROUTES": json.dumps({"demo/analyst": {"api_key": SECRET, "max_tokens": 99}}),
         **({"CARREL_PORT": "none"} if broken else {}),
     }
     for name, value in urls.items():

@@ -1,7 +1,8 @@
 """The models that sessions may choose: their names are the administrator's, from the settings; never from a request.
 
 The default is `settings.llm_model`, further ones are `settings.models`, and `demo/analyst` is always there. All
-language models share one worker process, which is started by the first call.
+language models share one worker process, which is started by the first call. Routes of the settings say which model
+stands in for another one.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from carrel_gateway.agents.models.analyst import AnalystModel
 from carrel_gateway.agents.models.analyst.model import NAME as ANALYST
 from carrel_gateway.agents.models.litellm_client import LitellmClient, LitellmWorker
 from carrel_gateway.agents.models.providers import has_key, key_names, provider_of
-from carrel_gateway.agents.protocols import ModelClient
+from carrel_gateway.agents.models.routed import RoutedClient
+from carrel_gateway.agents.protocols import ModelClient, ModelPurpose
 from carrel_gateway.errors import InvalidInput, ModelFailed
+from carrel_gateway.model_routes import ModelRoute
 from carrel_gateway.settings import Settings
 
 
@@ -36,6 +39,7 @@ class ModelRegistry:
     def __init__(self, settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
         self._settings = settings
         self._environment = {**environment, **_keys(settings)}
+        self._routes = settings.model_routes
         self._names = tuple(dict.fromkeys([settings.llm_model, *settings.models, ANALYST]))
         self._worker = LitellmWorker(self._environment)
 
@@ -83,16 +87,39 @@ class ModelRegistry:
     def client(self, name: str, *, api_key: str | None = None) -> ModelClient:
         """Return the model of this name, with a key of the caller's or else the server's; raises as `require` does."""
         self.require(name, has_key=api_key is not None)
+        own = self._one(name, api_key)
+        route = self._routes.get(name)
+        if route is None or not route.others:
+            return own
+        # A caller's key is for its provider alone, and nobody else's money is spent on a run that the caller pays.
+        usable = {
+            other: self._one(other, api_key)
+            for other in route.others
+            if (self._has_key(other) if api_key is None else provider_of(other) == provider_of(name))
+        }
+        purposes: dict[ModelPurpose, str | None] = {
+            "start": route.start,
+            "correct": route.correct,
+            "repair": route.repair,
+        }
+        return RoutedClient(
+            own,
+            by_purpose={purpose: usable[other] for purpose, other in purposes.items() if other in usable},
+            fallbacks=[usable[other] for other in route.fallbacks if other in usable],
+        )
+
+    def _one(self, name: str, api_key: str | None) -> ModelClient:
         if name == ANALYST:
             return AnalystModel()
-        key = self._settings.llm_api_key
+        route = self._routes.get(name, ModelRoute())
+        key = route.api_key or (None if route.api_base else self._settings.llm_api_key)
         return LitellmClient(
             name,
             worker=self._worker,
             api_key=api_key or (key.get_secret_value() if key else None),
             own_key=api_key is not None,
-            api_base=self._settings.llm_api_base,
-            max_tokens=self._settings.max_tokens_per_request,
+            api_base=route.api_base or self._settings.llm_api_base,
+            max_tokens=route.max_tokens or self._settings.max_tokens_per_request,
             in_parts=self._settings.llm_streaming,
         )
 
@@ -102,8 +129,9 @@ class ModelRegistry:
 
     def _has_key(self, name: str) -> bool:
         """A server of one's own (`LLM_API_BASE`) may want no key; when it does, its refusal says so."""
-        known = self._settings.llm_api_key is not None or self._settings.llm_api_base is not None
-        return known or has_key(name, self._environment)
+        route = self._routes.get(name, ModelRoute())
+        known = (route.api_key, route.api_base, self._settings.llm_api_key, self._settings.llm_api_base)
+        return any(one is not None for one in known) or has_key(name, self._environment)
 
 
 def _keys(settings: Settings) -> dict[str, str]:

@@ -47,4 +47,5 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         protect("jobs")
         columns = "status, owner, generation, attempts, due_at, started_at"
-        open_to_worker("jobs", "status IN ('queued', 'running')", columns)
+        # written out: what a dump makes of IN is not what stands here
+        open_to_worker("jobs", "status = 'queued' OR status = 'running'", columns)

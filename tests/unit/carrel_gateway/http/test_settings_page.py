@@ -21,7 +21,7 @@ ROWS = {found.group(1): found.group(0) for found in re.finditer(r"^\| `(CARREL_[
 def test_every_setting_has_its_row(name):
     field = Settings.model_fields[name]
     row = ROWS[f"CARREL_{name.upper()}"]
-    default = "" if field.default in (None, [], "") else f"`{field.default}`"
+    default = "" if field.default in (None, [], {}, "") else f"`{field.default}`"
     also = ", ".join(f"`{alias}`" for alias in names().of[name][2:])
     assert row == f"| `CARREL_{name.upper()}` | {default} | {field.description} | {also} |"
 

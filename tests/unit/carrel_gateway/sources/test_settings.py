@@ -262,3 +262,28 @@ def test_without_env_files_nothing_of_the_home_is_read(home):
     (home / "config.yaml").write_text("port: 9\n")
     assert Settings().port == 9
     assert Settings(_env_file=None).port == 8000
+
+
+def test_the_data_folder_is_a_path_from_the_root(home, monkeypatch):
+    assert Settings().data_dir == home
+    monkeypatch.setenv("CARREL_DATA_DIR", "~/desk")
+    assert Settings().data_dir == home.parent / "desk"
+    monkeypatch.setenv("CARREL_DATA_DIR", "desk")
+    assert Settings().data_dir == Path.cwd() / "desk"
+
+
+def test_a_folder_of_secrets_may_hold_what_is_no_text(tmp_path, monkeypatch):
+    folder = tmp_path / "secrets"
+    (folder / "..data").mkdir(parents=True)
+    (folder / "keystore.p12").write_bytes(b"\x80\xff")
+    (folder / "LLM_API_KEY").write_text("k\n")
+    monkeypatch.setenv("CARREL_SECRETS_DIR", str(folder))
+    assert shown(Settings().llm_api_key) == "k"
+    (folder / "LLM_API_KEY").write_bytes(b"\x80\xff")
+    (folder / "CARREL_API_KYE").write_text("k")
+    with pytest.raises(InvalidSettings) as refused:
+        Settings()
+    assert refused.value.message == f"CARREL_API_KYE ({folder}) is no setting; did you mean CARREL_API_KEY?"
+    (folder / "CARREL_API_KYE").unlink()
+    with pytest.raises(InvalidSettings, match=r"LLM_API_KEY .*: Input should be a valid string"):
+        Settings()

@@ -1,0 +1,1 @@
+"""`carrel doctor`: what an installation lacks, and how to get it. Changes nothing that stays."""

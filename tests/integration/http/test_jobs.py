@@ -1,0 +1,64 @@
+"""Background jobs over HTTP.
+
+Plan: what a gateway does by itself is listed, by filters and pages, and shown; what is over is not cancelled, what has
+succeeded is not tried again; cursors and ids that are none are refused; its health says that jobs are looked for.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+
+def listed(api: Any, **params: Any) -> list[dict[str, Any]]:
+    return api.get("/api/jobs", params=params).json()["items"]
+
+
+@pytest.fixture
+def done(api):
+    """The job that plans the others, which a gateway does when it starts."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if found := listed(api, kind="jobs.plan", status="succeeded"):
+            return found[0]
+        time.sleep(0.05)
+    raise AssertionError(listed(api))
+
+
+def test_jobs_are_listed_and_shown(api, done):
+    assert api.get(f"/api/jobs/{done['id']}").json() == done
+    assert (done["attempts"], done["generation"], done["error_code"]) == (1, 1, None)
+    assert done["result"]["tenants_failed"] == 0
+    kinds = {job["kind"] for job in listed(api, limit=200)}
+    assert {"sessions.remove", "kernels.release", "workspaces.purge", "logins.sweep", "jobs.sweep"} <= kinds
+    first = api.get("/api/jobs", params={"limit": 1}).json()
+    (second,) = listed(api, limit=1, cursor=first["next_cursor"])
+    assert second["id"] < first["items"][0]["id"]
+    assert listed(api, kind="unknown") == []
+    assert api.get("/health/ready").json()["parts"]["jobs"]["status"] == "ok"
+
+
+def test_what_is_over_is_left_alone(api, done):
+    for act, code in (("cancel", "job_over"), ("retry", "job_live")):
+        refused = api.post(f"/api/jobs/{done['id']}/{act}")
+        assert (refused.status_code, refused.json()["code"]) == (409, code)
+    assert api.get("/api/audit", params={"target": done["id"]}).json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/api/jobs?cursor=x", 400, "invalid_cursor"),
+        ("GET", "/api/jobs?status=new", 422, "validation_failed"),
+        ("GET", f"/api/jobs/{uuid4()}", 404, "job_not_found"),
+        ("POST", f"/api/jobs/{uuid4()}/retry", 404, "job_not_found"),
+        ("POST", f"/api/jobs/{uuid4()}/cancel", 404, "job_not_found"),
+        ("GET", "/api/jobs/x", 422, "validation_failed"),
+    ],
+)
+def test_refusals(api, method, path, status, code):
+    refused = api.request(method, path)
+    assert (refused.status_code, refused.json()["code"]) == (status, code)
