@@ -191,11 +191,18 @@ class UploadService:
             found = await repository.idle(
                 tx, open_before=now - LIFE, whole_before=now - WHOLE_AGE, ended_before=now - ENDED_AGE, limit=_SWEEP
             )
-        for upload in found:
-            await self._settle(upload, now)
-        return len(found)
+        return sum([await self._settled(upload, now) for upload in found])
 
     # ------------------------------------------------------------------ helpers
+
+    async def _settled(self, upload: Upload, now: datetime) -> bool:
+        """Settle an upload; one that cannot be settled now keeps no other one from it, and is given up in the end."""
+        try:
+            await self._settle(upload, now)
+        except CarrelError as error:
+            _log.warning("upload_not_settled_yet", upload=str(upload.id), code=error.code)
+            return False
+        return True
 
     async def _settle(self, upload: Upload, now: datetime) -> None:
         if upload.state != "open":

@@ -242,3 +242,23 @@ async def test_a_part_that_comes_after_the_end_is_refused_and_removed(
     with pytest.raises(NotFound):
         await uploads.append(session_id, upload.id, 0, ended_meanwhile())
     assert await objects_of(context, upload, principal) == 0
+
+
+async def test_one_that_cannot_be_finished_keeps_no_other_one_from_it(
+    uploads: UploadService,
+    artifacts: ArtifactService,
+    session_id: UUID,
+    context: ProcessContext,
+    principal: Principal,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost = await send(uploads, await begin(uploads, session_id), 0, b"lost")
+    await objects_of(context, lost, principal)
+    await send(uploads, await begin(uploads, session_id), 0, b"data")
+    monkeypatch.setattr(service_module, "WHOLE_AGE", timedelta(0))
+    assert await uploads.sweep() == 1
+    assert await content(artifacts, session_id) == (1, b"data")
+    monkeypatch.setattr(service_module, "LIFE", timedelta(0))
+    assert await uploads.sweep() == 1
+    with pytest.raises(NotFound):
+        await again(uploads, lost)
