@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time
 from typing import Any
-from uuid import uuid4
 
 import pytest
+
+NOBODYS = "01a22ed5-0211-7069-947d-42fd1fef0878"
+"""Id of no job."""
 
 
 def listed(api: Any, **params: Any) -> list[dict[str, Any]]:
@@ -53,9 +55,9 @@ def test_what_is_over_is_left_alone(api, done):
     [
         ("GET", "/api/jobs?cursor=x", 400, "invalid_cursor"),
         ("GET", "/api/jobs?status=new", 422, "validation_failed"),
-        ("GET", f"/api/jobs/{uuid4()}", 404, "job_not_found"),
-        ("POST", f"/api/jobs/{uuid4()}/retry", 404, "job_not_found"),
-        ("POST", f"/api/jobs/{uuid4()}/cancel", 404, "job_not_found"),
+        ("GET", f"/api/jobs/{NOBODYS}", 404, "job_not_found"),
+        ("POST", f"/api/jobs/{NOBODYS}/retry", 404, "job_not_found"),
+        ("POST", f"/api/jobs/{NOBODYS}/cancel", 404, "job_not_found"),
         ("GET", "/api/jobs/x", 422, "validation_failed"),
     ],
 )

@@ -394,6 +394,29 @@ async def test_a_worker_that_ends_gives_back_what_it_has(
     assert counted(working.kind, "handed_back") == 1
 
 
+async def test_what_is_being_taken_as_a_worker_ends_is_given_back(
+    jobs: JobService, working: Working, context: ProcessContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, taken, go_on = repository.claim, asyncio.Event(), asyncio.Event()
+
+    async def slow(*arguments: Any, **named: Any) -> list[Job]:
+        found = await right(*arguments, **named)
+        taken.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(repository, "claim", slow)
+    job_id = await jobs.enqueue(working.kind)
+    worker = working.start(context)
+    await asyncio.wait_for(taken.wait(), SOON)
+    ending = asyncio.create_task(worker.aclose())
+    await asyncio.sleep(0)
+    go_on.set()
+    await ending
+    back = await until(jobs, job_id, "queued")
+    assert (back.attempts, back.generation, working.done) == (0, 1, [])
+
+
 async def test_a_worker_says_when_it_is_behind_or_does_not_look(
     jobs: JobService, working: Working, context: ProcessContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,6 +148,7 @@ async def test_who_made_a_key_is_taken_from_the_audit_log(request: pytest.Fixtur
             await connection.execute(text(f"ALTER TABLE {table} DROP COLUMN maker_id"))
         for table in ("mcp_servers", "usage", "jobs", "quotas", "quota_counters", "uploads"):  # what came later
             await connection.execute(text(f"DROP TABLE {table}"))
+        await connection.execute(text("DROP INDEX ix_sessions_open"))
         await connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))
     await opened.dispose()
     await upgrade(url)
