@@ -109,6 +109,9 @@ class JobWorker:
         if self._closing:
             return
         self._closing = True
+        self._wake.set()
+        if self._background:  # what is being taken just now is given back, too
+            await asyncio.wait(self._background[:1], timeout=_STOP_SECONDS)
         await _stop([*self._background, *(held.task for held in self._held.values() if held.task)])
         for held in list(self._held.values()):
             try:
@@ -138,7 +141,7 @@ class JobWorker:
     # ------------------------------------------------------------------ looking
 
     async def _look_for_ever(self) -> None:
-        while True:
+        while not self._closing:
             wait = self._context.settings.jobs_poll_seconds
             self._wake.clear()
             try:
@@ -148,6 +151,8 @@ class JobWorker:
                 _log.warning("jobs_not_looked_for", code=error.code)
             except Exception:  # noqa: BLE001 - the next look must come
                 _log.exception("jobs_not_looked_for")
+            if self._closing:
+                return
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):  # `wait_for` of Python 3.11 may swallow the end of this task
                     await self._wake.wait()
@@ -243,7 +248,8 @@ class JobWorker:
             before.stop("lost")
         held = self._held[job.id] = _Held(job)
         metrics.RUNNING.set(len(self._held))
-        held.task = asyncio.create_task(self._drive(held), name=f"job-{job.id}")
+        if not self._closing:
+            held.task = asyncio.create_task(self._drive(held), name=f"job-{job.id}")
 
     async def _drive(self, held: _Held) -> None:
         job, started = held.job, time.monotonic()

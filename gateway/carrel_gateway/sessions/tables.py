@@ -11,7 +11,7 @@ conversation does not say any more: HEAD moved away from cells that it had run.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKeyConstraint, String, Table, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKeyConstraint, Index, String, Table, Text, text
 
 from carrel_gateway.storage.schema import metadata, tenant_column, uuid_column
 from carrel_gateway.storage.types import JsonText, PlainText, UtcDateTime
@@ -39,4 +39,14 @@ sessions = Table(
     Column("updated_at", UtcDateTime, nullable=False),
     CheckConstraint("status IN ('active', 'archived', 'deleted')", name="status"),
     ForeignKeyConstraint(["tenant_id", "owner_id"], ["users.tenant_id", "users.id"]),
+)
+
+OPEN = text("status = 'active'")
+
+Index(
+    "ix_sessions_open",
+    sessions.c.tenant_id,
+    sessions.c.owner_id,
+    postgresql_where=OPEN,
+    sqlite_where=OPEN,
 )

@@ -1,4 +1,4 @@
-"""Quotas: limits of users, teams and tenants, and what is counted against them."""
+"""Quotas: limits of users, teams and tenants, what is counted against them, and an index of who has sessions."""
 
 from __future__ import annotations
 
@@ -34,6 +34,10 @@ def upgrade() -> None:
         sa.Column("period", sa.String(10), nullable=False),
         sa.Column("used", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "scope", "scope_id", "resource", "period", name="pk_quota_counters"),
+    )
+    is_open = sa.text("status = 'active'")
+    op.create_index(
+        "ix_sessions_open", "sessions", ["tenant_id", "owner_id"], postgresql_where=is_open, sqlite_where=is_open
     )
     if op.get_bind().dialect.name == "postgresql":
         protect("quotas")
