@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import os
+import signal
 import socket
 import time
 from urllib.parse import urlsplit
 
 import pytest
 from tests.integration.http.test_files import sees
+from tests.support.serving import gateway as running_gateway
+from tests.support.serving import start
 
 VERSION = {"Tus-Resumable": "1.0.0"}
 
@@ -92,6 +95,20 @@ def test_what_a_cut_connection_has_brought_is_kept(api, session):
     assert received == 300
     assert send(api, place, 300, b"y" * 700).status_code == 204
     assert api.get(f"{session}/files/t.csv").content == b"x" * 300 + b"y" * 700
+
+
+def test_another_gateway_goes_on_where_a_killed_one_stopped(tmp_path):
+    data = os.urandom(900_000)
+    first = start(tmp_path / "data")
+    with first.client() as api:
+        session = f"/api/sessions/{api.post('/api/sessions', json={}).json()['id']}"
+        place = begin(api, session, len(data)).headers["location"]
+        assert send(api, place, 0, data[:500_000]).status_code == 204
+    first.stop(signal.SIGKILL)
+    with running_gateway(tmp_path / "data") as second, second.client() as api:
+        assert api.head(place, headers=VERSION).headers["upload-offset"] == "500000"
+        assert send(api, place, 500_000, data[500_000:]).status_code == 204
+        assert api.get(f"{session}/files/t.csv").content == data
 
 
 def test_an_upload_that_is_given_up_is_gone(api, session):
