@@ -49,6 +49,7 @@ from carrel_gateway.storage.paging import MAX_CURSOR
 from carrel_gateway.stored_agents.service import AgentService
 from carrel_gateway.suspension.keeping import SessionKeeper
 from carrel_gateway.suspension.service import SuspensionService
+from carrel_gateway.uploads.service import UploadService
 from carrel_gateway.usage.service import UsageService
 from carrel_gateway.web.address import client_address
 from carrel_gateway.web.bearer import Bearer
@@ -269,6 +270,7 @@ Credentials = Annotated[CredentialService, service_of(CredentialService)]
 History = Annotated[HistoryService, service_of(HistoryService)]
 Search = Annotated[SearchService, service_of(SearchService)]
 Artifacts = Annotated[ArtifactService, service_of(ArtifactService)]
+Uploads = Annotated[UploadService, service_of(UploadService)]
 Executions = Annotated[ExecutionService, service_of(ExecutionService)]
 Notebooks = Annotated[NotebookService, service_of(NotebookService)]
 Suspensions = Annotated[SuspensionService, service_of(SuspensionService)]

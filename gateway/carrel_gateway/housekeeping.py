@@ -24,8 +24,10 @@ from carrel_gateway.identity.tenants import all_tenants, worker_of
 from carrel_gateway.jobs.model import Job, Kind, Work
 from carrel_gateway.jobs.schedules import Schedule
 from carrel_gateway.jobs.service import JobService
+from carrel_gateway.quotas.service import QuotaService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.snapshots.service import SnapshotService
+from carrel_gateway.uploads.service import UploadService
 
 _HOUR: Final = 3600
 _ROUNDS: Final = 50
@@ -37,8 +39,10 @@ SCHEDULES: Final = (
     Schedule("kernels.release", 600, once=True),
     Schedule("sessions.expire", _HOUR),
     Schedule("artifacts.sweep", _HOUR),
+    Schedule("uploads.sweep", _HOUR),
     Schedule("snapshots.sweep", _HOUR),
     Schedule("idempotency.sweep", _HOUR),
+    Schedule("quotas.sweep", 6 * _HOUR),
     Schedule("workspaces.purge", _HOUR, once=True),
     Schedule("logins.sweep", 6 * _HOUR, once=True),
     Schedule("jobs.sweep", 6 * _HOUR),
@@ -53,8 +57,10 @@ def kinds(context: ProcessContext, accounts: AccountParts) -> list[Kind]:
         "sessions.remove": lambda who: SessionService(context, who).sweep(),
         "sessions.expire": lambda who: SessionService(context, who).expire(),
         "artifacts.sweep": lambda who: ArtifactService(context, who).sweep(),
+        "uploads.sweep": lambda who: UploadService(context, who).sweep(),
         "snapshots.sweep": lambda who: SnapshotService(context, who).sweep(),
         "idempotency.sweep": lambda who: IdempotencyService(context, who).sweep(),
+        "quotas.sweep": lambda who: QuotaService(context, who).sweep(),
         "jobs.sweep": lambda who: JobService(context, who).sweep(),
     }
 

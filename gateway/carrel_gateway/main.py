@@ -58,6 +58,7 @@ from carrel_gateway.stored_agents import routes as stored_agents
 from carrel_gateway.suspension import routes as suspension
 from carrel_gateway.suspension.checkpoints import checkpoint_for_ever
 from carrel_gateway.suspension.keeping import SessionKeeper
+from carrel_gateway.uploads import routes as uploads
 from carrel_gateway.usage import routes as usage
 from carrel_gateway.web import openapi
 from carrel_gateway.web.guards import refuse_exposure
@@ -77,6 +78,7 @@ _ROUTERS: Final[tuple[APIRouter, ...]] = (
     history.search_router,
     execution.router,
     artifacts.router,
+    uploads.router,
     notebook.router,
     config.router,
     mcp_servers.router,
@@ -132,9 +134,22 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Accept", "Last-Event-ID", "Idempotency-Key"],
-            expose_headers=["X-Request-Id", "Retry-After", "Carrel-Run-Id", "Content-Disposition"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Accept",
+                "Last-Event-ID",
+                "Idempotency-Key",
+                *uploads.REQUEST_HEADERS,
+            ],
+            expose_headers=[
+                "X-Request-Id",
+                "Retry-After",
+                "Carrel-Run-Id",
+                "Content-Disposition",
+                *uploads.ANSWER_HEADERS,
+            ],
         )
     app.add_middleware(Envelope, settings=settings, admit=admit_body)  # added last, so it is the outermost
     return app

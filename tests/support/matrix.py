@@ -37,6 +37,7 @@ from carrel_gateway.settings import Settings
 from carrel_gateway.sharing.sessions import SessionSharing
 from carrel_gateway.storage.ids import new_id
 from carrel_gateway.stored_agents.service import AgentService
+from carrel_gateway.uploads.service import UploadService
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +115,17 @@ class World:
                 self._known(operation, owner, "share", _share_session, session, named["team_id"])
         if "{agent_id}" in operation.path:
             named["agent_id"] = self._known(operation, owner, "agent", _new_agent, named.get("team_id"))
-        if "{link_id}" in operation.path:
-            named["link_id"] = self._known(operation, owner, "link", _new_link, session)
-        for name, make in (
+        makers: tuple[tuple[Any, ...], ...] = (
+            ("link", _new_link, session),
+            ("upload", _new_upload, session),
             ("login", _new_login),
             ("key", _new_key),
             ("invitation", _new_invitation),
             ("job", _new_job),
-        ):
+        )
+        for name, make, *arguments in makers:
             if f"{{{name}_id}}" in operation.path:
-                named[f"{name}_id"] = self._known(operation, owner, name, make)
+                named[f"{name}_id"] = self._known(operation, owner, name, make, *arguments)
         if "{provider}" in operation.path:
             for caller in (*self.people.values(), self.colleague):
                 self._known(operation, caller, "provider", _store_key)
@@ -258,6 +260,11 @@ async def _share_session(context: ProcessContext, owner: Principal, session_id: 
 async def _new_link(context: ProcessContext, owner: Principal, session_id: UUID) -> UUID:
     sharing = SessionSharing(context, Principal(owner.tenant_id, owner.user_id))
     return (await sharing.make_link(session_id, timedelta(hours=1)))[0].id
+
+
+async def _new_upload(context: ProcessContext, owner: Principal, session_id: UUID) -> UUID:
+    uploads = UploadService(context, Principal(owner.tenant_id, owner.user_id))
+    return (await uploads.begin(session_id, name="x", content_type=None, length=1)).id
 
 
 async def _add_server(context: ProcessContext, owner: Principal, session_id: UUID) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response, status
@@ -16,6 +16,7 @@ from carrel_gateway.dependencies import (
     Cursor,
     EffectOf,
     Executions,
+    Gateway,
     GatewayOf,
     Offset,
     Seen,
@@ -32,6 +33,10 @@ router = APIRouter(route_class=IdempotentRoute, tags=["files"])
 signed = APIRouter(tags=["artifacts"])
 _SESSION = "/api/sessions/{session_id}"
 Limit = Annotated[int, Query(ge=1, le=1000)]
+AsAddress = Annotated[bool, Query(alias="url", description="Return a signed address instead of the file.")]
+_FILE_OR_ADDRESS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"model": SignedUrl, "description": "The file or, with `url=1`, a signed address of it."}
+}
 _BODY = {
     "requestBody": {
         "required": True,
@@ -100,10 +105,12 @@ async def list_files(
     return ArtifactList.model_validate(page)
 
 
-@router.get(f"{_SESSION}/files/{{name:path}}", response_class=StreamingResponse)
-async def download_file(session_id: UUID, name: str, artifacts: Artifacts) -> Response:
+@router.get(f"{_SESSION}/files/{{name:path}}", response_model=None, responses=_FILE_OR_ADDRESS)
+async def download_file(
+    session_id: UUID, name: str, artifacts: Artifacts, gateway: GatewayOf, url: AsAddress = False
+) -> Response | SignedUrl:
     """Download an uploaded file."""
-    return download(*await artifacts.open(session_id, name, "data"))
+    return await _answer(artifacts, await artifacts.newest(session_id, name, "data"), gateway, url=url)
 
 
 @router.delete(f"{_SESSION}/files/{{name:path}}", status_code=status.HTTP_204_NO_CONTENT)
@@ -138,40 +145,33 @@ async def list_artifacts(
     f"{_SESSION}/artifacts/{{name:path}}",
     tags=["artifacts"],
     response_model=None,
-    responses={200: {"model": SignedUrl, "description": "The file or, with `url=1`, a signed address of it."}},
+    responses=_FILE_OR_ADDRESS,
 )
 async def download_artifact(
     session_id: UUID,
     name: str,
     artifacts: Artifacts,
     gateway: GatewayOf,
-    url: Annotated[bool, Query(description="Return a signed address instead of the file.")] = False,
+    url: AsAddress = False,
 ) -> Response | SignedUrl:
     """Download a file that code made, by its name."""
-    artifact, chunks = await artifacts.open(session_id, name, "artifacts")
-    if url:
-        await _drop(chunks)
-        return await _signed(artifacts, artifact, gateway.context.settings.signed_url_seconds)
-    return download(artifact, chunks)
+    return await _answer(artifacts, await artifacts.newest(session_id, name, "artifacts"), gateway, url=url)
 
 
 @router.get(
     "/api/artifacts/{artifact_id}",
     tags=["artifacts"],
     response_model=None,
-    responses={200: {"model": SignedUrl, "description": "The file or, with `url=1`, a signed address of it."}},
+    responses=_FILE_OR_ADDRESS,
 )
 async def download_artifact_by_id(
     artifact_id: UUID,
     artifacts: Artifacts,
     gateway: GatewayOf,
-    url: Annotated[bool, Query(description="Return a signed address instead of the file.")] = False,
+    url: AsAddress = False,
 ) -> Response | SignedUrl:
     """Download one version of a file by its id."""
-    artifact = await artifacts.get(artifact_id)
-    if url:
-        return await _signed(artifacts, artifact, gateway.context.settings.signed_url_seconds)
-    return download(artifact, await artifacts.read(artifact))
+    return await _answer(artifacts, await artifacts.get(artifact_id), gateway, url=url)
 
 
 @router.get("/api/artifacts/{artifact_id}/versions", tags=["artifacts"])
@@ -194,20 +194,20 @@ async def download_signed(token: str, gateway: GatewayOf) -> Response:
     return StreamingResponse(found.chunks, headers=headers, media_type=headers["Content-Type"])
 
 
-async def _signed(artifacts: ArtifactService, artifact: Artifact, seconds: int) -> SignedUrl:
-    return SignedUrl(url=await artifacts.url(artifact), expires_in_seconds=seconds)
+async def _answer(
+    artifacts: ArtifactService, artifact: Artifact, gateway: Gateway, *, url: bool
+) -> Response | SignedUrl:
+    """Return the file, or a signed address of it."""
+    if url:
+        seconds = gateway.context.settings.signed_url_seconds
+        return SignedUrl(url=await artifacts.url(artifact), expires_in_seconds=seconds)
+    return download(artifact, await artifacts.read(artifact))
 
 
 def download(artifact: Artifact, chunks: AsyncIterator[bytes]) -> StreamingResponse:
     """Return the answer that is a file, as an attachment that can do nothing."""
     headers = downloads.headers(artifact.name, artifact.content_type, size=artifact.size, sha256=artifact.sha256)
     return StreamingResponse(chunks, headers=headers, media_type=headers["Content-Type"])
-
-
-async def _drop(chunks: AsyncIterator[bytes]) -> None:
-    close = getattr(chunks, "aclose", None)
-    if close is not None:
-        await close()
 
 
 def _tag_of(artifact: Artifact) -> str:

@@ -7,10 +7,10 @@ over by a fault is a pending row, perhaps with an object, that nobody can see; `
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -28,10 +28,11 @@ from carrel_gateway.storage.ids import new_id
 from carrel_gateway.storage.paging import Cursors, Name, Page
 from carrel_wire.log import ArtifactStored, FileCategory, FileDeleted
 
-__all__ = ["Artifact", "ArtifactService"]
+__all__ = ["Artifact", "ArtifactService", "checked_name", "content_type_of"]
 
 PENDING_AGE: Final = timedelta(hours=1)
 """No upload takes so long."""
+Also: TypeAlias = Callable[[Transaction, Artifact], Awaitable[None]]
 _SWEEP: Final = 500
 _FILES: Final = Cursors[tuple[str, FileCategory]]("files", tuple[Name, FileCategory])
 _VERSIONS: Final = Cursors[int]("versions", Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)])
@@ -64,6 +65,7 @@ class ArtifactService:
         max_bytes: int | None = None,
         artifact_id: UUID | None = None,
         again: bool = False,
+        also: Also | None = None,
     ) -> Artifact:
         """Store a file as a new version of its name. What `chunks` raises comes out, and nothing is stored.
 
@@ -71,6 +73,8 @@ class ArtifactService:
         ----------
         again
             An earlier try may have stored it under `artifact_id`; then that version is returned.
+        also
+            Done in the transaction that makes the file ready; what it raises comes out, and nothing is stored.
 
         Raises
         ------
@@ -109,7 +113,7 @@ class ArtifactService:
             await self._objects.put(
                 self._key(artifact), measured.chunks(), content_type=artifact.content_type, filename=name
             )
-            return await self._make_ready(replace(artifact, size=measured.size, sha256=measured.sha256), fence)
+            return await self._make_ready(replace(artifact, size=measured.size, sha256=measured.sha256), fence, also)
         except Exception:
             await self._discard(artifact.id, session_id)
             raise
@@ -289,7 +293,7 @@ class ArtifactService:
             raise KeyReused("this Idempotency-Key was used for other files; make a new key for each upload")
         return known
 
-    async def _make_ready(self, artifact: Artifact, fence: Fence | None) -> Artifact:
+    async def _make_ready(self, artifact: Artifact, fence: Fence | None, also: Also | None) -> Artifact:
         session_id = artifact.session_id
         async with self._database.transaction(self._tenant_id) as tx:
             await self._history.hold(tx, session_id, fence)
@@ -310,6 +314,8 @@ class ArtifactService:
             )
             actor = "user" if artifact.execution_id is None else "kernel"
             await self._history.append(session_id, [stored], actor=actor, fence=fence, tx=tx)
+            if also:
+                await also(tx, artifact)
         return artifact
 
     async def _discard(self, artifact_id: UUID, session_id: UUID) -> None:

@@ -38,9 +38,10 @@ NAMED: Final = frozenset(
         "/api/sessions/{session_id}/chat",
         "/api/sessions/{session_id}/chat/stream",
         "/api/sessions/{session_id}/kernel/execute",
+        "/api/sessions/{session_id}/uploads/{upload_id}",
     }
 )
-"""The key names the run or execution."""
+"""The key names the run or execution; of an upload, the offset says whether a part has come already."""
 REPEATABLE: Final = frozenset(
     {
         "/api/sessions",
@@ -60,6 +61,7 @@ ONCE: Final = frozenset({"/api/sessions/{session_id}/messages/{message_id}"})
 """PUTs that are no such: an answer that is made anew twice is two answers."""
 SECRET: Final = frozenset({"/api/keys", "/api/tickets"})
 """POSTs whose answer holds a secret that is shown once; it is not kept."""
+_DESCRIBING: Final = ("upload-length", "upload-metadata")
 _KEPT_HEADERS: Final = frozenset({"content-type", "content-disposition", "etag", "location"})
 
 _log = structlog.get_logger(__name__)
@@ -81,7 +83,7 @@ async def claim_key(
         return
     path = request.scope["route"].path
     multipart = request.headers.get("content-type", "").lower().startswith("multipart/")
-    fingerprint = None if multipart else fingerprint_of(request.url.query.encode(), await request.body())
+    fingerprint = None if multipart else await _fingerprint(request)
     service = IdempotencyService(gateway.context, caller)
     found = await service.begin(
         idempotency_key,
@@ -184,9 +186,15 @@ async def _answer_before(request: Request) -> Answer | None:
     """Return what the caller was answered under this key, where the route cannot be asked any more."""
     gateway: Gateway = request.app.state.gateway
     caller = await gateway.authenticator.authenticate(bearer(request.headers.get("authorization")))
-    fingerprint = fingerprint_of(request.url.query.encode(), await request.body())
+    fingerprint = await _fingerprint(request)
     service = IdempotencyService(gateway.context, caller)
     return await service.answer(request.headers["idempotency-key"], _operation(request), fingerprint)
+
+
+async def _fingerprint(request: Request) -> str:
+    """Return what tells this request from another one under the same key; an upload is described by headers."""
+    described = [value.encode() for name in _DESCRIBING if (value := request.headers.get(name))]
+    return fingerprint_of(request.url.query.encode(), await request.body(), *described)
 
 
 def _is_repeatable(method: str, path: str) -> bool:

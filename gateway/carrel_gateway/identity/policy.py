@@ -119,6 +119,10 @@ RULES: Final[Mapping[tuple[str, str], Rule | None]] = MappingProxyType(
         ("GET", f"{_SESSION}/files"): _READ,
         ("GET", f"{_SESSION}/files/{{name}}"): _READ,
         ("DELETE", f"{_SESSION}/files/{{name}}"): _WRITE,
+        ("POST", f"{_SESSION}/uploads"): _WRITE,
+        ("GET", f"{_SESSION}/uploads/{{upload_id}}"): _READ,
+        ("PATCH", f"{_SESSION}/uploads/{{upload_id}}"): _WRITE,
+        ("DELETE", f"{_SESSION}/uploads/{{upload_id}}"): _WRITE,
         ("GET", f"{_SESSION}/artifacts"): _READ,
         ("GET", f"{_SESSION}/artifacts/{{name}}"): _READ,
         ("GET", "/api/artifacts/{artifact_id}"): _READ,
@@ -199,14 +203,14 @@ def rule_of(method: str, path: str) -> Rule:
     Parameters
     ----------
     path
-        The route's template, converters and all.
+        The route's template, converters and all. `HEAD` takes what `GET` does.
 
     Raises
     ------
     PermissionDenied
         It has none: whoever makes a route says here what it takes.
     """
-    rule = RULES.get((method, path.replace(":path", "")))
+    rule = RULES.get(("GET" if method == "HEAD" else method, path.replace(":path", "")))
     if rule is None:
         raise PermissionDenied(f"nobody may do this: {method} {path} has no rule", code="no_rule")
     return rule

@@ -19,7 +19,7 @@ Outcome: TypeAlias = Literal["succeeded", "retried", "dead", "cancelled", "hande
 NORMAL: Final = 100
 """Priority; a lower number is taken first."""
 ATTEMPTS: Final = 8
-"""With the waits between them, a part may be away for a quarter of an hour."""
+"""With the waits between them, a part may be away for five to ten minutes."""
 TIMEOUT_SECONDS: Final = 600.0
 _FIRST_WAIT: Final = 5.0
 _LONGEST_WAIT: Final = 3600.0

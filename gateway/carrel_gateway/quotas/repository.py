@@ -136,6 +136,14 @@ def _count(dialect: str) -> Executable:
     ).returning(quota_counters.c.used)
 
 
+async def remove_old(tx: Transaction, before: str) -> int:
+    """Delete what was counted on days before one, and return how many rows that were."""
+    statement = delete(quota_counters).where(
+        quota_counters.c.tenant_id == tx.tenant_id, quota_counters.c.period != "", quota_counters.c.period < before
+    )
+    return len((await tx.connection.scalars(statement.returning(quota_counters.c.period))).all())
+
+
 async def used(tx: Transaction, counted: Counted, period: str) -> int:
     """Return how much is counted."""
     query = select(quota_counters.c.used).where(

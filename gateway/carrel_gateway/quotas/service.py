@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from carrel_gateway.audit.service import Action, AuditService
@@ -101,6 +101,12 @@ class QuotaService:
             await self._audit.record(tx, Action.QUOTA_SET, target, scope=scope, resource=resource, limit=limit)
         self._keeper.forget(self._principal.tenant_id)
         return state
+
+    async def sweep(self) -> int:
+        """Delete the counters of days that are over, and return how many; clocks need not agree about midnight."""
+        yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+        async with self._database.transaction(self._principal.tenant_id) as tx:
+            return await repository.remove_old(tx, yesterday)
 
     async def _state(self, tx: Transaction, quota: Quota) -> QuotaState:
         of_all = quota.scope_id == tx.tenant_id

@@ -5,7 +5,6 @@ Settings that cannot be used are shown as they were read, beside the reasons for
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,7 @@ from carrel_gateway.sources.choosing import Found, Origin, choose
 from carrel_gateway.sources.reading import ENV_FILES, InvalidSettings, read_layers
 
 HIDDEN: Final = "********"
-_PASSWORD: Final = re.compile(r"(\w+://[^\s/@:]*:)[^\s/]*(?=@)")
-_NAME: Final = re.compile(r"(?i)(?:key|secret|password|token)$")
-_PARAMETER: Final = re.compile(r"(?i)([?&][^=&]*(?:pass|secret|token|key|sig)[^=&]*=)[^&#\s]+")
+_SECRET_WORDS: Final = ("key", "secret", "pass", "token", "sig")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +73,37 @@ def masked(value: Any) -> Any:
         return {name: masked(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Mapping):
         items = cast("Mapping[Any, Any]", value).items()
-        return {str(name): HIDDEN if item and _NAME.search(str(name)) else masked(item) for name, item in items}
+        return {
+            str(name): HIDDEN if item and isinstance(item, str) and _is_secret(str(name)) else masked(item)
+            for name, item in items
+        }
     if isinstance(value, list | tuple):
         return [masked(item) for item in cast("list[Any]", value)]
     if isinstance(value, str):
-        return _PARAMETER.sub(rf"\1{HIDDEN}", _PASSWORD.sub(rf"\1{HIDDEN}", value))
+        return _masked_address(value) if "://" in value else value
     return str(value) if isinstance(value, Path | UUID) else value
+
+
+def _masked_address(address: str) -> str:
+    """Return an address without the password and the secret parameters in it; rather too much is hidden than not all.
+
+    A password may hold what has a meaning in addresses, so it reaches from the first colon to the last @.
+    """
+    scheme, _, rest = address.partition("://")
+    login, at, rest = rest.rpartition("@")
+    user, colon, _ = login.partition(":")
+    place, mark, query = rest.partition("?")
+    parameters = [_masked_parameter(one) for one in query.split("&")]
+    return f"{scheme}://{user}{f'{colon}{HIDDEN}' if colon else ''}{at}{place}{mark}{'&'.join(parameters)}"
+
+
+def _masked_parameter(parameter: str) -> str:
+    name, equals, value = parameter.partition("=")
+    return f"{name}{equals}{HIDDEN}" if value and _is_secret(name) else parameter
+
+
+def _is_secret(name: str) -> bool:
+    return any(word in name.lower() for word in _SECRET_WORDS)
 
 
 def _shown(name: str, settings: Settings) -> Shown:

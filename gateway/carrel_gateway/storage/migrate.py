@@ -29,7 +29,7 @@ from carrel_gateway.storage.engine import connect_errors, database_url, make_eng
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD: Final = "0018"
+HEAD: Final = "0019"
 """Revision of this version's schema."""
 KNOWN: Final = frozenset(f"{number:04}" for number in range(1, int(HEAD) + 1))
 """Revisions that this version can start from."""

@@ -129,6 +129,16 @@ RULES: Final = (
         400: ("no_file", "invalid_name", "multipart_expected", "invalid_multipart", "cut_body", "too_many_parts"),
         409: ("archived", "upload_given_up", "object_exists"), 413: ("file_too_large",),
         503: (*_HOST, "object_store_away")}),
+    Rule("POST", _SESSION + "/uploads", {
+        400: ("invalid_name", "invalid_metadata", "length_needed"), 413: ("file_too_large",),
+        429: ("too_many_uploads",)}),
+    Rule("POST|HEAD|PATCH|DELETE", _SESSION + "/uploads.*", {412: ("tus_version",)}),
+    Rule("POST|HEAD|PATCH", _SESSION + "/uploads.*", {
+        409: ("archived", "upload_given_up", "object_exists"), 503: (*_HOST, "object_store_away")}),
+    Rule(".*", _SESSION + r"/uploads/\{upload_id\}", {404: ("upload_not_found", "object_not_found")}),
+    Rule("PATCH", _SESSION + r"/uploads/\{upload_id\}", {
+        400: ("chunk_expected", "offset_needed", "parts_too_small"), 409: ("upload_offset",),
+        413: ("file_too_large",)}),
     Rule("DELETE", _SESSION + "/files/.*", {409: ("archived",), 503: (*_HOST, "object_store_away")}),
     Rule(".*", _SESSION + r"/(files|artifacts)/.*|/api/artifacts/.*", {
         404: ("artifact_not_found", "object_not_found"), 503: ("object_store_away",)}),

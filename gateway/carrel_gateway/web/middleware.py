@@ -118,6 +118,8 @@ class Envelope:
         # An upload of the largest file needs room for the lines around it; files are counted one by one when stored.
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].endswith("/files"):
             return self._settings.upload_max_bytes + JSON_MAX_BYTES
+        if scope["type"] == "http" and scope["method"] == "PATCH" and "/uploads/" in scope["path"]:
+            return self._settings.upload_max_bytes
         return JSON_MAX_BYTES
 
     async def _websocket(

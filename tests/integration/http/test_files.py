@@ -67,3 +67,24 @@ def test_a_deleted_file_is_gone_for_people_and_for_code(api, session):
 def test_any_bytes_are_a_file(api, session, data: bytes):
     upload(api, session, ("t", data))
     assert api.get(f"{session}/files/t").content == data
+
+
+def test_a_signed_address_needs_no_key_and_is_a_download_that_can_do_nothing(api, gateway, session):
+    (stored,) = upload(api, session, ("t.html", b"<script>1</script>")).json()["items"]
+    for path in (f"{session}/files/t.html?url=1", f"/api/artifacts/{stored['id']}?url=1"):
+        told = api.get(path).json()
+        assert told["expires_in_seconds"] == 300
+        with gateway.client(key=None) as anybody:
+            answer = anybody.get(told["url"])
+            forged = anybody.get(told["url"][:-2] + ("BA" if told["url"].endswith("AA") else "AA"))
+        assert (answer.status_code, answer.content) == (200, b"<script>1</script>")
+        assert answer.headers["content-disposition"].startswith("attachment;")
+        assert answer.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert (forged.status_code, forged.json()["code"]) == (403, "address_forged")
+    address = api.get(f"{session}/files/t.html?url=1").json()["url"]
+    api.delete(f"{session}/files/t.html")
+    with gateway.client(key=None) as anybody:
+        assert anybody.get(address).json()["code"] == "object_not_found"
+    assert api.get(f"{session}/files/t.html?url=1").json()["code"] == "artifact_not_found"

@@ -1,7 +1,8 @@
 """Background jobs over HTTP.
 
 Plan: what a gateway does by itself is listed, by filters and pages, and shown; what is over is not cancelled, what has
-succeeded is not tried again; cursors and ids that are none are refused; its health says that jobs are looked for.
+succeeded is not tried again; what waits is cancelled and tried again, by its tenant alone, and that is in the audit
+log; cursors and ids that are none are refused; its health says that jobs are looked for.
 """
 
 from __future__ import annotations
@@ -10,6 +11,13 @@ import time
 from typing import Any
 
 import pytest
+from tests.support.inside import inside
+from tests.support.people import new_key
+from tests.support.state import new_principal
+
+from carrel_gateway.context import Principal, ProcessContext
+from carrel_gateway.jobs.service import JobService
+from carrel_gateway.settings import Settings
 
 NOBODYS = "01a22ed5-0211-7069-947d-42fd1fef0878"
 """Id of no job."""
@@ -64,3 +72,36 @@ def test_what_is_over_is_left_alone(api, done):
 def test_refusals(api, method, path, status, code):
     refused = api.request(method, path)
     assert (refused.status_code, refused.json()["code"]) == (status, code)
+
+
+async def waiting(context: ProcessContext, owner: Principal) -> str:
+    """Store a job that no gateway knows how to do."""
+    return str(await JobService(context, owner).enqueue("unknown", {"n": 1}))
+
+
+def test_what_waits_is_cancelled_and_tried_again(tmp_path):
+    settings = Settings(_env_file=None, data_dir=tmp_path, spare_kernel_host=False, kernel_preload="")
+    with inside(settings) as gateway:
+        context = gateway.context
+        owner, stranger = (gateway.call(new_principal, context.database) for _ in range(2))
+        mine, other = (gateway.call(new_key, context.database, who)[0] for who in (owner, stranger))
+        path = f"/api/jobs/{gateway.call(waiting, context, owner)}"
+        cancelled = gateway.request("POST", f"{path}/cancel", credential=mine).json()
+        assert (cancelled["status"], cancelled["payload"], cancelled["cancel_requested"]) == (
+            "cancelled",
+            {"n": 1},
+            True,
+        )
+        retried = gateway.request("POST", f"{path}/retry", credential=mine)
+        queued = retried.json()
+        assert (queued["status"], queued["attempts"], queued["cancel_requested"]) == ("queued", 0, False)
+        assert queued["request_id"] == retried.headers["x-request-id"]
+        assert gateway.request("GET", path, credential=mine).json() == queued
+        for method, what in (("GET", path), ("POST", f"{path}/cancel"), ("POST", f"{path}/retry")):
+            refused = gateway.request(method, what, credential=other)
+            assert (refused.status_code, refused.json()["code"]) == (404, "job_not_found")
+        told = gateway.request("GET", f"/api/audit?target={queued['id']}", credential=mine).json()["items"]
+        assert [(entry["action"], entry["detail"]) for entry in told] == [
+            ("job.retried", {"kind": "unknown"}),
+            ("job.cancelled", {"kind": "unknown"}),
+        ]

@@ -81,7 +81,7 @@ def outcome(operation: Operation, caller: Principal, owner: Principal, rights: f
     beyond = operation.right_beyond
     if operation.names_an_object and owner.user_id != caller.user_id and beyond and beyond not in rights:
         return {403}
-    return {200} if not operation.changes else {200, 201, 202, 204, 400, 409, 422}
+    return {200} if not operation.changes else {200, 201, 202, 204, 400, 409, 412, 422}
 
 
 @pytest.mark.parametrize("operation", GUARDED, ids=lambda operation: operation.name)

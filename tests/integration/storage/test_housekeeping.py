@@ -33,16 +33,20 @@ from carrel_gateway.identity.tables import accounts
 from carrel_gateway.jobs.model import Job, by_name
 from carrel_gateway.jobs.schedules import TICK_SECONDS
 from carrel_gateway.jobs.service import KEEP_SUCCEEDED, JobService
+from carrel_gateway.quotas.service import QuotaService
 from carrel_gateway.sessions.service import SessionService
 from carrel_gateway.snapshots.service import SnapshotService
 from carrel_gateway.storage.ids import new_id
+from carrel_gateway.uploads.service import UploadService
 
 SWEEPS: list[tuple[str, type[Any], str]] = [
     ("sessions.remove", SessionService, "sweep"),
     ("sessions.expire", SessionService, "expire"),
     ("artifacts.sweep", ArtifactService, "sweep"),
+    ("uploads.sweep", UploadService, "sweep"),
     ("snapshots.sweep", SnapshotService, "sweep"),
     ("idempotency.sweep", IdempotencyService, "sweep"),
+    ("quotas.sweep", QuotaService, "sweep"),
     ("jobs.sweep", JobService, "sweep"),
 ]
 

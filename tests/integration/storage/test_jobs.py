@@ -72,6 +72,23 @@ async def test_a_new_job_wakes_a_worker(jobs: JobService, working: Working, cont
     await until(jobs, await jobs.enqueue(working.kind), "succeeded")  # it looked before: this one it was told of
 
 
+async def test_a_new_job_wakes_a_worker_of_another_gateway(
+    make_settings: Any, postgres_url: str, redis_url: str, kind: str, working: Working
+) -> None:
+    settings = make_settings(database_url=postgres_url, redis_url=redis_url)
+    async with open_state(settings) as first, open_state(settings) as second:
+        jobs = JobService(first, await new_principal(first.database))
+        worker = working.start(with_settings(second, jobs_poll_seconds=60.0))
+        await until(jobs, await jobs.enqueue(kind), "succeeded")  # this one it may have found by looking
+        told = await jobs.enqueue(kind)
+        assert told is not None
+        async with asyncio.timeout(SOON):
+            while (await jobs.get(told)).status != "succeeded":
+                await asyncio.sleep(0.1)
+                await jobs.enqueue(kind)  # it may not have listened before
+        await worker.aclose()
+
+
 async def test_the_most_urgent_first_and_none_before_its_time(
     jobs: JobService, context: ProcessContext, kind: str
 ) -> None:

@@ -52,6 +52,7 @@ from carrel_gateway.storage.folder import DataFolderInUse, DataFolderUnusable
 from carrel_gateway.storage.migrate import HEAD, KNOWN, MigrationFailed, SchemaMismatch, configuration, upgrade
 from carrel_gateway.storage.schema import metadata
 from carrel_gateway.stored_agents import tables as _stored_agents  # noqa: F401
+from carrel_gateway.uploads import tables as _uploads  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -145,7 +146,7 @@ async def test_who_made_a_key_is_taken_from_the_audit_log(request: pytest.Fixtur
     async with opened.begin() as connection:
         for table in ("api_keys", "share_links"):
             await connection.execute(text(f"ALTER TABLE {table} DROP COLUMN maker_id"))
-        for table in ("mcp_servers", "usage", "jobs", "quotas", "quota_counters"):  # what came later
+        for table in ("mcp_servers", "usage", "jobs", "quotas", "quota_counters", "uploads"):  # what came later
             await connection.execute(text(f"DROP TABLE {table}"))
         await connection.execute(text("DROP INDEX ix_sessions_open"))
         await connection.execute(text("UPDATE alembic_version SET version_num = '0012'"))

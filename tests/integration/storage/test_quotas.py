@@ -1,8 +1,8 @@
 """Quotas over both databases.
 
 Plan: of two hundred executions at once exactly as many begin as there may be, counted one by one or ahead, and two
-gateways never let through more; what one scope refuses is not counted in another; a day begins anew; sessions that are
-made, forked and archived at once are never more than there may be; whose limit it is: the tenant's, a team's members',
+gateways never let through more; what one scope refuses is not counted in another; a day begins anew, and what was
+counted on one that is over is removed; sessions that are made, forked and archived at once are never more than there may be; whose limit it is: the tenant's, a team's members',
 each user's, one's own, that of the installation; a limit holds at once where it was set, and soon elsewhere; who may
 set and see limits, what is set wrongly, and that it is in the audit log; another tenant has its own.
 """
@@ -80,8 +80,11 @@ async def test_what_one_refuses_is_not_counted_elsewhere(
     assert await begin(context.quotas, principal, 10) == 3
     assert REGISTRY.get_sample_value("carrel_quota_reached_total", labels) == before + 7
     assert await used(quotas) == {"tenant": 3, "user": 3}
-    monkeypatch.setattr(keeper_module, "today", lambda: "2099-01-01")
-    assert await begin(context.quotas, principal, 10) == 3
+    for day in ("2020-01-01", "2099-01-01"):
+        monkeypatch.setattr(keeper_module, "today", lambda day=day: day)
+        assert await begin(context.quotas, principal, 10) == 3
+    assert await quotas.sweep() == 2  # of the tenant and of the user, in 2020
+    assert await used(quotas) == {"tenant": 3, "user": 3}
 
 
 async def test_sessions_at_once_are_never_more(

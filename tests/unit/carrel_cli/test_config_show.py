@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from carrel_cli.main import app
 from carrel_gateway.settings import Settings
+from carrel_gateway.sources.showing import masked
 
 SECRET = "hidden-4711"
 
@@ -75,3 +76,23 @@ def test_a_place_that_cannot_be_read(monkeypatch, home):
     done = show()
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith(f"carrel: the configuration file {home / 'none.yaml'} cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("redis://h:6379/0", "redis://h:6379/0"),
+        ("redis://ada@h", "redis://ada@h"),
+        ("redis://:s@h:1/0", "redis://:********@h:1/0"),
+        ("postgresql://u:p/?&@:w@h:5432/d?sslmode=require&PassFile=x&a=", "postgresql://u:********@h:5432/d?sslmode=require&PassFile=********&a="),
+        ("http://h/?a=1#b", "http://h/?a=1#b"),
+        ("no address: a@b?key=1", "no address: a@b?key=1"),
+    ],
+)  # fmt: skip
+def test_addresses_are_shown_without_their_secrets(address, said):
+    assert masked(address) == said
+    assert masked({"one": [address], "api_key": "s", "max_tokens": 3}) == {
+        "one": [said],
+        "api_key": "********",
+        "max_tokens": 3,
+    }
