@@ -2,9 +2,10 @@
 
 Plan: of two hundred executions at once exactly as many begin as there may be, counted one by one or ahead, and two
 gateways never let through more; what one scope refuses is not counted in another; a day begins anew, and what was
-counted on one that is over is removed; sessions that are made, forked and archived at once are never more than there may be; whose limit it is: the tenant's, a team's members',
-each user's, one's own, that of the installation; a limit holds at once where it was set, and soon elsewhere; who may
-set and see limits, what is set wrongly, and that it is in the audit log; another tenant has its own.
+counted on one that is over is removed; sessions that are made, forked and archived at once are never more than there
+may be; whose limit it is: the tenant's, a team's members', each user's, one's own, that of the installation; a limit
+holds at once where it was set, and soon elsewhere; who may set and see limits, what is set wrongly, and that it is in
+the audit log; another tenant has its own.
 """
 
 from __future__ import annotations
