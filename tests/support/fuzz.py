@@ -29,6 +29,7 @@ KEY = "crl_of_the_fuzzer"
 SECONDS = 20.0
 _OWN_HEADERS = {"authorization", "host", "origin", "content-length", "transfer-encoding", "connection", "cookie"}
 """What the client and the guards before the routes are about; other tests have them."""
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
 SCHEMA = schemathesis.openapi.from_dict(contract.document())
 OPERATIONS = {f"{found.ok().method.upper()} {found.ok().path}": found.ok() for found in SCHEMA.get_all_operations()}
 

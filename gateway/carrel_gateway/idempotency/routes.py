@@ -38,10 +38,9 @@ NAMED: Final = frozenset(
         "/api/sessions/{session_id}/chat",
         "/api/sessions/{session_id}/chat/stream",
         "/api/sessions/{session_id}/kernel/execute",
-        "/api/sessions/{session_id}/uploads/{upload_id}",
     }
 )
-"""The key names the run or execution; of an upload, the offset says whether a part has come already."""
+"""The key names the run or execution."""
 REPEATABLE: Final = frozenset(
     {
         "/api/sessions",
@@ -111,7 +110,8 @@ class IdempotentRoute(APIRoute):
         dependencies: Sequence[Any] | None = None,
         **options: Any,
     ) -> None:
-        self._claims = bool(WRITES.intersection(methods or ())) and path not in NAMED
+        # A PATCH is a part of an upload: its offset says whether it has come already, and it is not read twice.
+        self._claims = bool((WRITES - {"PATCH"}).intersection(methods or ())) and path not in NAMED
         writes = WRITES.intersection(methods or ())
         self._compares = not writes or all(conditional.is_guarded(method, path) for method in writes)
         self._is_conditional = any(conditional.is_conditional(method, path) for method in methods or ())

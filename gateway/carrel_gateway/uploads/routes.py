@@ -13,10 +13,10 @@ from email.utils import format_datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Request, Response, status
+from fastapi import APIRouter, Depends, Header, Request, Response, status
 from starlette.requests import ClientDisconnect
 
-from carrel_gateway.dependencies import Executions, Sessions, Uploads, require_active
+from carrel_gateway.dependencies import Executions, IdempotencyKey, Sessions, Uploads, require_active
 from carrel_gateway.errors import InvalidInput, PreconditionFailed
 from carrel_gateway.execution.service import ExecutionService
 from carrel_gateway.idempotency.routes import IdempotentRoute
@@ -101,7 +101,14 @@ async def get_upload(
     return UploadOut.model_validate(upload)
 
 
-@router.patch(_ONE, status_code=status.HTTP_204_NO_CONTENT, openapi_extra=_CHUNK)
+async def _named_by_offset(idempotency_key: IdempotencyKey = None) -> None:
+    """Take a key as every write does; a part that has come already is known by its offset."""
+    del idempotency_key
+
+
+@router.patch(
+    _ONE, status_code=status.HTTP_204_NO_CONTENT, openapi_extra=_CHUNK, dependencies=[Depends(_named_by_offset)]
+)
 async def append_to_upload(
     session_id: UUID,
     upload_id: UUID,
