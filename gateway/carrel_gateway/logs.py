@@ -100,7 +100,14 @@ def configure(settings: Settings) -> None:
         logger.propagate = name != "uvicorn.access"  # the middleware writes that line, without query strings
     logging.getLogger("uvicorn.error").setLevel(max(root.level, logging.WARNING))
     # These write what goes to the database and to servers of mail: SQLAlchemy each statement already at INFO.
-    for name, least in (("aiosqlite", logging.INFO), ("aiosmtplib", logging.INFO), ("sqlalchemy", logging.WARNING)):
+    # Alembic's plugins say at INFO that they are there.
+    quieter = {
+        "aiosqlite": logging.INFO,
+        "aiosmtplib": logging.INFO,
+        "sqlalchemy": logging.WARNING,
+        "alembic.runtime.plugins": logging.WARNING,
+    }
+    for name, least in quieter.items():
         logging.getLogger(name).setLevel(max(root.level, least))
 
 
