@@ -8,6 +8,7 @@ would ask is counted with the rest.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,14 +19,16 @@ import aiohttp
 import asyncpg
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy import event
+from sqlalchemy import event, text
 from tests.support.inside import Inside, inside
 from tests.support.people import new_key, new_user
 from tests.support.state import new_principal
 
+from carrel_gateway.context import ProcessContext
 from carrel_gateway.history.service import HistoryService
 from carrel_gateway.identity import authenticator
 from carrel_gateway.identity.rights import Role
+from carrel_gateway.identity.service import DEFAULT_TENANT_ID
 from carrel_gateway.kernels import acks
 from carrel_gateway.kernels.streams import HostStreams
 from carrel_gateway.settings import Settings
@@ -34,6 +37,11 @@ from carrel_gateway.storage.ids import new_id
 from carrel_wire.log import UserMessage
 
 TIMES = 20
+JOBS = text(
+    "SELECT count(*) FILTER (WHERE kind = 'jobs.plan' AND status = 'succeeded'),"
+    " count(*) FILTER (WHERE status = 'running' OR status = 'queued' AND due_at <= now())"
+    " FROM jobs WHERE tenant_id = :tenant_id"
+)
 
 
 class Counted:
@@ -41,6 +49,7 @@ class Counted:
 
     def __init__(self, gateway: Inside) -> None:
         self.gateway = gateway
+        gateway.call(jobs_done, gateway.context)
         tenant = gateway.call(new_principal, gateway.context.database)
         user = gateway.call(new_user, gateway.context.database, tenant.tenant_id, Role.USER)
         self.key = gateway.call(new_key, gateway.context.database, user)[0]
@@ -103,6 +112,18 @@ class Counted:
                 setattr(driver, name, original)
 
 
+async def jobs_done(context: ProcessContext) -> None:
+    """Wait for what a gateway does by itself when it starts."""
+    async with asyncio.timeout(60):
+        while True:
+            async with context.database.transaction(DEFAULT_TENANT_ID, write=False) as tx:
+                found = await tx.connection.execute(JOBS, {"tenant_id": DEFAULT_TENANT_ID})
+            planned, live = found.one()
+            if planned and not live:
+                return
+            await asyncio.sleep(0.05)
+
+
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, redis_url: str) -> Iterator[Counted]:
     settings = Settings(  # pyright: ignore[reportCallIssue]
@@ -118,7 +139,8 @@ def counted(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, redis_u
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(authenticator, "_FLUSH_SECONDS", 3600.0)  # when a key was used is written down by itself
-        with inside(settings) as gateway:
+        # Whoever looks for jobs does, too; nobody may set that it is done so seldom.
+        with inside(settings.model_copy(update={"jobs_poll_seconds": 3600.0})) as gateway:
             yield Counted(gateway)
 
 
